@@ -19,6 +19,7 @@ from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import match
 from tbench.analysis.proportions import Failures, error_difference, rates
 from tbench.analysis.run_metrics import Slo
+from tbench.analysis.spending import compared_costs
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.t_tests import adjusted
 from tbench.capture.errors import InputError, UnreachableError
@@ -117,6 +118,7 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
         shift={name: answer.shift for name, answer in answers.items()},
         overall={name: answer.overall for name, answer in answers.items()},
         errors=compared.errors,
+        costs=compared_costs((baseline, candidate), matched),
         equal_lengths=equal_lengths,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(compared),

@@ -7,6 +7,7 @@ from enum import StrEnum
 from tbench.analysis.arms import Arm
 from tbench.analysis.mean_ratio import Overall, Thirds
 from tbench.analysis.proportions import ErrorDifference, Pair
+from tbench.analysis.spending import CostRatio
 from tbench.analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
@@ -128,6 +129,7 @@ class Comparisons:
     """All that two arms say about each other.
 
     `rates` holds what each arm did as a whole over the compared requests, baseline first.
+    `costs` holds the cost per success and per session: the baseline's, the candidate's, their ratio.
     `overall` holds, per metric, what is said beside its quantiles. `equal_lengths` is None where no
     tokens were counted, or all answers are equally long.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
@@ -143,6 +145,7 @@ class Comparisons:
     shift: Mapping[str, tuple[Shift, ...]]
     overall: Mapping[str, Overall]
     errors: ErrorDifference
+    costs: tuple[tuple[CostRatio, CostRatio, CostRatio], ...]
     equal_lengths: EqualLengths | None
     values: Mapping[str, tuple[Floats, Floats]]
     offset_s: tuple[Floats, Floats]

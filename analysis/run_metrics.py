@@ -11,12 +11,17 @@ import numpy as np
 from tbench.analysis.arms import Arm, Truths
 from tbench.analysis.metrics import METRICS, Direction, applies, values
 from tbench.analysis.pairing import RunView
+from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, spending
 from tbench.analysis.summary import Floats, quantile, refusal
 from tbench.capture.errors import InputError
 from tbench.replay.throughput import Throughput, throughput
 
 FORM: Final = "ttft<500ms,tpot<50ms,e2e<3s"
-UNITS: Final = {"s": {"s": 1.0, "ms": 1e-3, "us": 1e-6}, "tok/s": {"": 1.0, "tok/s": 1.0}}
+UNITS: Final = {
+    "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6},
+    "tok/s": {"": 1.0, "tok/s": 1.0},
+    "USD": {"": 1.0, "usd": 1.0},
+}
 """Unit of a metric -> how a limit may be written, and what it is in that unit."""
 GAPS: Final = {"tpot": "output_tokens", "itl": "token_events", "itl_p95": "token_events"}
 """Metrics of what lies between tokens, and the column that says how many there were."""
@@ -239,6 +244,16 @@ def _tokens(run: RunView, _: Slo) -> Figure:
     return _rate(run, tokens.total, tokens.n)
 
 
+def _cost(name: str, run: RunView) -> Figure:
+    ratio = spending(run.arm, run.places).ratios.get(name)
+    n = len(run.places)
+    if ratio is None:
+        return Figure(value=math.nan, n=n, refusal="a run has requests of no known session")
+    if ratio.value is None:
+        return Figure(value=math.nan, n=n, refusal=ratio.refusal)
+    return Figure(value=ratio.value, n=n)
+
+
 _ROWS = (
     RunMetric(
         name=ERRORS,
@@ -289,6 +304,18 @@ _ROWS = (
         definition="output tokens of all successes by the server's usage, per second of the run",
         figure=_tokens,
         paced=True,
+    ),
+    *(
+        RunMetric(
+            name=name,
+            unit="USD",
+            better="lower",
+            scale="ratio",
+            form=f"{name}:5%, or '{name}<=0.002'",
+            definition=f"what all requests cost by list prices, or --price, over the {units}, US dollars",
+            figure=lambda run, _, name=name: _cost(name, run),  # type: ignore[misc]
+        )
+        for name, units in ((PER_SUCCESS, "successes"), (PER_SESSION, "sessions"))
     ),
 )
 

@@ -27,8 +27,16 @@ def amount(
     """
     if value is None:
         return "-"
+    if unit == "USD":
+        return dollars(value)
     name, factor = shared_scale(beside, unit) if beside else scale(abs(value), unit)
     return f"{three(value * factor, digits)} {name}"
+
+
+def dollars(value: float) -> str:
+    """US dollars with three significant digits, and cents at least: $0.000123, $12.30."""
+    digits = 2 if value >= 1 or not value else 2 - math.floor(math.log10(value))
+    return f"${value:,.{digits}f}"
 
 
 def figure(value: float | None, unit: str, beside: Iterable[float | None] = ()) -> str:

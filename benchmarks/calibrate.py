@@ -26,12 +26,13 @@ from itertools import chain, groupby
 import numpy as np
 import scipy
 from calibration.bars import Rate, Tally, rates
+from calibration.costs import COST_CELLS
 from calibration.histories import HISTORY_CELLS
 from calibration.pair_cells import PAIR_CELLS
 from calibration.plans import PLAN_CELLS
 from calibration.run_cells import RUN_CELLS
 
-CELLS = {**PAIR_CELLS, **RUN_CELLS, **HISTORY_CELLS, **PLAN_CELLS}
+CELLS = {**PAIR_CELLS, **RUN_CELLS, **HISTORY_CELLS, **PLAN_CELLS, **COST_CELLS}
 """All that is simulated, by name, in the order of the table."""
 CHUNK, AGAIN = 25, 4
 COLUMNS = (None, 0.5, 0.9, 0.95, 0.99)

@@ -132,10 +132,11 @@ class Tally:
             if sample.outcome is Outcome.CLIENT_LIMIT:
                 self.limits[sample.error or "no reason"] += 1
             self.last_error = sample.error
+        usage = usage_of(sample)
+        if fate is Fate.COMPLETED or usage.prompt is not None:
+            self.bill.add(sample.model, usage)
         if fate is not Fate.COMPLETED:
             return
-        usage = usage_of(sample)
-        self.bill.add(sample.model, usage)
         if sample.index < OBSERVED:
             self.usage[sample.index] = usage
         first = sample.first_token if sample.stream else sample.end

@@ -15,6 +15,7 @@ from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.proportions import GOOD, rates, ratio
 from tbench.analysis.report.gate_sentences import declared, objectives, unseen_runs
 from tbench.analysis.run_metrics import Slo
+from tbench.analysis.spending import CostRatio, spending
 from tbench.analysis.summary import Summary, summarise
 from tbench.analysis.words import percentile
 from tbench.replay import metrics
@@ -35,6 +36,15 @@ def comparison_json(comparison: Comparisons) -> Json:
     return {
         "verdict": comparison.verdict.value,
         "comparisons": [_row(row) for row in comparison.rows],
+        "costs": {
+            first.name: {
+                "baseline": first.value,
+                "candidate": second.value,
+                "ratio": change.value,
+                **_bounds(change),
+            }
+            for first, second, change in comparison.costs
+        },
         "rates": {
             first.name: {
                 "unit": first.unit,
@@ -78,9 +88,22 @@ def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
         "fidelity": arm.run.fidelity.json if arm.kind == "run" else None,
         **_arm(arm),
         **{rate.name: rate.value for rate in rates(arm, slo=slo) if rate.name in GOOD},
+        "cost": _cost(arm),
         "summaries": {summary.metric: _summary(summary) for summary in summaries(arm)},
     }
     return document | {"samples": sample_arrays(arm)} if samples else document
+
+
+def _cost(arm: Arm) -> Json:
+    """What an arm's requests cost, and each ratio with its interval."""
+    spent = spending(arm)
+    each = {name: {"value": cost.value, **_bounds(cost)} for name, cost in spent.ratios.items()}
+    return {"usd": spent.usd, "uncounted": spent.uncounted, "refusal": spent.refusal, **each}
+
+
+def _bounds(cost: CostRatio) -> Json:
+    low, high, refusal = cost.interval
+    return {"ci": [low, high], "refusal": refusal}
 
 
 def summaries(arm: Arm, names: Iterable[str] | None = None) -> list[Summary]:

@@ -17,6 +17,7 @@ from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.markup import Html, html, join, number, table, tag
 from tbench.analysis.run_metrics import Slo, endpoint
+from tbench.analysis.spending import TITLES, CostRatio, spending
 from tbench.analysis.summary import Caution, Floats, Quantile, Summary, ordered, quantile
 from tbench.analysis.summary import facts as plain_facts
 from tbench.analysis.words import Cell, Table, count
@@ -70,6 +71,9 @@ def comparison_table(comparison: Comparisons, *, short: bool = False) -> Table:
             title = pair[0].title.replace("tokens/s", "tok/s")
             quotient = _ratio(ratio(pair))
             cells.append([title, "", "", *map(_rate, pair), quotient, "", note, "", "", ""])
+    for first, second, change in comparison.costs:
+        if first.value is not None or second.value is not None:
+            cells.append(_cost_row(first, second, change))
     errors = comparison.errors
     interval = words.change_interval(errors.low, errors.high, share=True)
     finding = "no difference seen"
@@ -92,6 +96,44 @@ def comparison_table(comparison: Comparisons, *, short: bool = False) -> Table:
         "Candidate / baseline, by quantile; rates from the first sent to the last end; failures"
     )
     return words.table(caption, (*FULL, *MORE), cells)
+
+
+def _cost_row(first: CostRatio, second: CostRatio, change: CostRatio) -> list[Cell | str]:
+    """The cells of a cost: of the baseline, of the candidate, and what became of it."""
+    low, high, refusal = change.interval
+    interval, result = Cell(text=""), ""
+    if low is not None and high is not None:
+        interval = Cell(text=words.ratio_interval(low, high), ends=(low, high), unit="ratio")
+        result = "lower" if high < 1 else "higher" if low > 1 else "no difference seen"
+    return [
+        *(TITLES[first.name], "", "", _usd(first), _usd(second), _ratio(change.value), interval),
+        Cell(text=result, tone=result if result in TONED else ""),
+        *("" if refusal else "95%", refusal or "clusters of sessions", ""),
+    ]
+
+
+def _usd(cost: CostRatio) -> Cell:
+    return Cell(text=words.amount(cost.value, "USD"), value=cost.value, unit="USD")
+
+
+def cost_table(sides: Sides) -> Table | None:
+    """What each run cost, warm-up left out; None where no price is known."""
+    rows: list[list[Cell | str]] = []
+    for place in places(sides):
+        spent = spending(place.arm)
+        row: list[Cell | str] = [place.name, Cell(text=words.dollars(spent.usd), value=spent.usd)]
+        for name in TITLES:
+            cost = spent.ratios.get(name)
+            low, high, refusal = cost.interval if cost else (None, None, "no sessions known")
+            shown = refusal or ""
+            if low is not None and high is not None:
+                shown = f"[{words.dollars(low)}, {words.dollars(high)}]"
+            row += [_usd(cost) if cost else "-", Cell(text=shown, ends=(low, high), unit="USD")]
+        if spent.usd:
+            rows.append(row)
+    heads = ("run", "cost", *(head for title in TITLES.values() for head in (title, "95% CI")))
+    caption = "Cost of each run by list prices, or those of --price, without the warm-up"
+    return words.table(caption, heads, rows) if rows else None
 
 
 TONED: Final = frozenset({"faster", "slower", "higher", "lower", "more", "fewer"})

@@ -23,6 +23,7 @@ from tbench.analysis.proportions import GOOD, rates
 from tbench.analysis.report import gate_sentences, sentences, tables
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.run_metrics import Slo
+from tbench.analysis.spending import TITLES, CostRatio, spending
 from tbench.analysis.summary import facts
 from tbench.analysis.words import Table
 from tbench.capture.console import Console
@@ -292,6 +293,16 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     yield f"throughput: {spoken(figures)}"
     if drain := drained(arm.columns):
         yield f"drain: {drain}"
+    if (spent := spending(arm)).usd:
+        uncounted = f"{plural(spent.uncounted, 'request')} without token counts" * (
+            spent.uncounted > 0
+        )
+        least = f" at least ({why})" if (why := spent.refusal or uncounted) else ""
+        yield f"cost: {words.dollars(spent.usd)}{least}" + "".join(
+            f", {TITLES[name].removeprefix('cost/')} {words.amount(cost.value, 'USD')} {_sure(cost)}"
+            for name, cost in spent.ratios.items()
+            if cost.value is not None
+        )
     flying, warm = figures["in_flight"], len(arm) - int(arm.measured.sum())
     mean = "not known" if flying["mean"] is None else three(flying["mean"])
     yield (
@@ -302,6 +313,14 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     if arm.buffered:
         yield f"! {arm.buffered}"
     yield "valid" if figures["valid"] else f"INVALID: {figures['invalid_because']}"
+
+
+def _sure(cost: CostRatio) -> str:
+    """The interval of a cost, or why there is none."""
+    low, high, refusal = cost.interval
+    if low is None or high is None:
+        return f"({refusal})"
+    return f"[{words.dollars(low)}, {words.dollars(high)}]"
 
 
 # Repeated runs held against gates.

@@ -1,0 +1,189 @@
+"""Spending: what an arm's requests cost by list prices, per successful answer and per session.
+
+Both are ratios of sums, so that what failed and was charged all the same is in them. How sure they are
+depends on which sessions the traffic had: sessions are the clusters, and few may hold most of the cost.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from scipy import special
+
+from tbench.analysis.arms import Arm
+from tbench.analysis.blocks import Clusters, Ints
+from tbench.analysis.mean_ratio import mean_of_series
+from tbench.analysis.pairing import Match, Places
+from tbench.analysis.summary import Floats
+from tbench.capture.exchange import Outcome
+from tbench.replay.cost import Price, price_of
+from tbench.replay.table import where, words
+
+PER_SUCCESS: Final = "cost_per_success"
+PER_SESSION: Final = "cost_per_session"
+TITLES: Final = {PER_SUCCESS: "cost/success", PER_SESSION: "cost/session"}
+FREE: Final = (Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT)
+"""Outcomes that cost nothing, though no tokens were counted."""
+MOST_UNCOUNTED: Final = 0.01
+"""So many of the requests may have been charged without naming their tokens: a timeout ends no experiment."""
+LEAST_SESSIONS: Final = 100
+"""With fewer, one that did not occur may cost as much as all that did: no interval
+(docs/statistics.md, "Cost")."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostRatio:
+    """US dollars per success or per session (`name`); or the candidate's over the baseline's.
+
+    `value` is None where it is not known, which `refusal` explains. `influence` is what each request adds to
+    the logarithm of the value, less what it would add on average; `sessions` numbers the sessions.
+    """
+
+    name: str
+    value: float | None
+    refusal: str | None = None
+    influence: Floats | None = None
+    sessions: Ints | None = None
+
+    @cached_property
+    def interval(self) -> tuple[float | None, float | None, str | None]:
+        """Low and high of 95 % confidence; or None for both, and why.
+
+        The wider of two. Batch means with sessions as clusters, as of any mean here, see what neighbours in
+        time share. Student's t over the sessions, their skewness removed, reaches as far up as it must where
+        few sessions hold most of the cost (P. Hall, J. Royal Statistical Society B 54, 1992).
+        """
+        if self.value is None or self.influence is None or self.sessions is None:
+            return None, None, self.refusal
+        lone = self.sessions < 0
+        last = int(self.sessions.max(initial=-1))
+        numbers = np.where(lone, last + np.cumsum(lone), self.sessions).astype(np.int64)
+        sums = np.bincount(np.unique(numbers, return_inverse=True)[1], self.influence)
+        n = len(sums)
+        if n < LEAST_SESSIONS:
+            return None, None, f"{n:,} sessions < {LEAST_SESSIONS}"
+        mean = mean_of_series(self.influence * len(self.influence), sessions=Clusters(numbers))
+        ends = [mean.low, mean.high]
+        if spread := float(sums.std()):
+            skew = float((((sums - sums.mean()) / spread) ** 3).mean())
+            t = -float(special.stdtrit(n - 1, 0.025)) / math.sqrt(n)
+            scale = spread * n * math.sqrt(n / (n - 1))
+            ends += [-scale * _unskewed(t, skew, n), -scale * _unskewed(-t, skew, n)]
+        return self.value * math.exp(min(ends)), self.value * math.exp(max(ends)), None
+
+
+def _unskewed(t: float, skew: float, n: int) -> float:
+    """What t over the root of n becomes for a mean of n values of that skewness: Hall's cubic, inverted."""
+    if abs(skew) < 1e-6:
+        return t
+    return 3 / skew * (math.cbrt(1 + skew * (t - skew / (6 * n))) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """The cost of an arm's requests, and the ratios by their names.
+
+    `usd` is a lower bound where `uncounted` requests name no tokens, or there is a `refusal`.
+    """
+
+    usd: float
+    uncounted: int
+    refusal: str | None
+    ratios: dict[str, CostRatio]
+
+
+def spending(arm: Arm, places: Places | None = None) -> Spending:
+    """Of the requests at these places; of all outside the warm-up without any.
+
+    There is a cost per session where each request is known to belong to one.
+    """
+    places = np.flatnonzero(arm.measured) if places is None else places
+    amounts, uncounted, refusal = _amounts(arm, places)
+    sessions = arm.sessions[places].astype(np.int64)
+    units = {PER_SUCCESS: arm.ok[places].astype(np.float64)}
+    if len(places) and sessions.min() >= 0:
+        units[PER_SESSION] = np.zeros(len(places))
+        units[PER_SESSION][np.unique(sessions, return_index=True)[1]] = 1.0
+    total = float(amounts.sum())
+    ratios = {}
+    for name, per in units.items():
+        value, why, count = None, refusal, float(per.sum())
+        if why is None and not count:
+            why = "no request succeeded"
+        elif why is None and not total:
+            why = "nothing was charged"
+        elif why is None:
+            value = total / count
+        ratios[name] = CostRatio(
+            name=name,
+            value=value,
+            refusal=why,
+            influence=None if value is None else amounts / total - per / count,
+            sessions=sessions,
+        )
+    return Spending(usd=total, uncounted=uncounted, refusal=refusal, ratios=ratios)
+
+
+def _amounts(arm: Arm, places: Places) -> tuple[Floats, int, str | None]:
+    """US dollars of each request; how many name no tokens; and why no ratio is made of them."""
+    given = (arm.run.header.get("target") or {}).get("prices") or {}
+    prices = {model: Price(*figures) for model, figures in given.items()}
+
+    def tokens(name: str, at: Places) -> Floats:
+        return np.maximum(arm.columns[name][places[at]], 0).astype(np.float64)
+
+    amounts, unpriced = np.zeros(len(places)), []
+    counted = arm.columns["prompt_tokens"][places] >= 0
+    for model in sorted(words(arm.columns, "model")):
+        at = np.flatnonzero(where(arm.columns, "model", model)[places] & counted)
+        price = price_of(model, prices)
+        if price is None:
+            unpriced += [model] if len(at) else []
+            continue
+        # As replay.cost.cost: cached and created tokens are among the prompt's, priced alike unless said.
+        prompt = tokens("prompt_tokens", at)
+        amounts[at] = price.prompt * prompt + price.output * tokens("output_tokens", at)
+        cached = np.minimum(tokens("cached_tokens", at), prompt)
+        if price.cached is not None:
+            amounts[at] += (price.cached - price.prompt) * cached
+        if price.created is not None:
+            created = np.minimum(tokens("cache_creation_tokens", at), prompt - cached)
+            amounts[at] += (price.created - price.prompt) * created
+    amounts /= 1e6
+    missing = int((~counted & ~where(arm.columns, "outcome", *FREE)[places]).sum())
+    refusal = None
+    if unpriced:
+        refusal = f"no price is known for {', '.join(unpriced)}"
+    elif missing > MOST_UNCOUNTED * len(places):
+        refusal = f"{missing:,} requests without token counts"
+    return amounts, missing, refusal
+
+
+def compared_costs(
+    arms: Sequence[Arm], match: Match
+) -> tuple[tuple[CostRatio, CostRatio, CostRatio], ...]:
+    """Each ratio of the baseline, of the candidate, and candidate / baseline (an interval where paired)."""
+    places = (match.baseline, match.candidate)
+    first, second = (spending(arm, at).ratios for arm, at in zip(arms, places, strict=True))
+    rows = []
+    for name in [name for name in first if name in second]:
+        before, after = first[name], second[name]
+        change = CostRatio(name=name, value=None, refusal=before.refusal or after.refusal)
+        if before.value and after.value:
+            assert before.influence is not None
+            assert after.influence is not None
+            assert before.sessions is not None
+            assert after.sessions is not None
+            paired = match.paired
+            change = CostRatio(
+                name=name,
+                value=after.value / before.value,
+                refusal=None if paired else "the requests are not paired",
+                influence=after.influence - before.influence if paired else None,
+                sessions=np.maximum(before.sessions, after.sessions) if paired else None,
+            )
+        rows.append((before, after, change))
+    return tuple(rows)

@@ -1,0 +1,157 @@
+"""What answers cost: against sums by hand, what is refused, and as a gate."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from calibration.costs import Costs, dominated, mixed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tbench.analysis.arms import Arm, Replicates
+from tbench.analysis.compare import compare
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.gate_results import evaluate_gates
+from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
+from tbench.analysis.report.text import comparison_text, judgement_text, run_text
+from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, spending
+from tbench.capture.providers import Usage
+from tbench.replay.cost import Price, cost
+
+COSTS = Costs(turns=mixed, sessions=120, failing=0.0)
+RANDOM = np.random.default_rng
+counts = st.integers(-1, 10**6)
+
+
+def run(seed: int = 1, dearer: float = 1.0) -> Arm:
+    """Of the same traffic, whatever the seed of its answers, which is its place, too."""
+    return COSTS.run(COSTS.traffic(RANDOM(0)), RANDOM(seed), dearer, seed)
+
+
+def changed(arm: Arm, prices: Any = None, **columns: Any) -> Arm:
+    target = {"prices": prices} if prices is not None else arm.run.header["target"]
+    header, every = {**arm.run.header, "target": target}, {**arm.columns, **columns}
+    return replace(arm, run=replace(arm.run, header=header, columns=every))
+
+
+@given(
+    usages=st.lists(
+        st.tuples(st.integers(0, 10**6), counts, counts, counts), min_size=1, max_size=9
+    ),
+    price=st.sampled_from(
+        [Price(3, 15), Price(3, 15, 0.3), Price(3, 15, 0.3, 3.75), Price(1, 2, 4, 0)]
+    ),
+)
+def test_the_sum_is_that_of_each_request_by_itself(
+    usages: list[tuple[int, ...]], price: Price
+) -> None:
+    """Cached and created tokens at their own prices, and no more of them than of the prompt."""
+    n = len(usages)
+    arm = replace(COSTS, sessions=n).run((np.arange(n), np.ones(n)), RANDOM(1))
+    names = ("prompt_tokens", "output_tokens", "cached_tokens", "cache_creation_tokens")
+    columns = {
+        name: np.array(column)
+        for name, column in zip(names, zip(*usages, strict=True), strict=True)
+    }
+    by_hand = sum(
+        cost(
+            price,
+            Usage(*(None if count < 0 else count for count in usage[:3]), created=max(usage[3], 0)),
+        )
+        for usage in usages
+    )
+
+    spent = spending(changed(arm, {"m": list(price)}, **columns))
+    assert spent.usd == pytest.approx(by_hand)
+
+
+def test_failures_share_the_cost_of_the_successes_and_sessions_count_once() -> None:
+    """Four requests of two sessions, 100 tokens each at a dollar per thousand; one failed in its stream."""
+    arm = replace(COSTS, sessions=2).run((np.array([0, 0, 1, 1]), np.full(4, 100.0)), RANDOM(1))
+    tokens = {"prompt_tokens": np.full(4, 100), "output_tokens": np.zeros(4, int)}
+    outcome = np.array(["ok", "ok", "stream_error", "ok"])
+    spent = spending(changed(arm, {"m": [1000, 0]}, outcome=outcome, **tokens))
+
+    assert spent.usd == pytest.approx(0.4)
+    assert spent.ratios[PER_SUCCESS].value == pytest.approx(0.4 / 3)
+    assert spent.ratios[PER_SESSION].value == pytest.approx(0.2)
+    assert spent.ratios[PER_SESSION].interval == (None, None, "2 sessions < 100")
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"prices": {}}, "no price is known for m"),
+        ({"prices": {"m": [0, 0]}}, "nothing was charged"),
+        ({"prompt_tokens": np.full(5, -1), "outcome": np.array(["ok"] * 4 + ["http_error"])},
+         "4 requests without token counts"),
+        ({"outcome": np.full(5, "stream_error"), "prompt_tokens": np.full(5, 1)}, "no request succeeded"),
+    ],
+)  # fmt: skip
+def test_a_cost_that_is_not_known_says_why(change: dict[str, Any], refusal: str) -> None:
+    arm = replace(COSTS, sessions=5).run((np.arange(5), np.full(5, 100.0)), RANDOM(1))
+    ratio = spending(changed(arm, **change)).ratios[PER_SUCCESS]
+
+    assert (ratio.value, ratio.refusal) == (None, refusal)
+    assert ratio.interval == (None, None, refusal)
+
+
+def test_a_pair_is_compared_with_an_interval_and_reports_say_it() -> None:
+    """A tenth dearer by its prices: what the arms share cancels, so that the interval knows it."""
+    comparison = compare(run(1), run(2, 1.1))
+    row = comparison_json(comparison)["costs"][PER_SUCCESS]
+    text = comparison_text(comparison)
+
+    assert row["ratio"] == pytest.approx(1.1, rel=0.03)
+    assert row["ci"][0] > 1
+    assert row["candidate"] / row["baseline"] == pytest.approx(row["ratio"])
+    assert "cost/success" in text
+    assert "higher" in text
+    report = report_json(run())["cost"]
+    assert (
+        report[PER_SESSION]["ci"][0] < report[PER_SESSION]["value"] < report[PER_SESSION]["ci"][1]
+    )
+    assert "cost: $" in run_text(run())
+
+
+def test_a_cost_is_gated_by_the_rule_of_all_gates() -> None:
+    """Five runs each: equal arms pass, one that is dearer by a third fails, a limit is one of dollars."""
+    gates = parse_gates(
+        None, ["cost_per_success:10%", "cost_per_session:10%", "cost_per_success<=1"]
+    )
+    arms = [
+        Replicates(name=name, runs=tuple(run(2 * pair + (at + pair) % 2) for pair in range(5)))
+        for at, name in enumerate(("now", "same"))
+    ]
+    equal = evaluate_gates(arms, gates)
+    dearer = Replicates(
+        name="dear", runs=tuple(changed(arm, {"m": [1.33, 5.32]}) for arm in arms[1].runs)
+    )
+    failing = evaluate_gates([arms[0], dearer], gates)
+
+    assert [row.comparison.verdict for row in equal.rows] == [Verdict.PASS] * 3
+    assert [row.comparison.verdict for row in failing.rows] == [
+        Verdict.FAIL,
+        Verdict.FAIL,
+        Verdict.PASS,
+    ]
+    assert judgement_json(failing)["comparisons"][0]["unit"] == "USD"
+    assert "$" in "\n".join(judgement_text(failing))
+    unknown = [
+        Replicates(name=arm.name, runs=tuple(changed(r, {}) for r in arm.runs)) for arm in arms
+    ]
+    assert "no price is known for m" in (evaluate_gates(unknown, gates).rows[0].reason or "")
+
+
+def test_few_sessions_that_hold_most_of_the_cost_leave_the_interval_wide() -> None:
+    """One in thirty holds nearly all of it: the interval reaches further up than down."""
+    costs = Costs(turns=dominated, sessions=150)
+    ratio = spending(costs.run(costs.traffic(RANDOM(3)), RANDOM(3))).ratios[PER_SUCCESS]
+    low, high, _ = ratio.interval
+
+    assert ratio.value
+    assert low
+    assert high
+    assert high / ratio.value > ratio.value / low > 1.1
