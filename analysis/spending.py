@@ -137,8 +137,10 @@ def _amounts(arm: Arm, places: Places) -> tuple[Floats, int, str | None]:
 
     amounts, unpriced = np.zeros(len(places)), []
     counted = arm.columns["prompt_tokens"][places] >= 0
+    named = np.zeros(len(places), dtype=bool)
     for model in sorted(words(arm.columns, "model")):
         at = np.flatnonzero(where(arm.columns, "model", model)[places] & counted)
+        named[at] = True
         price = price_of(model, prices)
         if price is None:
             unpriced += [model] if len(at) else []
@@ -154,6 +156,7 @@ def _amounts(arm: Arm, places: Places) -> tuple[Floats, int, str | None]:
             amounts[at] += (price.created - price.prompt) * created
     amounts /= 1e6
     missing = int((~counted & ~where(arm.columns, "outcome", *FREE)[places]).sum())
+    unpriced += ["(no model)"] if (counted & ~named).any() else []
     refusal = None
     if unpriced:
         refusal = f"no price is known for {', '.join(unpriced)}"

@@ -152,10 +152,11 @@ def where(columns: Columns, name: str, *words: str) -> Truths:
 
 
 def words(columns: Columns, name: str) -> set[str]:
-    """Every word that some sample has."""
+    """Every word that some sample has; of a column that is not there, none."""
     if isinstance(columns, Table):
         return columns.words(name)
-    return {str(word) for word in set(columns[name].tolist()) if word is not None}
+    every = set(columns[name].tolist()) if name in columns else set()
+    return {str(word) for word in every if word is not None}
 
 
 def tally(columns: Columns, name: str, places: Places) -> dict[str, int]:

@@ -85,6 +85,7 @@ def test_failures_share_the_cost_of_the_successes_and_sessions_count_once() -> N
     [
         ({"prices": {}}, "no price is known for m"),
         ({"prices": {"m": [0, 0]}}, "nothing was charged"),
+        ({"model": np.array(["m", "m", "m", "m", None])}, "no price is known for (no model)"),
         ({"prompt_tokens": np.full(5, -1), "outcome": np.array(["ok"] * 4 + ["http_error"])},
          "4 requests without token counts"),
         ({"outcome": np.full(5, "stream_error"), "prompt_tokens": np.full(5, 1)}, "no request succeeded"),
