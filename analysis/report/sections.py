@@ -57,10 +57,10 @@ def _measured(sides: Sides, metric: str) -> dict[str, list[Floats]]:
 
 
 def throughput(sides: Sides, slo: Slo = ()) -> Part:
-    """What each run did per second, warm-up left out."""
+    """What each run did per second, and what that cost, warm-up left out."""
     cost = tables.cost_table(sides)
     made = [drawn(tables.throughput_table(sides, slo)), *([drawn(cost)] if cost else [])]
-    return part("Throughput and cost" if cost else "Throughput", *made)
+    return part("Throughput", *made)
 
 
 def over_time(sides: Sides) -> Part:
