@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,12 +47,17 @@ def loads(data: str | bytes) -> Any:  # noqa: ANN401 (whatever it holds)
         raise ValueError("it holds half a character") from None
 
 
-def rewritten(value: object, *, sort: bool = False) -> bytes:
-    """JSON of what was read as JSON: orjson reads 1,024 levels and writes 254."""
+def rewritten(
+    value: object, *, sort: bool = False, default: Callable[[Any], Any] | None = None
+) -> bytes:
+    """JSON of what was read as JSON: orjson reads 1,024 levels and writes 254.
+
+    `default` gives the JSON of anything else that was put into it.
+    """
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else None)
+        return orjson.dumps(value, default, orjson.OPT_SORT_KEYS if sort else None)
     except orjson.JSONEncodeError:
-        return json.dumps(value, sort_keys=sort).encode()
+        return json.dumps(value, sort_keys=sort, default=default).encode()
 
 
 def read_json(path: Path, cure: str = "move it away") -> Any:  # noqa: ANN401

@@ -21,7 +21,7 @@ RECORDED: Final = tuple(
 
 API_HOSTS: Final = (
     *(host for provider in PROVIDERS.values() for host in provider.hosts),
-    r"localhost|127\.\d+\.\d+\.\d+|\[?::1\]?",
+    r"localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[?::1\]?",
 )
 """The hosts that `--mode proxy` looks into unless `--host` says otherwise: APIs, and this machine."""
 

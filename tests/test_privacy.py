@@ -1,7 +1,10 @@
 """A copy of the same shape: what it must keep, by others' counts; and that it keeps nothing else."""
 
 import json
+import struct
 import time
+import zlib
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations, takewhile
@@ -392,3 +395,119 @@ def test_no_member_lets_a_text_through(payload: dict[str, Any]) -> None:
     hidden = [text for text in strings(payload) if text.isupper()]
 
     assert not [text for text in hidden if text[:12].encode() in data]
+
+
+PLANTED = "halvorsen-sons"
+BACKDOORS: dict[str, dict[str, Any]] = {
+    "beta": {"headers": (("anthropic-beta", f"{PLANTED}-2025-01-01"),)},
+    "name of a limit": {"headers": ((f"x-ratelimit-remaining-{PLANTED}", "5"),)},
+    "amount": {"headers": (("retry-after", "4915112345678901"),)},
+    "Azure's customer": {"host": f"{PLANTED}.openai.azure.com"},
+    "port": {"host": "127.0.0.1:4915112345678901"},
+    "version in the path": {"path": "/v4915112345678901/chat/completions"},
+    "numbers as a date": {"body": {"messages": [{"status": "49151123-45678901"}]}},
+    "a sentence of words": {"body": {"messages": [{"status": "user deleted message"}]}},
+    "arguments as an object": {
+        "body": {"messages": [{"tool_calls": [{"function": {"arguments": {"index": 4915112}}}]}]}
+    },
+    "time of a stream": {"answer": b"retry: 4915112345678901\n\n"},
+}
+
+
+@pytest.mark.parametrize("place", BACKDOORS)
+def test_what_only_looks_like_the_protocols_own_does_not_come_through(
+    traffic: tuple[list[Exchange], list[str]], place: str
+) -> None:
+    planted = dict(BACKDOORS[place])
+    answer = planted.pop("answer", b"")
+    if "body" in planted:
+        planted["body"] = orjson.dumps(planted["body"])
+    request, response = traffic[0][0].request, traffic[0][0].response
+    assert response
+    disguise = shape()
+    made = repr((
+        disguise.request(replace(request, **planted)),
+        disguise.response(replace(response, body=answer, headers=planted.get("headers", ()))),
+    ))  # fmt: skip
+
+    for original in (PLANTED, "4915112", "45678901", "user deleted"):
+        assert original not in made
+
+
+def test_the_protocols_own_comes_through(traffic: tuple[list[Exchange], list[str]]) -> None:
+    """What a server or a client does otherwise without it: features, waits, limits, hosts."""
+    headers = (
+        ("anthropic-beta", "prompt-caching-2024-07-31,context-1m-2025-08-07"),
+        ("openai-beta", "assistants=v2"),
+        ("retry-after", "0.5"),
+        ("x-ratelimit-reset-requests", "6m0s"),
+        ("anthropic-ratelimit-input-tokens-reset", "2026-01-27T12:00:30Z"),
+    )
+    extra = {"credential_header": "x-api-key", "known_times": "first_token"}
+    request = replace(
+        traffic[0][0].request, headers=headers, extra=extra, host="api.together.xyz",
+        path="/openai/v1/chat/completions",
+    )  # fmt: skip
+    made = shape().request(request)
+
+    assert made.headers == headers
+    assert made.extra == extra
+    assert (made.host, made.path) == (request.host, request.path)
+
+
+def png(width: int, height: int) -> str:
+    """The head of a picture, in base64."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + head + zlib.crc32(head).to_bytes(4)
+    return b64encode(data + b"\0\0\0\0IEND\xae\x42\x60\x82").decode()
+
+
+DEEP = b'{"messages":%s1%s}' % (b'[{"content":' * 400, b"}]" * 400)
+ODD_BODIES = {
+    "numbers at the edge": b'{"metadata":{"a":1.7e308,"b":5e-324,"c":-0.0,"d":18446744073709551615}}',
+    "a picture in no base64": '{"messages":[{"content":[{"image_url":"data:image/png;base64,ø"}]}]}'.encode(),
+    "a picture as a band": json.dumps(
+        {"input": [{"image_url": "data:image/png;base64," + png(70_000, 5)}]}
+    ).encode(),
+    "a type that is a list": b'data: {"type":["halvorsen"],"choices":[]}\n\n',
+    "deep in a stream": b'data: {"type":"x","content":' + b"[" * 300 + b"]" * 300 + b"}\n\n",
+}
+
+
+@pytest.mark.parametrize("case", ODD_BODIES)
+def test_odd_bodies_are_made_up_as_any(
+    traffic: tuple[list[Exchange], list[str]], case: str
+) -> None:
+    """None of them ends a copy, nor costs a capture the record."""
+    body = ODD_BODIES[case]
+    request, response = traffic[0][0].request, traffic[0][0].response
+    assert response
+    disguise = shape()
+    made = disguise.response(replace(response, body=body, chunks=(Chunk(1, len(body)),)))
+    asked = disguise.request(replace(request, body=body)) if body[:1] == b"{" else made
+
+    assert made.body
+    assert made.chunks == (Chunk(1, len(made.body)),)
+    assert asked.body
+    assert b"halvorsen" not in made.body + asked.body
+
+
+def test_what_is_nested_too_deeply_is_withheld(
+    traffic: tuple[list[Exchange], list[str]],
+) -> None:
+    disguise = shape()
+    made = disguise.request(replace(traffic[0][0].request, body=DEEP))
+
+    assert (made.body, made.extra["body_withheld"]) == (None, "privacy")
+    assert disguise.removed["bodies"] == 1
+
+
+def test_half_a_character_is_made_up_as_a_character(
+    traffic: tuple[list[Exchange], list[str]],
+) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"\\ud800 halvorsen"}]}'
+    made = shape().request(replace(traffic[0][0].request, body=body))
+
+    (message,) = orjson.loads(made.body or b"")["messages"]
+    assert len(message["content"]) == len("? halvorsen")
+    assert "halvorsen" not in message["content"]

@@ -117,8 +117,9 @@ PARTS: Final = frozenset(
     )
 )
 """What the protocols' words are made of."""
-_WORD: Final = re.compile(r"[a-zA-Z0-9]+(?:[._/ -][a-zA-Z0-9]+)*")
-_DATE: Final = re.compile(r"\d{8}")
+_WORD: Final = re.compile(r"[a-zA-Z0-9]+(?:[._/-][a-zA-Z0-9]+)*")
+_DATE: Final = re.compile(r"20\d\d[01]\d[0-3]\d")
+"""Of a version, at the end of a word: `web_search_20250305`."""
 LONGEST_WORD: Final = 64
 LONGEST_NUMBER: Final = 11
 """A longer one is no setting that anybody needs."""
@@ -164,18 +165,24 @@ class Bodies:
         self._models = models or {}
 
     def made_up(self, payload: Any, leaf: Leaf | None = None) -> Any:  # noqa: ANN401 (any JSON)
-        """The value with everything made up that is not the protocol's own."""
-        return self._value(payload, Kind.TEXT, (), leaf or self.leaf)
+        """The value with everything made up that is not the protocol's own.
+
+        Raises ValueError for what is nested too deeply.
+        """
+        try:
+            return self._value(payload, Kind.TEXT, (), leaf or self.leaf)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
 
     def code(self, original: str) -> str:
         """The arguments of a call: JSON with the same members' number and sizes; else just a text."""
         try:
             value = loads(original)
-        except ValueError:
+            made_up = self._free(value)
+        except (ValueError, RecursionError):
             return self.stand_ins.text(original)
         if not isinstance(value, dict | list):
             return self.stand_ins.text(original)
-        made_up = self._free(value)
         if '": ' in original or '", ' in original:  # as Python writes it
             return json.dumps(made_up, ensure_ascii=False)
         return rewritten(made_up).decode()
@@ -192,9 +199,9 @@ class Bodies:
         if isinstance(value, dict):
             if kind is Kind.SCHEMA:
                 return self._schema(value)
-            return self._free(value) if kind is Kind.FREE else self._object(value, place, leaf)
+            return self._free(value) if kind in _FREE else self._object(value, place, leaf)
         if isinstance(value, list):
-            if kind is Kind.FREE:
+            if kind in _FREE:
                 return self._free(value)
             if value and all(type(item) in (int, float) for item in value):
                 return self._numbers(value)
@@ -310,6 +317,8 @@ class Bodies:
         return self.stand_ins.name(value)
 
 
+_FREE: Final = {Kind.FREE, Kind.CODE}
+"""Arguments are an object already with some servers."""
 _NUMBERING: Final = ("index", "output_index", "content_index", "summary_index")
 _PICTURES: Final = frozenset({"image_url", "image", "source"})
 _REF_STEPS: Final = {"", "#", "$defs", "definitions", "properties", "items", "anyOf"}
@@ -323,8 +332,7 @@ def _is_numbered(item: object) -> bool:
 @lru_cache(maxsize=4096)
 def is_word(value: str) -> bool:
     """Whether a string is a word of the protocols, such as `response.output_text.delta`."""
-    return (
-        len(value) <= LONGEST_WORD
-        and _WORD.fullmatch(value) is not None
-        and all(part in PARTS or _DATE.fullmatch(part) for part in re.split(r"[._/ -]", value))
-    )
+    if len(value) > LONGEST_WORD or _WORD.fullmatch(value) is None:
+        return False
+    *parts, last = re.split(r"[._/-]", value)
+    return PARTS.issuperset(parts) and (last in PARTS or _DATE.fullmatch(last) is not None)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import uuid4
 
 from tbench.capture import frames
@@ -15,6 +15,7 @@ from tbench.capture.copying import NOT_COPIED, STEPS, TIMES, NewTrace
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.filters import Facts
 from tbench.capture.importers import IMPORTERS
+from tbench.capture.importers.importer import Trust
 from tbench.capture.mixes import prompt_bytes
 from tbench.capture.privacy.bodies import is_word
 from tbench.capture.privacy.masks import Masks
@@ -215,7 +216,11 @@ def _origin(source: TraceHeader) -> dict[str, Any]:
             "format": made["format"] if made.get("format") in IMPORTERS else WITHHELD,
             "files": [],
             "left_out": {},
-            "trust": {name: word for name, word in trust.items() if is_word(f"{name} {word}")},
+            "trust": {
+                name: trust[name]
+                for name in ("arrival", "end", "first_token")
+                if trust.get(name) in get_args(Trust)
+            },
             **{
                 name: made[name]
                 for name in ("rows", "exchanges", "tick_ns")

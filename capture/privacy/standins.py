@@ -9,7 +9,6 @@ import math
 import re
 import secrets
 from base64 import b64decode, b64encode
-from binascii import Error as NotBase64
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256, shake_128
@@ -40,6 +39,8 @@ TOKEN_IDS: Final = 29_000
 UNKNOWN_PIXELS: Final = (1120, 1120)
 """Of a picture that stands elsewhere, or cannot be read."""
 MOST_PIXELS: Final = 1 << 25
+LONGEST_SIDE: Final = 65_500
+"""Of what libjpeg writes."""
 MAKERS: Final = re.compile(
     r"(?:call|toolu|srvtoolu|fc|msg|rs|resp|chatcmpl|cmpl|req|run|fp|file|ctc)[_-]"
 )
@@ -92,6 +93,7 @@ class StandIns:
 
     def _prose(self, original: str) -> str:
         data = original.encode("utf-8", "replace")
+        original = data.decode()  # half a character, which JSON can spell, has no bytes
         ends = [*range(BLOCK_BYTES, len(data) - LEAST_BYTES, BLOCK_BYTES), len(data)]
         counts = self._counts(original, ends)
         state, start, made_up, owed = self.hashed("block", b""), 0, [], 0.0
@@ -177,7 +179,8 @@ class StandIns:
         made_up = "".join(
             str(1 + next(digits) % 9) if char.isdigit() else char for char in mantissa
         )
-        return orjson.loads(made_up + mark + exponent)
+        # No double holds the larger ones to the power of 308.
+        return orjson.loads(made_up + mark + exponent.replace("308", "307"))
 
     def picture(self, encoded: str) -> str:
         """A JPEG in base64, of one colour, of the pixels and about the bytes of a picture in base64."""
@@ -187,10 +190,10 @@ class StandIns:
             return known
         try:
             data = b64decode(encoded)
-        except NotBase64:
+        except ValueError:  # not in base64, or not even in ASCII
             data = b""
         width, height = pixels_of(data) or UNKNOWN_PIXELS
-        if width * height > MOST_PIXELS:
+        if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE:
             width, height = UNKNOWN_PIXELS
         return self._keep(name, b64encode(blank(name, (width, height), len(data))).decode())
 

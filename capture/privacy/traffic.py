@@ -8,11 +8,10 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, Final
-
-import orjson
 
 from tbench.capture.decode import decoder
 from tbench.capture.errors import InputError
@@ -20,7 +19,7 @@ from tbench.capture.exchange import LED_BACK, Chunk, Headers, Request, Response
 from tbench.capture.jsontext import loads, rewritten
 from tbench.capture.privacy.bodies import Bodies, Kind, is_word
 from tbench.capture.privacy.standins import Blanks, StandIns
-from tbench.capture.providers import PROVIDERS, is_stream, parse_request
+from tbench.capture.providers import CREDENTIAL_HEADERS, PROVIDERS, is_stream, parse_request
 from tbench.capture.redact import PSEUDONYM_HEADERS
 from tbench.capture.selection import API_HOSTS
 from tbench.capture.synthesis.tokens import Counted
@@ -28,8 +27,20 @@ from tbench.capture.synthesis.tokens import Counted
 _MEDIA: Final = (
     r"\*/\*|application/(?:x-)?(?:nd)?json|text/(?:event-stream|plain|html)|multipart/form-data"
 )
-_BETA: Final = r"(?:[a-z\d-]{1,40}-\d{4}-\d\d-\d\d|[a-z]{1,20}=v\d)"
-_AMOUNT: Final = r"[\d.:TZhmsu+-]{1,32}|true|false"
+_FEATURE: Final = (
+    r"1m|128k|advanced|api|assistants|batch|batches|caching|clear|code|compact|computer"
+    r"|container|context|counting|editing|effort|execution|extended|fast|fetch|files|fine"
+    r"|formats|grained|interleaved|long|management|max|mcp|client|memory|message|messages|mode"
+    r"|model|on|output|outputs|pdfs|prompt|realtime|responses|results|search|skills|streaming"
+    r"|structured|task|budgets|thinking|token|tokens|tool|tools|efficient|exceeded|ttl|use|web"
+    r"|window"
+)
+_BETA: Final = (
+    rf"(?:(?:{_FEATURE})(?:-(?:{_FEATURE})){{0,5}}-20\d\d-[01]\d-[0-3]\d|(?:{_FEATURE})=v\d)"
+)
+"""A feature that is not for everybody yet, and its date."""
+_AMOUNT: Final = r"\d{1,11}(?:\.\d{1,6})?|(?:\d{1,6}(?:\.\d{1,6})?(?:ms|us|[hms])){1,4}|true|false"
+_TIME: Final = r"20\d\d-[01]\d-[0-3]\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
 HEADERS: Final = {
     name: re.compile(pattern)
     for names, pattern in (
@@ -42,7 +53,10 @@ HEADERS: Final = {
     for name in names.split()
 }
 """Headers that come through, with the values that do."""
-LIMITS: Final = re.compile(r"(?:anthropic-ratelimit|x-ratelimit|x-tokenlimit)-[a-z-]+")
+LIMITS: Final = re.compile(
+    r"(?:anthropic-ratelimit|x-ratelimit|x-tokenlimit)"
+    r"(?:-(?:limit|remaining|reset|requests|tokens|input|output|dynamic|over|day|hour|minute|second)){1,4}"
+)
 """Names of headers with amounts."""
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 EXTRA: Final = frozenset(
@@ -54,11 +68,14 @@ EXTRA: Final = frozenset(
 """Further fields of records that come through."""
 WITHHELD: Final = "withheld"
 
-_PREFIX: Final = re.compile(r"(?:/(?:v\d+|api|openai|inference|serverless))*")
+_PREFIX: Final = re.compile(r"(?:/(?:v\d{1,2}|api|openai|inference|serverless))*")
 _QUERY: Final = re.compile(r"beta=true|api-version=\d{4}-\d\d-\d\d(?:-preview)?")
 _HOST: Final = re.compile(
-    rf"(?:{'|'.join(API_HOSTS)}|localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?"
+    rf"(?:{'|'.join(host for host in API_HOSTS if '*' not in host)})(?::\d{{1,5}})?"
 )
+"""Not those whose names have a customer's in them, as Azure's."""
+_WAIT: Final = re.compile(rb"\d{1,9}")
+"""Milliseconds until a client asks again."""
 _FIELD: Final = re.compile(rb"(data|event|id|retry):( ?)(.*)", re.DOTALL)
 
 
@@ -92,8 +109,9 @@ class Traffic:
         parsed = parse_request(request.method, request.path, request.body, encoding)
         body, extra = None, self._extra(request.extra)
         if parsed.payload is not None:
-            body = rewritten(self.bodies.made_up(parsed.payload))
-        elif request.body:
+            with suppress(ValueError):  # nested too deeply
+                body = rewritten(self.bodies.made_up(parsed.payload))
+        if request.body and body is None:
             self.counts["bodies"] += 1
             extra["body_withheld"] = "privacy"
         headers, withheld = self._headers(request.headers)
@@ -162,7 +180,8 @@ class Traffic:
         return {
             name: value
             for name, value in extra.items()
-            if name in EXTRA and (isinstance(value, int) or is_word(str(value).replace("-", "_")))
+            if name in EXTRA
+            and (isinstance(value, int) or value in CREDENTIAL_HEADERS or is_word(str(value)))
         }
 
     def _headers(self, headers: Headers) -> tuple[Headers, int]:
@@ -220,11 +239,12 @@ class Traffic:
         else:
             try:
                 payload = loads(body)
+                made_up = self.bodies.made_up(payload)
             except ValueError:
                 return None
             if not isinstance(payload, dict | list):
                 return None
-            lines = [(len(body), rewritten(self.bodies.made_up(payload)))]
+            lines = [(len(body), rewritten(made_up))]
         return b"".join(line for _, line in lines), _moved(chunks, lines)
 
     def _stream(self, body: bytes) -> Iterator[tuple[int, bytes]]:
@@ -239,9 +259,7 @@ class Traffic:
             assert isinstance(kind, Kind)
             self._deal(kind, pieces)
         for size, head, value, end in lines:
-            data = (
-                b"" if value is None else orjson.dumps(value, default=lambda piece: piece.made_up)
-            )
+            data = b"" if value is None else rewritten(value, default=lambda piece: piece.made_up)
             yield size, head + data + end
 
     def _line(
@@ -255,25 +273,25 @@ class Traffic:
         head = name + b":" + space
         text = value.decode("utf-8", "replace")
         if name == b"retry":
-            return head + (value if value.isdigit() else b"0"), None
+            return head + (value if _WAIT.fullmatch(value) else b"0"), None
         if name == b"event":
             return head + (text if is_word(text) else self._made_up.name(text)).encode(), None
         if name == b"id":
             return head + self._made_up.ident(text).encode(), None
         if value.strip() == b"[DONE]":
             return head + value, None
-        try:
-            payload = loads(value)
-        except ValueError:
-            return head + self._made_up.text(text).encode(), None
-        kind_of_event = payload.get("type") if isinstance(payload, dict) else None
 
         def leaf(kind: Kind, original: str, place: tuple[object, ...]) -> Any:  # noqa: ANN401 (a piece)
             piece = _Piece(original)
             slots[kind, kind_of_event, *place].append(piece)
             return piece
 
-        return head, self.bodies.made_up(payload, leaf)
+        try:
+            payload = loads(value)
+            kind_of_event = str(payload.get("type")) if isinstance(payload, dict) else None
+            return head, self.bodies.made_up(payload, leaf)
+        except ValueError:
+            return head + self._made_up.text(text).encode(), None
 
     def _deal(self, kind: Kind, pieces: Sequence[_Piece]) -> None:
         """Make up what the pieces say together, and give each that said something as much of it."""
@@ -302,7 +320,7 @@ def blanks(models: Mapping[str, str] | None = None) -> Traffic:
     return Traffic(Bodies(Blanks(), models))
 
 
-_AMOUNTS: Final = re.compile(_AMOUNT)
+_AMOUNTS: Final = re.compile(f"{_AMOUNT}|{_TIME}")
 
 
 def _version(version: str) -> str:
