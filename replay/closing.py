@@ -14,6 +14,7 @@ from tbench.capture.terminal import named, plural
 from tbench.replay import metrics
 from tbench.replay.dialects import CHANGES
 from tbench.replay.estimate import Estimate
+from tbench.replay.hit_rates import BLOCK_TOKENS
 from tbench.replay.portability import BONDS
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
@@ -204,20 +205,30 @@ def _hits(rates: Mapping[str, Any]) -> Iterator[str]:
     if not rates:
         return
     planned, served, recorded = (rates.get(name) for name in ("planned", "served", "recorded"))
+    block = BLOCK_TOKENS * rates["requests"] / rates["prompt_tokens"]
     parts = [
         f"{name} {'not known' if rate is None else f'{rate:.1%}'}"
         for name, rate in (("planned", planned), ("served", served), ("recorded", recorded))
     ]
-    knew = planned is not None and served is not None and served > planned + FOREIGN
+    if block > FOREIGN:
+        parts[0] += f" (± {100 * block:.1f}, a block of {BLOCK_TOKENS} tokens a request)"
+    certain = max(planned + block, recorded or 0.0) + FOREIGN
+    knew = served is not None and served > certain
     hint = (
-        "; it knew prompts of an earlier run (--cache structure keeps them apart)" if knew else ""
+        "; it seems to know prompts of an earlier run (--cache structure keeps them apart)"
+        if knew
+        else ""
     )
     count = plural(rates["requests"], "request")
     yield row("cache", f"hit rate of {count}: {', '.join(parts)} of prompt tokens{hint}")
 
 
 FOREIGN: Final = 0.02
-"""A target that serves so much more than a perfect cache would held more than this run sent."""
+"""A target that serves so much more than planned, blocks aside, and than was recorded knows other prompts.
+
+A plan knows bytes: where a system prompt's language takes fewer of them for a token than the users', its rate
+is too low by more than this, which the recorded rate is not.
+"""
 
 
 KEPT: Final = {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tbench import CaptureTransport
 from tbench.capture.providers import Usage, provider_of
+from tbench.replay.closing import departures
 from tbench.replay.hit_rates import (
     BLOCK_TOKENS,
     HEADER_BYTES,
@@ -100,11 +101,37 @@ def test_planned_served_and_recorded_agree(
     assert as_is["served"] > as_is["planned"] + 2 * CLOSE, "the recorded prompts were still there"
     assert [row["turn"] for row in structure["turns"]] == [1, 2, 3, 4, 5]
     assert sum(row["requests"] for row in structure["turns"]) == structure["requests"] == 42
-    rates = ", ".join(f"{name} {structure[name]:.1%}" for name in ("planned", "served", "recorded"))
-    assert (
-        f"cache       hit rate of 42 requests: {rates} of prompt tokens\n" in done["structure"].out
-    )
-    assert "it knew prompts of an earlier run (--cache structure" in done["as-is"].out
+    planned, served, recorded = (structure[name] for name in ("planned", "served", "recorded"))
+    (line,) = (line for line in done["structure"].out.splitlines() if line.startswith("cache  "))
+    assert line.startswith(f"cache       hit rate of 42 requests: planned {planned:.1%}")
+    assert line.endswith(f", served {served:.1%}, recorded {recorded:.1%} of prompt tokens")
+    assert "it seems to know prompts of an earlier run (--cache structure" in done["as-is"].out
+
+
+@pytest.mark.parametrize(
+    ("prompt", "recorded", "knew"),
+    [
+        pytest.param(126, 0.55, False, id="short prompts, where one block is 13 points"),
+        pytest.param(126, None, False, id="short prompts, nothing recorded"),
+        pytest.param(5_000, 0.55, False, id="as it was recorded"),
+        pytest.param(5_000, 0.40, True, id="more than planned, and more than recorded"),
+        pytest.param(5_000, None, True, id="more than planned, nothing recorded"),
+    ],
+)
+def test_a_target_knows_other_prompts_only_where_the_plan_is_that_exact(
+    prompt: int, recorded: float | None, *, knew: bool
+) -> None:
+    rates = {
+        "requests": 40,
+        "prompt_tokens": 40 * prompt,
+        "planned": 0.488,
+        "served": 0.55,
+        "recorded": recorded,
+    }
+    (line,) = departures({"hit_rates": rates}, "http://h")
+
+    assert ("of an earlier run" in line) == knew
+    assert ("planned 48.8% (± 12.7, a block of 16 tokens a request)" in line) == (prompt == 126)
 
 
 def test_a_probe_tells_whether_cached_tokens_are_named(
