@@ -161,8 +161,10 @@ def estimate(job: "Job") -> Estimate:
     if job.only.words and not totals.requests:
         raise nothing_to_send(job.options.trace, totals.skipped, job.only.words)
     timing = _open(job, totals) if job.pace.is_open else _closed(job, totals)
-    share = timing["requests"] / totals.requests if totals.requests else 0.0
-    bill = totals.bill
+    # Conversations grow, so that the beginning of a round is no share of it.
+    rounds, rest = divmod(timing["requests"], totals.requests or 1)
+    begun = replace(job.plan(answers=True), requests=rest)
+    bill, end = totals.bill, survey(begun, job.target).bill if rest else Bill()
     return Estimate(
         **timing,
         base_url=job.target.base_url,
@@ -175,10 +177,10 @@ def estimate(job: "Job") -> Estimate:
         masked=dict(totals.masked),
         idle=dict(totals.idle),
         tick_s=job.tick_s,
-        prompt_tokens=round(bill.prompt_tokens * share),
-        output_tokens=round(bill.output_tokens * share),
-        cost_usd=bill.usd * share if bill.usd or bill.complete else None,
-        uncounted=round(bill.uncounted * share),
+        prompt_tokens=bill.prompt_tokens * rounds + end.prompt_tokens,
+        output_tokens=bill.output_tokens * rounds + end.output_tokens,
+        cost_usd=bill.usd * rounds + end.usd if bill.usd or bill.complete else None,
+        uncounted=bill.uncounted * rounds + end.uncounted,
         unpriced=sorted(bill.unpriced),
         prices=list(job.target.prices),
     )

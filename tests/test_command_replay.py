@@ -221,10 +221,54 @@ def test_the_dry_run_says_what_would_be_sent(
     assert not list(Path().glob("*.run*"))
 
 
+@pytest.mark.parametrize(
+    ("flags", "requests"),
+    [
+        (["--duration", "4"], [1, 2, 3, 4]),
+        (["--concurrency", "2", "--requests", "3"], [1, 2, 3]),
+        (["--concurrency", "2", "--duration", "5"], [1, 2, 3, 4, 5]),
+        (["--loop", "2", "--requests", "12"], [*range(1, 11), 1, 2]),
+        (["--loop", "3"], [*range(1, 11)] * 3),
+    ],
+)
+def test_the_dry_run_counts_the_tokens_of_those_that_would_be_sent(
+    tmp_path: Path, flags: list[str], requests: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not their share of a round: conversations grow, and so the first of them are the shortest."""
+    path = tmp_path / "growing.msgpack"
+    header = TraceHeader(wall_ns=10**18, mono_ns=0, upstream="http://127.0.0.1:1")
+    with TraceWriter(path, header) as writer:
+        for seq in range(10):
+            recorded = exchange(seq, float(seq))
+            assert recorded.response
+            usage = b'{"usage":{"prompt_tokens":%d,"completion_tokens":1}}' % (1_000 * (seq + 1))
+            answer = replace(recorded.response, body=usage, body_bytes=len(usage))
+            writer.exchange(replace(recorded, response=answer))
+
+    assert run(["replay", str(path), "--dry-run", "--json", *flags]) == 0
+    seen = json.loads(capsys.readouterr().out)
+
+    assert seen["requests"] == len(requests)
+    assert seen["prompt_tokens"] == 1_000 * sum(requests)
+    assert seen["output_tokens"] == len(requests)
+    assert seen["cost_usd"] == pytest.approx(
+        (sum(requests) * 1_000 * 0.05 + len(requests) * 0.20) / 1e6
+    )
+
+
 def test_the_dry_run_never_guesses_a_price(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown model has no price, and the text says so."""
     assert run(["replay", trace, "--dry-run", "--model", "unheard-of"]) == 0
     assert "models without a known price: unheard-of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("budget", "ends"), [("0.00007", False), ("0.00006", True)])
+def test_the_dry_run_says_whether_max_cost_ends_it(
+    trace: str, budget: str, *, ends: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten requests of $0.000007."""
+    assert run(["replay", trace, "--dry-run", "--max-cost", budget]) == 0
+    assert ("\nlimit       --max-cost 6e-05 ends it before" in capsys.readouterr().out) == ends
 
 
 def test_an_unreachable_target_is_exit_5(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
