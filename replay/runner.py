@@ -117,17 +117,22 @@ def most_cost(planned: Planned, outgoing: Outgoing, prices: Mapping[str, Price])
 
 
 class Shards:
-    """The plan, and beside it the worker of each request that was drawn from it: `next`, in that order."""
+    """The plan, and beside it the worker of each request that was drawn from it: `next`, in that order.
 
-    def __init__(self, plan: Iterable[Planned], workers: int) -> None:
+    A worker that holds more of the `places` in flight (None: as many as any other) has as much more to send.
+    """
+
+    def __init__(self, plan: Iterable[Planned], workers: int, places: int | None = None) -> None:
         self._plan = plan
         self._workers = workers
+        self._places = places or workers
         self._drawn: deque[int] = deque()
 
     def __iter__(self) -> Iterator[Planned]:
         for planned in self._plan:
             if self._workers > 1:
-                self._drawn.append(crc32(b"%d" % planned.session) % self._workers)
+                place = crc32(b"%d" % planned.session) % self._places
+                self._drawn.append(place % self._workers)  # as messages.share divides them
             yield planned
 
     def next(self) -> int:
@@ -243,7 +248,8 @@ class _ArmState:
         self.job = job
         priced, matched = job.budget is not None, job.target.lengths != "no"
         self.plan = job.plan(answers=priced or matched)  # both look at what was answered
-        self.shards = Shards(self.plan, job.workers)
+        streams = int(job.pace.value) if job.pace.option.load == "streams" else None
+        self.shards = Shards(self.plan, job.workers, streams or job.pace.max_in_flight)
         self.tally = Tally(bill=Bill(prices=job.target.prices))
         self.calls = calls(job, self.shards, survey)
 

@@ -25,6 +25,7 @@ from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
 from tbench.replay.runner import Shards, run_duet
 from tbench.replay.totals import identity, numbers
+from tbench.replay.workers.messages import share
 from tests.conftest import interruptible
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -123,6 +124,16 @@ def test_a_conversation_stays_with_one_worker(tmp_path: Path) -> None:
     for talk in range(100):
         assert worker[talk] == worker[100 + talk] == worker[200 + talk]
     assert set(worker.values()) == {0, 1, 2, 3}
+
+
+def test_a_worker_has_as_many_conversations_as_places(tmp_path: Path) -> None:
+    """Of three places in flight it holds two of, two thirds: else one works alone at the end."""
+    trace = read_trace(write_trace(tmp_path / "t.msgpack", 600))
+    shards = Shards(Plan(trace=trace), 2, places=3)
+    drawn = [shards.next() for _ in shards]
+
+    assert 0.60 < drawn.count(0) / 600 < 0.73
+    assert [share(3, worker, 2) for worker in (0, 1)] == [2, 1]
 
 
 @pytest.fixture
