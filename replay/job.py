@@ -219,8 +219,7 @@ def _workers(options: ReplayOptions, pacing: Pacing) -> int:
         wanted = min(max(1, cores - 1), needed(pacing))
     else:
         wanted = options.workers
-    streams = int(pacing.value) if pacing.option.load == "streams" else wanted
-    return min(wanted, streams, options.max_in_flight or wanted)
+    return min(wanted, pacing.places or wanted)
 
 
 def needed(pacing: Pacing) -> int:

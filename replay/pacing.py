@@ -359,6 +359,11 @@ class Pacing:
     max_idle: float | None = None
 
     @property
+    def places(self) -> int | None:
+        """How many calls, or conversations, may be in flight at once; None: any number."""
+        return int(self.value) if self.option.load == "streams" else self.max_in_flight
+
+    @property
     def is_open(self) -> bool:
         """Whether requests are due at times of their own: then latency counts from those."""
         return self.option.schedule is not None

@@ -248,8 +248,7 @@ class _ArmState:
         self.job = job
         priced, matched = job.budget is not None, job.target.lengths != "no"
         self.plan = job.plan(answers=priced or matched)  # both look at what was answered
-        streams = int(job.pace.value) if job.pace.option.load == "streams" else None
-        self.shards = Shards(self.plan, job.workers, streams or job.pace.max_in_flight)
+        self.shards = Shards(self.plan, job.workers, job.pace.places)
         self.tally = Tally(bill=Bill(prices=job.target.prices))
         self.calls = calls(job, self.shards, survey)
 
