@@ -11,10 +11,11 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from operator import add
@@ -54,6 +55,7 @@ def run(setup: Setup, watch: Watch) -> Status:
         folder = stack.enter_context(proxy.folder_of_this_process())
         proxy.make_authority(folder)
         context = multiprocessing.get_context("spawn")
+        resource_tracker.ensure_running()  # which would unblock signals at the first start
         members: list[_Member] = []
         share = recording.max_pending // recording.processes
         for number in range(recording.processes):
@@ -62,7 +64,8 @@ def run(setup: Setup, watch: Watch) -> Status:
             process = context.Process(
                 target=_work, args=(theirs, replace(setup, recording=part, port=port), folder)
             )
-            process.start()
+            with _blocked(stop_signals()):
+                process.start()
             theirs.close()
             members.append(_Member(process, ours))
             stack.callback(members[-1].close)
@@ -116,7 +119,7 @@ class _Group:
                 while member.listening and not member.ended and member.stops < self.stops:
                     member.stops += 1
                     with suppress(ProcessLookupError):
-                        os.kill(member.process.pid or 0, signal.SIGTERM)
+                        os.kill(member.process.pid or 0, proxy.RELAYED)
         if self.refused:
             raise InputError(self.refused)
         return self._status()
@@ -170,6 +173,20 @@ class _Group:
 
 
 @contextmanager
+def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Block signals for the processes that begin meanwhile, for good.
+
+    A Ctrl-C goes to all of a terminal's processes, systemd's SIGTERM to all of a service: it is the first
+    one's to pass on, once, and would end one that has not even begun.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _relayed(group: _Group) -> Iterator[None]:
     """The signals that end a capture are counted here, and passed on by `_Group.follow`."""
 
@@ -188,7 +205,7 @@ def _relayed(group: _Group) -> Iterator[None]:
 
 
 def _work(link: Connection, setup: Setup, folder: Path) -> None:
-    os.setsid()  # a Ctrl-C is the first process's, which passes it on
+    os.setsid()
     threading.Thread(target=_drain_without, args=(link,), daemon=True).start()
     relay = _Relay(link)
     try:
@@ -201,7 +218,7 @@ def _drain_without(link: Connection) -> None:
     """Drain when the first process has gone, even by `kill -9`: nobody could end this one any more."""
     with suppress(EOFError, OSError):
         link.recv()
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), proxy.RELAYED)
 
 
 class _Relay:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import certifi
@@ -100,6 +100,8 @@ TICK_S = 0.5
 CLOCK_EVERY_S = 60.0
 KEY_FILES = ("mitmproxy-ca.pem", "mitmproxy-ca.p12")
 """Where mitmproxy writes the private key of the throw-away CA, which it reads once."""
+RELAYED: Final = signal.SIGUSR1
+"""What ends one of several processes in good order; all other signals are the first one's to count."""
 SWITCH_S = 0.0005
 """How long the writer thread may keep the interpreter while a chunk waits (Python's default is 5 ms)."""
 
@@ -235,7 +237,8 @@ class _Proxy:
                 elif number != signal.SIGINT:  # Ctrl-C goes to all that the terminal runs
                     self._process.send_signal(number)
 
-        for number in stop_signals():
+        shared = self._setup.recording.processes > 1
+        for number in (RELAYED,) if shared else stop_signals():
             loop.add_signal_handler(number, stop, number)  # the end of the loop removes it
         with notices(self._watch.warn):
             master = self._master(loop)

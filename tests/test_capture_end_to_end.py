@@ -808,6 +808,29 @@ def test_without_the_first_process_the_others_end_by_themselves(
     assert len(list(read_trace(one.path))) == 1
 
 
+def test_a_signal_to_all_processes_at_once_is_one_signal(
+    stage: Stage, upstream: Upstream, capturing: Callable[..., Capturing]
+) -> None:
+    """As systemd ends a service: what is in flight ends first, as with one process."""
+    one = capturing("--upstream", upstream.url, "--processes", 2)
+    stage.clear("let live end")
+    with httpx.stream("POST", one.url + CHAT, json=ask("live"), timeout=WAIT) as got:
+        pieces = got.iter_raw()
+        first = next(pieces)
+        for pid in (*workers(one.process.pid), one.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        refused = until_refused(one.port)
+        time.sleep(0.3)  # in which the first process has passed its signal on
+        stage.set("let live end")
+        rest = b"".join(pieces)
+    code, said = one.ended()
+
+    assert refused
+    assert first + rest == b"".join(STREAM)
+    assert code == 0
+    assert "1 request, 1 response (ok 1)" in said
+
+
 # what goes wrong around it
 
 
