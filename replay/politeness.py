@@ -95,7 +95,10 @@ def wait_asked(reply: Reply, now_wall: float | None = None) -> float | None:
         return milliseconds / 1e3
     if text := reply.header("retry-after"):
         asked = seconds(text)
-        return _until(text, reply.header("date"), now_wall) if asked is None else asked
+        if asked is None:
+            asked = _until(text, reply.header("date"), now_wall)
+        if asked is not None or _number(text) is not None:  # more than LONGEST_S: for no replay
+            return asked
     limits = rate_limits(reply.headers)
     spent = [row.reset_s for row in limits if row.reset_s is not None and not row.remaining]
     if spent:
