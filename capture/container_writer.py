@@ -54,7 +54,7 @@ class ContainerWriter:
         marker: bytes | None = None,
     ) -> None:
         self.path = path
-        self.part = path.with_name(path.name + ".part")
+        self.part = part_of(path)
         self._header = dict(header)
         self._clock = clock
         self._marker = marker or os.urandom(frames.MARKER_BYTES)
@@ -68,7 +68,7 @@ class ContainerWriter:
         self._first_seq: int | None = None
         self._arrivals: list[int] = []
         self._opened_at = 0.0
-        self._fd: int | None = _create(path, self.part)
+        self._fd: int | None = _create(path)
         try:
             self._write(frames.header_frame(self._header, self._marker))
         except Exception:
@@ -231,18 +231,30 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 """What a file system without hard links answers."""
 
 
-def _create(path: Path, part: Path) -> int:
-    """A new file that only its owner may read, from its first byte on; never one that exists."""
+def part_of(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_name(path.name + ".part")
+
+
+def check_new(path: Path) -> None:
+    """Raise InputError where a file cannot be begun: its folder is missing, its name or its .part taken."""
     check_folder(path)
     if os.path.lexists(path):  # a dangling link, too
         raise InputError(f"{path}: exists already; choose another name or remove it")
-    try:
-        return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+    if os.path.lexists(part := part_of(path)):
         raise InputError(
             f"{part}: another process writes it, or one was killed; "
             f"save it with 'tbench trace repair {part} -o NEW', or remove it"
-        ) from None
+        )
+
+
+def _create(path: Path) -> int:
+    """A new file that only its owner may read, from its first byte on; never one that exists."""
+    check_new(path)
+    try:
+        return os.open(part_of(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:  # since a moment
+        raise InputError(f"{part_of(path)}: another process has begun it; choose another") from None
 
 
 def _rename(part: Path, path: Path) -> None:

@@ -24,6 +24,7 @@ from select import select
 from typing import Literal
 
 from tbench.capture import proxy
+from tbench.capture.container_writer import check_new
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.proxy import Setup
 from tbench.capture.recorder import Counts
@@ -48,8 +49,7 @@ def run(setup: Setup, watch: Watch) -> Status:
         raise InputError("--processes: this system has no SO_REUSEPORT; leave it out")
     proxy.check_port(setup.host, setup.port)
     for file in recording.files:
-        if os.path.lexists(file):
-            raise InputError(f"{file}: exists already; choose another -o or remove it")
+        check_new(file)
     with ExitStack() as stack:
         port = stack.enter_context(_reserved(setup.host, setup.port))
         folder = stack.enter_context(proxy.folder_of_this_process())

@@ -333,6 +333,11 @@ class _Proxy:
         """Run it to its end; one that a signal ended has 128 and the signal's number, as in a shell."""
         proxied = self._setup.recording.upstream is None
         environ = {**os.environ, **place.environment(proxied=proxied)}
+        if not proxied:  # a base URL of this machine is nothing for a proxy that is set
+            for name in ("NO_PROXY", "no_proxy"):
+                passed_by = environ.get(name) or environ.get("NO_PROXY") or ""
+                if passed_by != "*":  # which is all, and only by itself
+                    environ[name] = ",".join(filter(None, (passed_by, self._setup.host)))
         try:
             self._process = await asyncio.create_subprocess_exec(*command, env=environ)
         except OSError as error:

@@ -85,15 +85,19 @@ def test_bad_usage(refusal: Callable[..., str], arguments: list[str], said: str)
     assert said in refusal(*arguments)
 
 
-@pytest.mark.parametrize("name", ["t.msgpack", "t.msgpack.part"])
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [("t.msgpack", 1), ("t.msgpack.part", 1), ("t.p1.msgpack", 2), ("t.p1.msgpack.part", 2)],
+)
 def test_an_existing_trace_is_never_overwritten(
-    refusal: Callable[..., str], tmp_path: Path, name: str
+    refusal: Callable[..., str], tmp_path: Path, name: str, processes: int
 ) -> None:
-    """Neither a finished one nor the remains of one that was killed."""
+    """Neither a finished one nor the remains of one that was killed; and no other file is begun."""
     (tmp_path / name).write_bytes(b"precious")
 
-    assert name in refusal("-o", "t.msgpack", "--port", "0")
+    assert name in refusal("-o", "t.msgpack", "--port", "0", "--processes", str(processes))
     assert (tmp_path / name).read_bytes() == b"precious"
+    assert [path.name for path in tmp_path.glob("t.*")] == [name]
 
 
 def test_a_link_that_leads_nowhere_is_refused_at_the_start(
@@ -134,7 +138,10 @@ sys.exit(7)
 def test_a_command_is_recorded_and_its_exit_code_is_the_captures(
     reverse: bool, tbench: Callable[..., Any], serve: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """A script of the openai SDK that knows nothing of it: by its base URL, and over TLS by a proxy."""
+    """A script of the openai SDK that knows nothing of it: by its base URL, and over TLS by a proxy.
+
+    The base URL is reached where a proxy is set for all else.
+    """
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     issued = authority.issue_cert("localhost")
@@ -146,7 +153,8 @@ def test_a_command_is_recorded_and_its_exit_code_is_the_captures(
     way = ["--upstream", server.url] if reverse else ["--upstream-ca", tmp_path / "ca.pem"]
 
     command = [sys.executable, "app.py", "--debug", "-o", "x"]
-    done = tbench("capture", *way, "--", *command, OPENAI_BASE_URL=f"{url}/v1")
+    others = {"OPENAI_BASE_URL": f"{url}/v1", "HTTP_PROXY": "http://127.0.0.1:9"}
+    done = tbench("capture", *way, "--", *command, **others)
 
     assert (done.code, done.out) == (7, "1 --debug -o x\n"), done.err
     (exchange,) = read_trace(tmp_path / "trace.msgpack")

@@ -406,6 +406,8 @@ BACKDOORS: dict[str, dict[str, Any]] = {
     "port": {"host": "127.0.0.1:4915112345678901"},
     "version in the path": {"path": "/v4915112345678901/chat/completions"},
     "numbers as a date": {"body": {"messages": [{"status": "49151123-45678901"}]}},
+    "a text for a model": {"body": {"model": f"{PLANTED} of Oslo"}},
+    "a list for a model": {"body": {"model": ["acme", PLANTED]}},
     "a sentence of words": {"body": {"messages": [{"status": "user deleted message"}]}},
     "arguments as an object": {
         "body": {"messages": [{"tool_calls": [{"function": {"arguments": {"index": 4915112}}}]}]}

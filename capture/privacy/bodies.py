@@ -120,6 +120,7 @@ PARTS: Final = frozenset(
 _WORD: Final = re.compile(r"[a-zA-Z0-9]+(?:[._/-][a-zA-Z0-9]+)*")
 _DATE: Final = re.compile(r"20\d\d[01]\d[0-3]\d")
 """Of a version, at the end of a word: `web_search_20250305`."""
+_MODEL: Final = re.compile(r"[\w.:/@+-]{1,128}")
 LONGEST_WORD: Final = 64
 LONGEST_NUMBER: Final = 11
 """A longer one is no setting that anybody needs."""
@@ -205,6 +206,7 @@ class Bodies:
                 return self._free(value)
             if value and all(type(item) in (int, float) for item in value):
                 return self._numbers(value)
+            kind = Kind.NAME if kind is Kind.MODEL else kind
             return [
                 self._value(item, kind, place if _is_numbered(item) else (*place, number), leaf)
                 for number, item in enumerate(value)
@@ -248,8 +250,10 @@ class Bodies:
                 return stand_ins.name(value)
             case Kind.ID:
                 return stand_ins.ident(value)
+            case Kind.MODEL if value in self._models:
+                return self._models[value]
             case Kind.MODEL:
-                return self._models.get(value, value)
+                return value if _MODEL.fullmatch(value) else stand_ins.name(value)
             case Kind.BLOB:
                 return stand_ins.blob(value)
             case Kind.ADDRESS:
