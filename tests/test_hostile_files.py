@@ -6,6 +6,7 @@ import os
 import struct
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,26 @@ def test_numbers_that_are_none_are_one_line(case: str, tmp_path: Path, capsys: S
     """Where a number is wanted, null, Infinity and lists are bad input."""
     assert tbench(list(map(str, JSONS[case](tmp_path)))) == 2
     assert capsys.readouterr().err.count("tbench: ") == 1
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"import": {"format": ["x"], "trust": [1], "left_out": 5, "files": 3, "tick_ns": "x"}},
+        {"synthesis": {"task": 1}},
+        {"steps": [5, {"verb": ["x"]}], "hashes": "x", "process": "x", "processes": 1 << 62},
+    ],
+    ids=lambda extra: next(iter(extra)),
+)
+def test_a_header_that_says_nonsense_of_its_origin_hides_no_request(
+    extra: dict[str, Any], tmp_path: Path, capsys: Said
+) -> None:
+    """It is read, and copied without what it says."""
+    path, out = tmp_path / "t.msgpack", tmp_path / "out.msgpack"
+    with TraceWriter(path, replace(HEADER, extra=extra)) as writer:
+        writer.exchange(Exchange(request=request(0, 10**9), response=response(2 * 10**9)))
+
+    for words in (["info", str(path)], ["redact", str(path), "-o", str(out)]):
+        assert tbench(["trace", *words]) == 0
+    assert "lost          nothing" in capsys.readouterr().out
+    assert len(list(read_trace(out))) == 1

@@ -213,7 +213,7 @@ def _origin(source: TraceHeader) -> dict[str, Any]:
         trust = made.get("trust")
         trust = trust if isinstance(trust, dict) else {}
         origin["import"] = {
-            "format": made["format"] if made.get("format") in IMPORTERS else WITHHELD,
+            "format": made["format"] if str(made.get("format")) in IMPORTERS else WITHHELD,
             "files": [],
             "left_out": {},
             "trust": {

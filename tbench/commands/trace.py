@@ -202,14 +202,10 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
         f"{value:.2f} in {name} s" for name, value in figures["idc"].items() if value is not None
     )
     yield "burstiness", ", ".join(idc) or "-"
-    if made := figures["synthesis"]:  # nobody has sent it yet
-        source = f"{made['task']}, scenario {made['scenario']}, seed {made['seed']}"
-        yield "synthesised", named(source)
-        yield "lengths by", named(str(made["tokens"]))
-    elif figures["import"]:
-        yield from import_lines(figures["import"])
-    else:
-        yield "recorded by", named(f"{trace.header.writer} at {trace.header.upstream or '-'}")
+    try:
+        yield from [*_origin_lines(trace, figures)]
+    except (AttributeError, KeyError, TypeError, ValueError):  # of no writer that we know
+        yield "made by", "unknown: its header cannot be read"
     yield "privacy", named(str(figures["privacy"]))
     for step in figures["steps"]:
         match step:
@@ -227,6 +223,18 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
     if count := figures["dropped"]:
         lost.insert(0, f"{plural(count, 'record')} dropped by the capture")
     yield "lost", "; ".join(filter(None, lost)) or "nothing"
+
+
+def _origin_lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where a trace comes from, by what its header says."""
+    if made := figures["synthesis"]:  # nobody has sent it yet
+        source = f"{made['task']}, scenario {made['scenario']}, seed {made['seed']}"
+        yield "synthesised", named(source)
+        yield "lengths by", named(str(made["tokens"]))
+    elif figures["import"]:
+        yield from import_lines(figures["import"])
+    else:
+        yield "recorded by", named(f"{trace.header.writer} at {trace.header.upstream or '-'}")
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
