@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import certifi
 from mitmproxy.addons import block, core, disable_h2c, next_layer, proxyserver, tlsconfig
-from mitmproxy.certs import CertStore
+from mitmproxy.certs import Cert, CertStore
 from mitmproxy.master import Master
 from mitmproxy.options import CONF_BASENAME, KEY_SIZE, Options
 
@@ -79,7 +79,10 @@ def check_port(host: str, port: int) -> None:
 
 
 def check_certificate(path: Path) -> None:
-    """Raise InputError where a PEM file does not hold a certificate and its key. Mitmproxy only logs that."""
+    """Raise InputError where a PEM file does not hold a certificate and its key, or one that has expired.
+
+    Mitmproxy only logs the one, and of the other only clients would tell.
+    """
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
             path, password=lambda: b""
@@ -91,6 +94,11 @@ def check_certificate(path: Path) -> None:
         raise InputError(
             f"--cert {path}: not a certificate and its unencrypted key in one PEM file ({why})"
         ) from None
+    certificate = Cert.from_pem(path.read_bytes())
+    if certificate.has_expired():
+        raise InputError(
+            f"--cert {path}: expired on {certificate.notafter:%Y-%m-%d}; clients would refuse it"
+        )
 
 
 HURRIED_FLUSH_S = 5.0

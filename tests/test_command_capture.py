@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def test_a_port_in_use(refusal: Callable[..., str]) -> None:
             ["--mode", "proxy", "--listen", "0.0.0.0", "--insecure"],
             "name the hosts it may reach by --host",
         ),
+        (["--listen", "127.0.0.1:8080"], "its port goes to --port"),
         (["--no-tunnel"], "--no-tunnel goes with --mode proxy"),
         (["--cert", "absent.pem"], "--cert absent.pem: no such file"),
         (["--cert", __file__], "not a certificate and its unencrypted key"),
@@ -83,6 +85,16 @@ def test_a_port_in_use(refusal: Callable[..., str]) -> None:
 def test_bad_usage(refusal: Callable[..., str], arguments: list[str], said: str) -> None:
     """Each is one line that names the option."""
     assert said in refusal(*arguments)
+
+
+def test_a_certificate_that_has_expired_is_refused(
+    refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    """Every client would refuse it."""
+    issued = trustme.CA().issue_cert("localhost", not_after=datetime(2020, 1, 2, tzinfo=UTC))
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+
+    assert "expired on 2020-01-02" in refusal("--cert", str(tmp_path / "server.pem"), "--port", "0")
 
 
 @pytest.mark.parametrize(

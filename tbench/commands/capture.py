@@ -1,5 +1,6 @@
 """tbench capture: put a recording proxy between an application and its server."""
 
+import re
 import sys
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -291,6 +292,8 @@ def _check_usage(
 
 def _check_exposure(mode: str, listen: str, host: list[str] | None, *, guarded: bool) -> None:
     """What others on the network can reach is encrypted, and no way into this one's network."""
+    if re.fullmatch(r"[^:]+:\d+", listen):
+        raise InputError(f"--listen {listen}: give the address alone; its port goes to --port")
     if _is_loopback(listen):
         return
     if not guarded:
