@@ -156,7 +156,10 @@ def _probe(told: Mapping[str, Any]) -> Iterator[str]:
         return
     cached, prompt = told.get("cached"), told.get("prompt") or 0
     if (told.get("completed") or 0) < 2:
-        text = "one of its two requests failed: whether the target names cached tokens is not known"
+        text = (
+            "its two requests were not both answered, or --max-cost did not cover them: whether the target "
+            "names cached tokens is not known"
+        )
     elif cached is None:
         text = "two equal requests named no cached tokens: what a cache serves is not known here"
     else:
@@ -175,7 +178,7 @@ WAITS: Final[dict[str, str]] = {
 THREADED: Final = {
     "threaded": "turns hold the target's own answer",
     "other_tools": "hold the recorded one, as the target called other tools",
-    "no_answer": "hold the recorded one, as the target's could not be read",
+    "no_answer": "hold the recorded one, as the target's could not be read or was cut",
     "rewritten": "hold the recorded one, as their client had not sent all of the history as it was",
     "not_json": "hold the recorded one, as their body is no plain JSON",
 }

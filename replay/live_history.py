@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from tbench.capture.providers import parse_response
 from tbench.capture.recent import Recent
 from tbench.capture.spoken import Spoken, spoken
 from tbench.replay.request import Label
@@ -33,7 +34,7 @@ class LiveHistory:
     """The answers of a worker's calls, for the turns that continue them."""
 
     def __init__(self) -> None:
-        self._bodies: Recent[Key, tuple[bytes, str]] = Recent(REMEMBERED)
+        self._bodies: Recent[Key, tuple[bytes, str, str]] = Recent(REMEMBERED)
         self._weight = 0
         self._counts: dict[int, Counter[str]] = defaultdict(Counter)
 
@@ -44,7 +45,8 @@ class LiveHistory:
     def keep(self, call: Call, reply: Reply) -> None:
         """Keep what a call was answered."""
         body = b"".join(piece for _, piece in reply.chunks)
-        self._bodies.keep((call.arm, call.index), (body, reply.header("content-encoding")))
+        headers = reply.header("content-encoding"), reply.header("content-type")
+        self._bodies.keep((call.arm, call.index), (body, *headers))
         self._weight += len(body)
         while self._weight > MOST_BYTES:
             self._weight -= len(self._bodies.popitem(last=False)[1][0])
@@ -83,7 +85,7 @@ class LiveHistory:
             start, end = runs[place]
             body = self._bodies.get((call.arm, index))
             fresh += _renamed(turns[at:start], ids)
-            reason, turn, ids = _taken(turns[start:end], body and spoken(*body))
+            reason, turn, ids = _taken(turns[start:end], body and _whole(*body))
             fresh += turn
             at = end
         return reason, [*fresh, *_renamed(turns[at:], ids)]
@@ -103,6 +105,20 @@ def assistant_runs(turns: Sequence[Any]) -> list[tuple[int, int]]:
             start = runs.pop()[0] if runs and runs[-1][1] == at else at
             runs.append((start, at + 1))
     return runs
+
+
+def _whole(body: bytes, encoding: str, kind: str) -> Spoken | None:
+    """What an answer says; None of a stream that was cut or holds an error, and of half a tool's call."""
+    answer = parse_response([(0.0, body)], content_type=kind, content_encoding=encoding)
+    if not (answer.readable and answer.done) or answer.error is not None:
+        return None
+    speech = spoken(body, encoding)
+    try:
+        for call in speech.calls if speech and speech.provider.spoken_in == "messages" else ():
+            orjson.loads(call.arguments)
+    except orjson.JSONDecodeError:
+        return None
+    return speech
 
 
 def _taken(recorded: list[Any], answer: Spoken | None) -> tuple[str, list[Any], dict[str, str]]:

@@ -26,6 +26,15 @@ def chat_turn(text: str | None, **calls: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **({"tool_calls": tools} if tools else {})}
 
 
+HALF = chat_turn(None, clock="live")
+HALF["tool_calls"][0]["function"]["arguments"] = '{"zone": "U'
+CUT = (
+    b'data: {"choices":[{"index":0,"delta":%s}]}\n\n'
+    % json.dumps(chat_turn("Let me look.", clock="live")).encode()
+)
+"""A stream without its end: the transport was whole."""
+
+
 def chat_result(id_: str) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": id_, "content": "noon"}
 
@@ -131,6 +140,9 @@ def test_responses_hold_the_targets_items_without_its_own_ids() -> None:
         ({"choices": [{"message": chat_turn(None, other="x")}]}, [(0, 0)], "other_tools"),
         ({"choices": [{"message": chat_turn("I know it.")}]}, [(0, 0)], "other_tools"),
         (b"no JSON", [(0, 0)], "no_answer"),
+        (CUT, [(0, 0)], "no_answer"),
+        (CUT.replace(b"}]}", b'}],"error":{"message":"overloaded"}}'), [(0, 0)], "no_answer"),
+        ({"choices": [{"message": HALF, "finish_reason": "length"}]}, [(0, 0)], "no_answer"),
         ({"choices": [{"message": chat_turn("hi")}]}, [], "rewritten"),
         ({"choices": [{"message": chat_turn("hi")}]}, [(0, 1)], "rewritten"),
     ],
