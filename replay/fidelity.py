@@ -247,6 +247,8 @@ def fidelity(
     lag_s = {name: metrics.spread(lag)[name] for name in ("p50", "p99", "max")}
     strays = displaced(sent[~np.isnan(sent)].tolist())
     timing = {"lag": lag_s["p99"], "late": late_share, "moved": moved}
+    if moved is None and turns.get("waited"):
+        timing["late"] = None  # those are due when their predecessor had ended
     flying = metrics.in_flight({"sent": came, "end": ended})["mean"]
     return Fidelity(
         requests=len(sent),
@@ -402,11 +404,12 @@ def _punctual(
 
 def _ordered(turns: Mapping[str, Any]) -> Iterator[Aspect]:
     """Whether each turn waited for the answer that it continues; nothing of a trace without such turns."""
-    continued, early, name = turns.get("continued"), turns.get("early"), "order of turns"
-    if continued:
-        text = f"{early:,} of {continued:,} left early" if early else f"{continued:,} turns"
+    continued, early, name = turns.get("continued", 0), turns.get("early"), "order of turns"
+    left = continued - turns.get("skipped", 0)
+    if left:
+        text = f"{early:,} of {left:,} left early" if early else f"{left:,} turns"
         yield Aspect(name=name, preserved=not early, figure=text)
-    elif turns.get("causal", "off") == "off":
+    elif continued or turns.get("causal", "off") == "off":
         yield Aspect(name=name, preserved=None)
 
 

@@ -180,6 +180,30 @@ def test_turns_that_are_due_before_their_recorded_time_have_moved_alone(run: Mak
     assert made.moved_share == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(("waited", "kept"), [(0, True), (3, None)])
+def test_without_its_trace_times_are_known_where_no_turn_waited(
+    run: Make, waited: int, *, kept: bool | None
+) -> None:
+    """What waited is punctual by a due time that its predecessor's end has made."""
+    turns = {"causal": "max", "continued": 40, "early": 0, "waited": waited}
+
+    assert fidelity(run(np.arange(100.0)), turns=turns).aspects[0].preserved is kept
+
+
+def test_turns_that_were_not_sent_have_no_order(run: Make) -> None:
+    """Nobody listened, so no turn left: none kept its order. Of four of which one was skipped three did."""
+    none, three = (
+        fidelity(
+            run(np.arange(9.0)),
+            turns={"causal": "max", "continued": 4, "early": 0, "skipped": skipped},
+        ).aspects[1]
+        for skipped in (4, 1)
+    )
+
+    assert (none.preserved, none.figure) == (None, "")
+    assert (three.preserved, three.figure) == (True, "3 turns")
+
+
 def test_hit_rates_of_a_run_stand_beside_the_recorded_ones(run: Make) -> None:
     rates = {
         "requests": 90,

@@ -298,6 +298,7 @@ def _run_facts(arm: Arm) -> Iterator[str]:
             spent.uncounted > 0
         )
         least = f" at least ({why})" if (why := spent.refusal or uncounted) else ""
+        least += ", without the warm-up" if not arm.measured.all() else ""
         yield f"cost: {words.dollars(spent.usd)}{least}" + "".join(
             f", {TITLES[name].removeprefix('cost/')} {words.amount(cost.value, 'USD')} {_sure(cost)}"
             for name, cost in spent.ratios.items()
