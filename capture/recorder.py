@@ -322,7 +322,7 @@ class Recording:
     rotate_bytes: int | None = None
     rotate_s: float | None = None
     privacy: Privacy = "full"
-    origin: Origin = field(default_factory=Origin)
+    origin: Origin = field(default_factory=Origin, compare=False)
     process: int = 0
     processes: int = 1
 
