@@ -855,7 +855,10 @@ def test_silence_beyond_the_idle_limit_is_a_timeout(
     with pytest.raises(httpx.HTTPError):
         post(one.url, "silent")
 
-    assert one.of("silent").outcome is Outcome.TIMEOUT
+    exchange = one.of("silent")
+    assert exchange.outcome is Outcome.TIMEOUT
+    assert exchange.response
+    assert exchange.response.end_ns - exchange.request.end_ns > 0.9e9  # and nothing before
 
 
 LIMITED = """

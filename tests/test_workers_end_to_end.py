@@ -194,7 +194,7 @@ def _alive(pid: int) -> bool:
 def test_a_killed_worker_is_counted_named_and_hangs_nobody(
     playing: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    """What it had in flight is lost, what it had not sent never sent; the other goes on; INVALID, exit 4."""
+    """What it had in flight is lost, what it had not sent never sent; the other goes on; INVALID."""
     os.kill(_workers(playing.pid)[0], signal.SIGKILL)
     time.sleep(1.0)
     playing.send_signal(signal.SIGINT)
@@ -206,6 +206,20 @@ def test_a_killed_worker_is_counted_named_and_hangs_nobody(
     assert identity(run).planned == 400
     assert "worker 1 was killed by SIGKILL" in (numbers(run)["invalid_because"] or "")
     assert playing.returncode == 130, said
+
+
+def test_a_replay_without_workers_ends_by_itself(
+    playing: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """Both are killed: exit 4, and every planned request is accounted for."""
+    for worker in _workers(playing.pid):
+        os.kill(worker, signal.SIGKILL)
+    _, said = playing.communicate(timeout=60)
+    run = read_run(tmp_path / "o.run")
+
+    assert playing.returncode == 4, said
+    assert len(run.totals["lost_workers"]) == 2
+    assert identity(run).planned == 400
 
 
 def test_ctrl_c_reaches_every_worker(playing: subprocess.Popen[str], tmp_path: Path) -> None:
