@@ -5,7 +5,7 @@ it, the dry run of `replay`; `ab` adds up one for each run.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
@@ -31,7 +31,7 @@ class Survey:
     """What one round of a plan holds.
 
     `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies, `think_s`
-    that of the think times.
+    that of the think times, `longest_s` both of the longest conversation.
     `turns` of its requests continue an earlier answer. `in_flight` is the recorded mean concurrency of each
     second; `unended` requests have no recorded end and are not in it. `hosts` counts where requests were
     recorded, `idle` is the plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target)
@@ -43,6 +43,7 @@ class Survey:
     span_s: float = 0.0
     busy_s: float = 0.0
     think_s: float = 0.0
+    longest_s: float = 0.0
     unended: int = 0
     in_flight: Stretches = field(default_factory=Stretches)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -60,10 +61,13 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
     totals = Survey(bill=Bill(prices=target.prices if target else NOTHING))
     occupancy = Occupancy()
     once = replace(plan, rounds=1)
+    lasts = defaultdict[tuple[int, int], float](float)
     for planned in once:
         totals.requests += 1
         totals.turns += bool(planned.after)
         totals.think_s += planned.think
+        conversation = planned.session, planned.clone
+        lasts[conversation] += planned.think
         totals.span_s = planned.offset
         exchange = planned.exchange
         if exchange.response is None:
@@ -71,6 +75,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
         else:
             took = max(0, exchange.response.end_ns - exchange.request.arrive_ns) / 1e9
             totals.busy_s += took
+            lasts[conversation] += took
             occupancy.add(planned.offset, planned.offset + took)
         if target is not None:
             outgoing = target.outgoing(planned)
@@ -81,6 +86,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
             if reason := target.unchanged_because(planned) or outgoing.unmatched:
                 totals.unchanged[reason] += 1
             totals.masked.update(target.masked_in(planned))
+    totals.longest_s = max(lasts.values(), default=0.0)
     totals.in_flight = occupancy.means()
     totals.skipped, totals.hosts, totals.idle = (
         Counter(once.skipped),
@@ -225,6 +231,8 @@ def _closed(job: "Job", totals: Survey) -> dict[str, Any]:
         busy_s = totals.busy_s + (totals.think_s if job.pace.mode == "sessions" else 0.0)
         each = busy_s / totals.requests if totals.requests else 0.0
         lasts = requests * each / job.pace.value
+        if job.pace.mode == "sessions":  # more users than conversations end none of them sooner
+            lasts = max(lasts, totals.longest_s)
     else:
         lasts = len(totals.in_flight) * WINDOW_S
         requests = round(totals.requests * job.pace.value)

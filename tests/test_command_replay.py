@@ -196,6 +196,14 @@ def test_a_trace_without_upstream_needs_a_target(
         (["--loop", "3000000", "--duration", "1e6"], 1_000_000, 999_999.0, 1.0, True),
         (["--duration", "5"], 5, 4.0, 1.0, False),
         (["--concurrency", "4"], 10, 5.0, 2.0, True),
+        (["--sessions", "4"], 10, 5.0, 2.0, True),
+        (
+            ["--sessions", "100"],
+            10,
+            2.0,
+            5.0,
+            True,
+        ),  # a conversation takes 2 s, whoever else speaks
         (["--concurrency-scale", "2"], 20, 11.0, 20 / 11, True),
     ],
 )
