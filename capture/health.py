@@ -102,6 +102,9 @@ class Monitored:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A monitor that stalls or leaves is no news."""
+
 
 class _Quiet(WSGIRequestHandler):
     timeout = 5

@@ -1123,6 +1123,9 @@ def test_a_monitor_is_told_what_was_recorded(
         with contextlib.suppress(httpx.HTTPError):
             post(one.url, model)
     monitor = f"http://127.0.0.1:{port}"
+    with socket.create_connection(("127.0.0.1", port)) as left:  # by a reset, amid its request
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        left.sendall(b"GET /met")
     deadline = time.monotonic() + WAIT
     figures: dict[str, float] = {}
     while figures.get("tbench_capture_responses_total") != 3 and time.monotonic() < deadline:
@@ -1142,6 +1145,7 @@ def test_a_monitor_is_told_what_was_recorded(
     assert figures["tbench_capture_recording"] == 1
     assert figures["tbench_capture_disk_free_bytes"] > 0
     assert figures["tbench_capture_loop_lag_seconds0.99"] >= 0
+    assert "Traceback" not in one.said
 
 
 def test_a_refused_tunnel_is_recorded(capturing: Callable[..., Capturing]) -> None:
