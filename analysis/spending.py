@@ -105,8 +105,10 @@ def spending(arm: Arm, places: Places | None = None) -> Spending:
     sessions = arm.sessions[places].astype(np.int64)
     units = {PER_SUCCESS: arm.ok[places].astype(np.float64)}
     if len(places) and sessions.min() >= 0:
+        # A clone, or a further round, is a conversation of its own; as a cluster it is its session's.
+        copies = np.stack([sessions, arm.columns["cycle"][places].astype(np.int64)])
         units[PER_SESSION] = np.zeros(len(places))
-        units[PER_SESSION][np.unique(sessions, return_index=True)[1]] = 1.0
+        units[PER_SESSION][np.unique(copies, axis=1, return_index=True)[1]] = 1.0
     total = float(amounts.sum())
     ratios = {}
     for name, per in units.items():

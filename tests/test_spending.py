@@ -67,6 +67,16 @@ def test_the_sum_is_that_of_each_request_by_itself(
     assert spent.usd == pytest.approx(by_hand)
 
 
+def test_clones_and_rounds_are_sessions_of_their_own() -> None:
+    """Two sessions of two requests, twice: four conversations of 0.2 dollars, and two clusters."""
+    arm = replace(COSTS, sessions=2).run((np.repeat([0, 1], 4), np.full(8, 100.0)), RANDOM(1))
+    tokens = {"prompt_tokens": np.full(8, 100), "output_tokens": np.zeros(8, int)}
+    spent = spending(changed(arm, {"m": [1000, 0]}, cycle=np.tile([0, 0, 1, 1], 2), **tokens))
+
+    assert spent.ratios[PER_SESSION].value == pytest.approx(0.2)
+    assert spent.ratios[PER_SESSION].interval == (None, None, "2 sessions < 100")
+
+
 def test_failures_share_the_cost_of_the_successes_and_sessions_count_once() -> None:
     """Four requests of two sessions, 100 tokens each at a dollar per thousand; one failed in its stream."""
     arm = replace(COSTS, sessions=2).run((np.array([0, 0, 1, 1]), np.full(4, 100.0)), RANDOM(1))
