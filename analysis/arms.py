@@ -138,6 +138,11 @@ class Arm:
         """How many turns left later than scheduled, as the answer that they continue had not ended."""
         return (self.run.totals.get("turns") or {}).get("waited") or 0
 
+    @property
+    def paced_by_answers(self) -> bool:
+        """Whether more than one request in a hundred waited so: then its rate is partly its own."""
+        return self.waited > 0.01 * len(self)
+
     @cached_property
     def offset_s(self) -> Floats:
         """When each request was due, or sent where nothing was due."""

@@ -17,11 +17,11 @@ from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
 from tbench.replay.table import tally
+from tbench.replay.throughput import three
 
 LENGTH, CACHED, MIX, FINISH, LAG, LOAD = 0.05, 0.05, 0.01, 0.05, 0.05, 0.01
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
-reason's share, of lag as a share of the median TTFT, and of the share of turns that waited, or of the mean
-due time."""
+reason's share, of lag as a share of the median TTFT, and of mean due times as a share of the mean E2E."""
 ENDINGS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("end_turn", "stop_sequence", "tool_use", "tool_calls", "completed"), "stop"),
     **dict.fromkeys(("max_tokens", "max_output_tokens"), "length"),
@@ -311,21 +311,22 @@ def _pacing(compared: ComparedArms) -> str | None:
 def _load(compared: ComparedArms) -> str | None:
     """Turns wait for answers: a slow server is asked later, and so is under less load."""
     arms = (compared.baseline, compared.candidate)
-    if not any(arm.waited for arm in arms) or not all(arm.open_loop for arm in arms):
+    if not any(arm.paced_by_answers for arm in arms) or not all(arm.open_loop for arm in arms):
         return None
-    shares = [arm.waited / len(arm) for arm in arms]
     first, second = (
         float(np.nanmean(arm.columns["due"][places])) for arm, places in compared.sides()
     )
-    moved = abs(second - first) > LOAD * min(first, second)
-    if not moved and abs(shares[1] - shares[0]) <= LOAD:
+    apart_s, later = abs(second - first), second > first
+    # Held against how long a request is under way: less than that changes how many are at once by less.
+    e2e_s = min(float(np.nanmean(metrics.e2e(arm.columns))) for arm in arms)
+    if not apart_s > LOAD * e2e_s:
         return None
     names = ("baseline", "candidate")
-    later = second > first if moved else shares[1] > shares[0]
+    apart = f"{three(apart_s)} s" if apart_s >= 1 else f"{three(apart_s * 1e3)} ms"
     return (
         f"the {names[later]} got less load: {arms[later].waited:,} of its turns waited for answers, "
-        f"{arms[not later].waited:,} of the {names[not later]}'s; requests were due "
-        f"{abs(second - first):.3g} s apart on the mean, so a ratio in its favour is too good "
+        f"{arms[not later].waited:,} of the {names[not later]}'s; its requests were due "
+        f"{apart} later on the mean, so a ratio in its favour is too good "
         "(--causal strict sends both the same arrivals)"
     )
 

@@ -450,10 +450,10 @@ def test_what_the_arms_are_is_said() -> None:
     assert codes(compare(plain, arm(found, kind="trace"))) >= {"RECORDED_ARM"}
 
 
-def with_turns(found: dict[str, Column], name: str, waited: int) -> Arm:
-    """A run of which so many turns left late, the last ones by 9 s."""
+def with_turns(found: dict[str, Column], name: str, waited: int, late_s: float = 9.0) -> Arm:
+    """A run of which so many turns left late, the last ones."""
     for moment in ("due", "sent", "first_token", "last_token"):  # of which the end is one
-        found[moment][len(found[moment]) - waited :] += 9.0
+        found[moment][len(found[moment]) - waited :] += late_s
     run = Run(Path(f"{name}.run"), {}, found, {**recount(found), "turns": {"waited": waited}}, True)
     return arm(found, name, run=run)
 
@@ -476,8 +476,18 @@ def test_arms_whose_turns_waited_differ_in_load(waited: tuple[int, int], *, diff
         summary = f"the {names[0]} got less load: 273 of its turns waited for answers, 8 of the {names[1]}'s"
         assert summary in text
         assert said["LOAD_DIFFERS"].startswith(
-            f"{summary}; requests were due {265 * 9 / 400:.3g} s apart"
+            f"{summary}; its requests were due {265 * 9 / 400:.3g} s later"
         )
+
+
+def test_waits_that_change_no_load_are_no_caution() -> None:
+    """Two turns of 400, or 200 of them for a tenth of a millisecond."""
+    few = compare(arm(columns(400)), with_turns(columns(400, 3), "b", 2, 0.05))
+    short = compare(arm(columns(400)), with_turns(columns(400, 3), "b", 200, 1e-4))
+
+    assert "LOAD_DIFFERS" not in codes(few) | codes(short)
+    assert pair_text(few).count("load set by the trace") == 2
+    assert pair_text(short).count("partly its own: turns waited") == 2
 
 
 def test_failures_are_an_endpoint_of_their_own() -> None:

@@ -143,6 +143,20 @@ def test_runs_that_did_not_take_turns_say_so_in_the_first_sentence(
     assert "NOT_INTERLEAVED" in text
 
 
+def test_runs_too_short_for_every_gate_say_so_in_the_first_sentence(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    """By gate, in words, also under the picture of the failures."""
+    arms = experiment(tmp_path, {"A": 1.0, "B": 1.0}, 3, n=30)
+    text = read(judgement_report(evaluate_gates(arms, parse_gates("5%", []))).page()).words
+
+    assert (
+        "INCONCLUSIVE These runs cannot tell whether B is worse than A: "
+        "TTFT p50, E2E p50: not testable: 30 requests in a run, needs 40; " in text
+    )
+    assert "SKIPPED" not in text
+
+
 def test_two_margins_of_one_quantity_are_two_bars(found: GateResults) -> None:
     """Each under a label of its own."""
     gates = parse_gates(None, ["ttft:p50:5%", "ttft:p50:30%"])

@@ -1,5 +1,6 @@
 """The text of a report: what is said, what is refused, and that any terminal can show it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,16 @@ def test_objects_print_what_the_verbs_print() -> None:
     for shown in map(repr, (alone, both, alone.run)):
         assert len(shown) < 200
         assert "\n" not in shown
+
+
+def test_models_of_one_name_and_two_vendors_are_told_apart() -> None:
+    """Their vendors stand where nothing else differs, and nowhere else."""
+    now = arm(100, model="old/m, e")
+    same = pair_text(compare(now, arm(100, "b", model="new/m, e")))
+    other = pair_text(compare(now, arm(100, "b", model="new/n, e")))
+
+    assert re.findall(r"run  (old/m \+ e|new/m \+ e)  http", same) == ["old/m + e", "new/m + e"]
+    assert "m + e" in other and "old/" not in other
 
 
 def test_definitions_and_cautions_are_printed() -> None:

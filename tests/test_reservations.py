@@ -160,7 +160,13 @@ def test_arms_that_were_not_sent_alike_say_so(
 
 def test_an_arm_whose_turns_waited_was_under_less_load(repeats: Any) -> None:
     """The counts are those of all its runs."""
-    first, second = repeats.arms()
+    late = np.where(np.arange(500) >= 440, 9.0, 0.0)
+
+    def wait(columns: Any) -> None:
+        for moment in ("due", "sent", "first_token", "last_token", "end"):
+            columns[moment] = columns[moment] + late
+
+    first, second = repeats.arms(spoil=wait)
     runs = (
         replace(run, run=replace(run.run, totals={**run.run.totals, "turns": {"waited": 60}}))
         for run in second.runs
@@ -168,7 +174,8 @@ def test_an_arm_whose_turns_waited_was_under_less_load(repeats: Any) -> None:
 
     found = evaluate_gates([first, replace(second, runs=tuple(runs))], GATES)
     assert said(found)["LOAD_DIFFERS"].startswith(
-        "the candidate got less load: 300 of its turns waited for answers, 0 of the baseline's;"
+        "the candidate got less load: 300 of its turns waited for answers, 0 of the baseline's; "
+        "its requests were due 1.08 s later"
     )
 
 

@@ -28,7 +28,7 @@ STYLES: Final = {
     "PASS": (GOOD, "circle"),
     "FAIL": (BAD, "diamond"),
     "INCONCLUSIVE": (UNSURE, "square"),
-    "SKIPPED": (UNSURE, "cross"),
+    "not testable": (UNSURE, "cross"),
     "better": (GOOD, "circle"),
     "worse": (BAD, "diamond"),
     "differs": (COLOURS[0], "triangle-up"),
@@ -100,12 +100,15 @@ def _forest_layers(
 ) -> list[alt.Chart]:
     """Zones that pass, the line of no change, intervals, deciding bounds, estimates: one above the other.
 
-    Ratios stand on a logarithmic axis, differences on a linear one; both read as changes in per cent.
+    Ratios stand on a logarithmic axis and read as changes in per cent, differences on a linear one in points.
     """
     change = "datum.value" if share else "datum.value - 1"
+    shown_as = (
+        "format(datum.value * 100, '+.3~r') + ' pp'" if share else f"format({change}, '+.3~%')"
+    )
     places = alt.Axis(
         values=ticks(*domain),
-        labelExpr=f"abs({change}) < 1e-9 ? '0%' : format({change}, '+.3~%')",
+        labelExpr=f"abs({change}) < 1e-9 ? '{'0 pp' if share else '0%'}' : {shown_as}",
         labelOverlap="greedy",
         labelSeparation=8,
     )

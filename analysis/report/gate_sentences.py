@@ -122,8 +122,9 @@ def _undecided(results: GateResults, rows: Sequence[GateRow]) -> str:
     """Each reason once, after the gates that it holds for and their figures."""
     texts = {caution.code: caution.text for caution in results.warnings}
     reasons: dict[str, list[GateRow]] = {}
+    untested = all(row.comparison.verdict is Verdict.SKIPPED for row in rows)
     for row in rows:
-        if row.comparison.verdict is Verdict.INCONCLUSIVE:
+        if untested or row.comparison.verdict is Verdict.INCONCLUSIVE:
             reason = texts.get(row.reason or "", row.reason or "not decided")
             reasons.setdefault(reason, []).append(row)
     if (

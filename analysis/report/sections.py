@@ -235,7 +235,7 @@ def forests(results: GateResults, names: Names) -> list[Picture | None]:
             value=judged.ratio,
             low=judged.low,
             high=judged.high,
-            said=judged.verdict.value,
+            said=tables.verdict_word(judged.verdict),
             passes=(edge, None) if gate.higher else (None, edge),
             decides=None if bare else row.bound,
             share=gate.scale == "points",

@@ -102,7 +102,7 @@ def rates_notes(comparison: Comparisons) -> Iterator[str]:
     """What to know beside the rates of both arms."""
     arms = (comparison.baseline, comparison.candidate)
     if any(arm.open_loop for arm in arms):
-        yield TURNS_WAIT if any(arm.waited for arm in arms) else OPEN_LOOP
+        yield TURNS_WAIT if any(arm.paced_by_answers for arm in arms) else OPEN_LOOP
     if missing := footnote(comparison.rates):
         yield missing
 
@@ -197,10 +197,13 @@ def headline(comparison: Comparisons) -> str:
     return f"{text} (advisory{', low confidence' if low else ''})"
 
 
-def models(arm: Arm) -> str:
-    """The models of an arm without their vendors."""
-    names = (name.rsplit("/", 1)[-1] for name in (arm.model or "no model named").split(", "))
-    return " + ".join(map(named, names))
+def models(arm: Arm, beside: Arm | None = None) -> str:
+    """The models of an arm, without their vendors where that tells them from those of the arm beside it."""
+    names = (arm.model or "no model named").split(", ")
+    bare = [name.rsplit("/", 1)[-1] for name in names]
+    others = (beside.model or "").split(", ") if beside else names
+    alike = others != names and [name.rsplit("/", 1)[-1] for name in others] == bare
+    return " + ".join(map(named, names if alike else bare))
 
 
 def result_of(row: Comparison) -> str:

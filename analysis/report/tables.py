@@ -63,7 +63,7 @@ def comparison_table(comparison: Comparisons, *, short: bool = False) -> Table:
     cells: list[Sequence[Cell | str]] = [_compared(row) for row in rows]
     arms = (comparison.baseline, comparison.candidate)
     paced = "load set by the trace" if all(arm.open_loop for arm in arms) else ""
-    if paced and any(arm.waited for arm in arms):
+    if paced and any(arm.paced_by_answers for arm in arms):
         paced = "partly its own: turns waited"
     for pair in comparison.rates:
         if not short or pair[0].name in RATES:
@@ -409,6 +409,13 @@ def _per_s(stamps: Floats) -> Cell:
 # Repeated runs held against gates: what was judged, each run's figures, and the pictures of both.
 
 NOT_TESTABLE: Final = "not testable"
+
+
+def verdict_word(verdict: Verdict) -> str:
+    """A gate's verdict where people read it."""
+    return NOT_TESTABLE if verdict is Verdict.SKIPPED else verdict.value
+
+
 GATED: Final = ("gate", "baseline", "candidate", "change", "90% CI", "margin", "result")
 
 
@@ -430,7 +437,6 @@ def _gate(row: GateRow, names: Names) -> Iterator[Cell | str]:
     scale = {"ratio": "ratio", "points": "share", "level": judged.unit}[gate.scale]
     change = None if gate.scale == "level" else judged.ratio
     ends = (judged.low, judged.high) if gate_sentences.ends(row) else None
-    skipped = judged.verdict is Verdict.SKIPPED
     yield gate_sentences.gate_label(gate)
     yield Cell(text=first, value=judged.baseline, unit=judged.unit)
     yield Cell(text=second, value=judged.candidate, unit=judged.unit)
@@ -440,7 +446,7 @@ def _gate(row: GateRow, names: Names) -> Iterator[Cell | str]:
         yield Cell(text=gate_sentences.margin(gate), value=gate.margin, unit="share")
     else:
         yield Cell(text=gate_sentences.margin(gate), value=gate.limit, unit=judged.unit)
-    yield Cell(text=NOT_TESTABLE if skipped else judged.verdict.value, tone=judged.verdict.value)
+    yield Cell(text=verdict_word(judged.verdict), tone=judged.verdict.value)
     yield names[row.arm]
     yield count(judged.n_baseline, judged.n_candidate)
     reason = gate_sentences.reason(row)

@@ -153,8 +153,8 @@ def pair_text(comparison: Comparisons, *, width: int = 100, colour: bool = False
     first, second = comparison.baseline, comparison.candidate
     alike = first.model == second.model
     who = []
-    for side, arm in (("baseline", first), ("candidate", second)):
-        model = [] if alike else [sentences.models(arm)]
+    for side, arm, other in (("baseline", first, second), ("candidate", second, first)):
+        model = [] if alike else [sentences.models(arm, other)]
         who.append((side, "  ".join([arm.path.name, *model, arm.target or ""])))
     if alike:
         who.append(("model", sentences.models(first)))
