@@ -19,9 +19,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from engine import Memory, serving
+from engine import Memory, chat, serving
 
-from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 
@@ -52,26 +51,8 @@ def write(path: Path, size: int) -> None:
         for seq in range(size // BODY):
             text = base64.b64encode(source.randbytes(BODY * 3 // 4)).decode()
             messages = [{"role": "user", "content": text}]
-            body = json.dumps({"model": "m", "messages": messages, "stream": True}).encode()
-            writer.exchange(_exchange(seq, body))
-
-
-def _exchange(seq: int, body: bytes) -> Exchange:
-    at = seq * 10**7
-    request = Request(
-        id=f"{seq:032x}",
-        seq=seq,
-        arrive_ns=at,
-        end_ns=at,
-        method="POST",
-        scheme="http",
-        host="recorded",
-        path="/v1/chat/completions",
-        headers=(("content-type", "application/json"),),
-        body=body,
-        body_bytes=len(body),
-    )
-    return Exchange(request=request, response=Response(head_ns=at, end_ns=at, status=200))
+            fields = {"model": "m", "messages": messages, "stream": True}
+            writer.exchange(chat(seq, fields, seq * 10**7))
 
 
 def replay(trace: Path, url: str) -> dict[str, float]:

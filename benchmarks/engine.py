@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -347,19 +347,19 @@ def write_trace(path: Path, requests: int, tokens: int) -> None:
     """A trace of that many streamed chat completions, 1 ms apart."""
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(requests):
-            writer.exchange(_exchange(seq, tokens))
+            messages = [{"role": "user", "content": f"request {seq}: " + "word " * 40}]
+            fields = {"model": "m", "messages": messages, "stream": True, "max_tokens": tokens}
+            writer.exchange(chat(seq, fields, seq * 10**6))
 
 
-def _exchange(seq: int, tokens: int) -> Exchange:
-    messages = [{"role": "user", "content": f"request {seq}: " + "word " * 40}]
-    payload = {"model": "m", "messages": messages, "stream": True, "max_tokens": tokens}
-    body = json.dumps(payload).encode()
-    arrive = seq * 10**6
+def chat(seq: int, fields: Mapping[str, Any], at_ns: int, took_ns: int = 0) -> Exchange:
+    """A recorded chat completion with this JSON, arrived at that time and answered so much later."""
+    body = json.dumps(fields).encode()
     request = Request(
         id=f"{seq:032x}",
         seq=seq,
-        arrive_ns=arrive,
-        end_ns=arrive,
+        arrive_ns=at_ns,
+        end_ns=at_ns,
         method="POST",
         scheme="http",
         host="recorded",
@@ -368,7 +368,8 @@ def _exchange(seq: int, tokens: int) -> Exchange:
         body=body,
         body_bytes=len(body),
     )
-    return Exchange(request=request, response=Response(head_ns=arrive, end_ns=arrive, status=200))
+    response = Response(head_ns=at_ns, end_ns=at_ns + took_ns, status=200)
+    return Exchange(request=request, response=response)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ time-weighted mean.
 
 import argparse
 import csv
-import json
 import os
 import random
 import socket
@@ -28,8 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from engine import chat
 
-from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.fidelity import displaced
@@ -58,29 +57,9 @@ def write_trace(path: Path, requests: int) -> None:
     at, state, until = 0.0, 0, rng.expovariate(1 / STAY_S)
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(requests):
-            payload = {
-                "model": "m",
-                "messages": [{"role": "user", "content": f"request {seq}"}],
-                "stream": True,
-                "max_tokens": TOKENS,
-            }
-            body = json.dumps(payload).encode()
-            arrive = round(at * 1e9)
-            request = Request(
-                id=f"{seq:032x}",
-                seq=seq,
-                arrive_ns=arrive,
-                end_ns=arrive,
-                method="POST",
-                scheme="http",
-                host="recorded",
-                path="/v1/chat/completions",
-                headers=(("content-type", "application/json"),),
-                body=body,
-                body_bytes=len(body),
-            )
-            response = Response(head_ns=arrive, end_ns=arrive + 250_000_000, status=200)
-            writer.exchange(Exchange(request=request, response=response))
+            messages = [{"role": "user", "content": f"request {seq}"}]
+            fields = {"model": "m", "messages": messages, "stream": True, "max_tokens": TOKENS}
+            writer.exchange(chat(seq, fields, round(at * 1e9), 250_000_000))
             at += rng.expovariate(RATES[state])
             while at > until:  # what is left of the gap goes by at the new rate
                 at = until + (at - until) * RATES[state] / RATES[1 - state]

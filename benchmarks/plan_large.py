@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import orjson
+from engine import chat
 from trace_memory import peak_rss_mb
 
-from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter, read_trace
+from tbench.capture import Exchange, TraceHeader, TraceWriter, read_trace
 from tbench.replay.job import refused_by
 from tbench.replay.plan import Plan
 from tbench.replay.target import Target
@@ -56,23 +56,8 @@ def write(path: Path, requests: int) -> None:
 def _exchange(seq: int, conversation: str, turn: int) -> Exchange:
     contents = (f"conversation {conversation}, {n}: " + "word " * 36 for n in range(2 * turn + 1))
     messages = [{"role": ROLES[n % 2], "content": content} for n, content in enumerate(contents)]
-    body = orjson.dumps({"model": "m", "messages": messages, "stream": True, "max_tokens": 64})
-    arrive_ns = seq * APART_NS
-    request = Request(
-        id=f"{seq:032x}",
-        seq=seq,
-        arrive_ns=arrive_ns,
-        end_ns=arrive_ns,
-        method="POST",
-        scheme="http",
-        host="recorded",
-        path="/v1/chat/completions",
-        headers=(("content-type", "application/json"),),
-        body=body,
-        body_bytes=len(body),
-    )
-    response = Response(head_ns=arrive_ns, end_ns=arrive_ns + TOOK_NS, status=200)
-    return Exchange(request=request, response=response)
+    fields = {"model": "m", "messages": messages, "stream": True, "max_tokens": 64}
+    return chat(seq, fields, seq * APART_NS, TOOK_NS)
 
 
 def plan(path: Path) -> dict[str, Any]:

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from engine import chat
 
-from tbench.capture.exchange import Exchange, Request
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_info import trace_info
 from tbench.capture.trace_reader import read_trace
@@ -145,22 +145,7 @@ def write(path: Path) -> None:
         for seq in range(500):
             messages = [{"role": "user", "content": f"Chat {seq}: " + "word " * (seq % 300)}]
             fields = {"model": "m", "messages": messages, "stream": seq % 2 == 0, "max_tokens": 20}
-            body = json.dumps(fields).encode()
-            at = seq * 10**7
-            request = Request(
-                id=f"{seq:032x}",
-                seq=seq,
-                arrive_ns=at,
-                end_ns=at,
-                method="POST",
-                scheme="http",
-                host="127.0.0.1",
-                path="/v1/chat/completions",
-                headers=(("content-type", "application/json"),),
-                body=body,
-                body_bytes=len(body),
-            )
-            writer.exchange(Exchange(request=request, response=None))
+            writer.exchange(chat(seq, fields, seq * 10**7))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Wire:
         self.sock = sock
         self.head = head
         self.body = rest
-        self.path = head.split(b" ")[1].decode()
+        self.path = head.split(b" ")[1].decode("latin-1")
 
     def header(self, name: str) -> str:
         found = re.search(rf"(?im)^{name}: *(.*?)\r$".encode(), self.head)

@@ -383,6 +383,8 @@ def test_threads_and_clients_share_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "trace.msgpack"
     answer = httpx.MockTransport(lambda _: httpx.Response(200, json={"object": "list"}))
     transports = [tbench.CaptureTransport(path, answer) for _ in range(4)]
+    with pytest.raises(tbench.InputError, match="other options"):
+        tbench.CaptureTransport(path, sample=0.5)
 
     def talk(transport: tbench.CaptureTransport) -> None:
         with httpx.Client(base_url="http://api.test", transport=transport) as client:
@@ -393,8 +395,6 @@ def test_threads_and_clients_share_a_trace(tmp_path: Path) -> None:
     threads = [threading.Thread(target=talk, args=(transport,)) for transport in transports]
     for thread in threads:
         thread.start()
-    with pytest.raises(tbench.InputError, match="other options"):
-        tbench.CaptureTransport(path, sample=0.5)
     for thread in threads:
         thread.join()
 
