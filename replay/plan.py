@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
@@ -36,7 +36,8 @@ class Planned:
     body where that can be written again (an orjson reading), else None. `session` numbers the conversation
     that it belongs to; it is the same in every copy. `after` are the indexes of the requests whose answers it
     holds and that had ended before it arrived, and `think` the recorded seconds from the last of those ends
-    to this arrival. `opening` is the index of its session's first request in a plan by session, else None.
+    to this arrival. It is `severed` where another is missing there that is sent apart, and has `forgotten`
+    where one was planned too long before it. `opening` is the index of its session's first request in a plan by session, else None.
     `history`, where the plan asks for it, are the indexes of those whose answers its conversation holds as
     it was, oldest first, each with its place among the assistant's turns.
     """
@@ -51,6 +52,8 @@ class Planned:
     after: tuple[int, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
     think: float = 0.0
+    severed: bool = False
+    forgotten: bool = False
     clone: int = 0
     opening: int | None = None
 
@@ -138,8 +141,8 @@ class Plan:
     their arrivals; or, `by_session`, one session after another. `requests` ends the plan early. `only` says
     which are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
     bodies are to be changed, `refuses` why a request cannot be put to a target. With `apart` each session is
-    sent by itself: a request waits for no other session's answer, and `severed` counts those that had. `live`
-    asks for the history of each.
+    sent by itself: a request waits for no other session's answer. `live` asks for the history of each.
+    `severed` and `forgotten` count what was yielded of either.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
     the others by where they were recorded, `idle` the `stretches` with nothing in flight of which all but
@@ -163,12 +166,13 @@ class Plan:
     hosts: Counter[str] = field(default_factory=Counter, init=False)
     idle: dict[str, float] = field(default_factory=dict, init=False)
     severed: int = field(default=0, init=False)
+    forgotten: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Planned]:
         self.skipped.clear()
         self.hosts.clear()
         self.idle = {}
-        self.severed = 0
+        self.severed = self.forgotten = 0
         return islice(self._all(), self.requests)
 
     def _all(self) -> Iterator[Planned]:
@@ -177,6 +181,8 @@ class Plan:
             last: Planned | None = None
             ordered = self._by_session if self.by_session else self._copies
             for last in ordered(cycle, index, begin):
+                self.severed += last.severed
+                self.forgotten += last.forgotten
                 yield last
             if last is None:
                 return
@@ -203,6 +209,7 @@ class Plan:
             places, opening = dict[int, int](), index
             for request in held.pop(session):
                 places[request.index] = index
+                request.severed |= not places.keys() >= set(request.after)
                 request.after = tuple(
                     places[before] for before in request.after if before in places
                 )
@@ -232,6 +239,7 @@ class Plan:
         for planned in heapq.merge(*streams, key=attrgetter("offset")):
             place = places[planned.clone]
             place.keep(planned.index, index)
+            planned.forgotten |= not place.keys() >= set(planned.after)
             planned.after = tuple(place[before] for before in planned.after if before in place)
             planned.history = tuple(
                 (place[before], turn) for before, turn in planned.history if before in place
@@ -276,10 +284,8 @@ class Plan:
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
                 counts[word] += 1
             if reason is not None:
-                if reason == "retry":
-                    answers.retried(exchange, idle.before(exchange))
-                    if request.retry_of is not None:
-                        sessions.assign(request, parsed=parsed, response=exchange.response)
+                if reason == "retry" and answers.retried(exchange, idle.before(exchange)):
+                    sessions.assign(request, parsed=parsed, response=exchange.response)
                 continue
             cut_ns = idle.before(exchange)
             if counted and idle.stretches:
@@ -287,8 +293,7 @@ class Plan:
             arrive_ns = request.arrive_ns - cut_ns
             first_ns = arrive_ns if first_ns is None else first_ns
             place = sessions.assign(request, parsed=parsed, response=exchange.response)
-            after, think, severed = answers.held(place, arrive_ns)
-            self.severed += severed and counted
+            before = answers.held(place, arrive_ns)
             answers.add(exchange, index, place.number, cut_ns)
             history = (
                 histories.of(exchange, parsed, place, index, exact=sessions.exact)
@@ -303,9 +308,11 @@ class Plan:
                 exchange=exchange,
                 info=parsed.info,
                 payload=parsed.payload if parsed.exact else None,
-                after=after,
+                after=before.indexes,
+                severed=before.severed,
+                forgotten=before.forgotten,
                 history=history,
-                think=think,
+                think=before.think,
             )
             index += 1
 
@@ -369,24 +376,32 @@ class _Answers:
         end_ns = None if response is None else response.end_ns - cut_ns
         self._ended.keep(exchange.request.id, (index, session, end_ns))
 
-    def retried(self, exchange: Exchange, cut_ns: int) -> None:
-        """A client's second attempt is not sent again, but what it got is what the next turn continues."""
-        first, response = exchange.request.retry_of, exchange.response
-        if first is not None and first in self._ended and response is not None:
-            index, session, _ = self._ended[first]
-            for id_ in (first, exchange.request.id):
-                self._ended.keep(id_, (index, session, response.end_ns - cut_ns))
+    def retried(self, exchange: Exchange, cut_ns: int) -> bool:
+        """A client's second attempt is not sent again, but what it got is what the next turn continues.
 
-    def held(self, place: Place, arrive_ns: int) -> tuple[tuple[int, ...], float, bool]:
-        """Of a request that arrived then: the indexes of those whose answers it holds, and the seconds since.
-
-        One that ended later is left out: the request did not wait for it, whatever its words are. And whether
-        one was left out that is sent elsewhere.
+        Whether that stands for a request that is planned.
         """
-        last_ns, severed = 0, False
+        first, response = exchange.request.retry_of, exchange.response
+        if first is None or first not in self._ended:
+            return False
+        index, session, end_ns = self._ended[first]
+        end_ns = end_ns if response is None else response.end_ns - cut_ns
+        for id_ in (first, exchange.request.id):
+            self._ended.keep(id_, (index, session, end_ns))
+        return True
+
+    def held(self, place: Place, arrive_ns: int) -> "_Before":
+        """What a request that arrived then had waited for.
+
+        One that ended later is left out: the request did not wait for it, whatever its words are.
+        """
+        last_ns, severed, forgotten = 0, False, False
         indexes: set[int] = set()
         for id_ in place.holds:
-            index, session, end_ns = self._ended.get(id_, (0, 0, None))
+            if id_ not in self._ended:
+                forgotten = True
+                continue
+            index, session, end_ns = self._ended[id_]
             if end_ns is None or end_ns > arrive_ns:
                 continue
             if self._apart and session != place.number:
@@ -395,7 +410,16 @@ class _Answers:
             indexes.add(index)
             last_ns = max(last_ns, end_ns)
         think = (arrive_ns - last_ns) / 1e9 if indexes else 0.0
-        return tuple(sorted(indexes)), think, severed
+        return _Before(tuple(sorted(indexes)), think, severed, forgotten)
+
+
+class _Before(NamedTuple):
+    """The indexes of those whose answers a request holds, and the seconds since; what is missing there."""
+
+    indexes: tuple[int, ...]
+    think: float
+    severed: bool
+    forgotten: bool
 
 
 class _Histories:

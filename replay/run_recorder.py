@@ -204,6 +204,8 @@ def run_totals(
     stall = Histogram()
     for worker in stats:
         stall.merge(worker.stall)
+    fates_of_turns = {name: sum(worker.turns[arm][name] for worker in stats) for name in FATES}
+    fates_of_turns["forgotten"] += plan.forgotten
     clocks = {worker.clock for worker in stats} or {"user"}
     reasons = (
         ("interrupt", interrupted),
@@ -243,7 +245,7 @@ def run_totals(
         "turns": {
             "causal": job.pace.causal,
             "severed": plan.severed,
-            **{name: sum(worker.turns[arm][name] for worker in stats) for name in FATES},
+            **fates_of_turns,
             "live": dict(sum((Counter(worker.histories[arm]) for worker in stats), Counter())),
         },
         "most_in_flight": sum(worker.most_in_flight for worker in stats),

@@ -121,7 +121,9 @@ TOTALS: Final = Fields(
         "turns": Fields(
             {
                 "causal": TEXT,
-                **dict.fromkeys(("continued", "waited", "early", "skipped", "severed"), COUNT),
+                **dict.fromkeys(
+                    ("continued", "waited", "early", "skipped", "severed", "forgotten"), COUNT
+                ),
                 "live": Each(COUNT),
             }
         ),

@@ -19,11 +19,11 @@ from tbench.replay.pacing import Causal
 from tbench.replay.sender import Call
 
 REMEMBERED: Final = 30_000
-"""So many ended calls are remembered, as many requests as a plan looks back."""
+"""So many ended calls are remembered of each copy of the trace, as many requests as a plan looks back."""
 LOOKS_AHEAD: Final = 1024
 """So many calls are taken beyond the next one, where one that is due later may be due sooner."""
 
-FATES: Final = ("continued", "waited", "early", "skipped")
+FATES: Final = ("continued", "waited", "early", "skipped", "forgotten")
 
 Key = tuple[int, int]
 """A call: its arm and its place in the plan."""
@@ -44,16 +44,16 @@ class Turns:
 
     `held` calls were taken from the supply and have not left; `sessions` count, by their first call, those
     that have not ended. Of calls that are due together the one that was taken first is the first to leave: in
-    a duet their order is drawn.
+    a duet their order is drawn. The trace is sent as so many `copies` at once (clones, for each arm).
     """
 
-    def __init__(self, causal: Causal) -> None:
+    def __init__(self, causal: Causal, copies: int = 1) -> None:
         self.causal = causal
         self.held = 0
         self._counts: dict[int, Counter[str]] = defaultdict(Counter)
         self._numbers = count()
         self._under_way: dict[Key, int] = {}
-        self._ended: Recent[Key, float | None] = Recent(REMEMBERED)
+        self._ended: Recent[Key, float | None] = Recent(REMEMBERED * copies)
         self._parked: dict[Key, list[_Waiting]] = {}
         self._late: set[Key] = set()
         self.sessions: Counter[int] = Counter()
@@ -70,7 +70,8 @@ class Turns:
 
         `continued` of those that left or were skipped continue an earlier answer: `waited` left later than
         scheduled, as one that they continue had not ended, `early` before it had (strict), and `skipped`
-        were not sent, as it never came.
+        were not sent, as it never came. Of those that were taken `forgotten` continue a call that ended, or
+        failed, too long ago to be remembered: they waited for nothing more of it.
         """
         return {name: self._counts[arm][name] for name in FATES}
 
@@ -84,13 +85,16 @@ class Turns:
             self._time(call, call.due)
             return
         before = [(call.arm, index) for index in call.after]
-        waiting = _Waiting(call, 0, -math.inf)
+        waiting, forgotten = _Waiting(call, 0, -math.inf), False
         for key in before:
             if key in self._under_way:
                 waiting.missing += 1
                 self._parked.setdefault(key, []).append(waiting)
-            elif key in self._ended:  # else it did long ago
+            elif key in self._ended:
                 self._heard(waiting, self._ended[key])
+            else:
+                forgotten = True
+        self._counts[call.arm]["forgotten"] += forgotten
         self._go_on(waiting)
 
     def leave(self) -> Call:
@@ -152,7 +156,7 @@ class Turns:
         """Have a call follow those before it, which have all ended."""
         call, scheduled = waiting.call, waiting.call.due
         due = waiting.ended + call.think
-        if due == -math.inf:  # all of them long ago
+        if due == -math.inf:  # all of them are forgotten
             self._time(call, scheduled)
             return
         if scheduled is not None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -300,3 +301,59 @@ def test_what_clones_leave_out_is_counted_once() -> None:
 
 def test_nothing_to_clone_is_nothing() -> None:
     assert list(Plan(trace=[], clones=Clones(number=2))) == []
+
+
+def named(seq: int, name: str, **fields: Any) -> Exchange:
+    """A request of the conversation that its header names."""
+    return exchange(seq, 2.0 * seq, headers=(("x-session-id", name),), **fields)
+
+
+@pytest.mark.parametrize("clones", [1, 2])
+def test_a_predecessor_that_is_not_remembered_is_counted(
+    clones: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversation that waits longer than a plan looks back: its next turn waits for nothing, and is said."""
+    monkeypatch.setattr("tbench.replay.plan.REMEMBERED", 4)
+    trace = [named(0, "long"), *(named(seq, "other") for seq in range(1, 6)), named(6, "long")]
+    plan = Plan(trace=trace, clones=Clones(number=clones, within=0))
+
+    turns = [planned for planned in plan if planned.exchange.request.id in {"x0", "x6"}]
+
+    assert [planned.after for planned in turns] == [()] * 2 * clones
+    assert plan.forgotten == clones
+
+
+QUOTABLE = "The harbour is closed until the ice is gone."
+
+
+def quoting(seq: int, words: str, *, tools: bool = False) -> Exchange:
+    """A conversation of one request, answered with what another may quote."""
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": words}]}
+    raw = json.dumps(body | ({"tools": [{"type": "function"}]} if tools else {})).encode()
+    made = exchange(seq, 2.0 * seq, body=raw, body_bytes=len(raw))
+    said = {"choices": [{"message": {"role": "assistant", "content": QUOTABLE}}]}
+    assert made.response is not None
+    return replace(made, response=replace(made.response, body=json.dumps(said).encode()))
+
+
+@pytest.mark.parametrize("options", [{"apart": True}, {"by_session": True}], ids=str)
+def test_an_answer_that_is_sent_apart_is_counted(options: dict[str, bool]) -> None:
+    """Another conversation's, quoted: in each of the copies."""
+    trace = [quoting(0, "How is the harbour?", tools=True), quoting(1, f"I heard: {QUOTABLE}")]
+    together = Plan(trace=trace, clones=Clones(number=2, within=0))
+    apart = replace(together, **options)
+
+    waits = [planned.after for planned in together]
+    assert waits == [(), (), (0,), (1,)]
+    assert not any(planned.after for planned in apart)
+    assert (together.severed, apart.severed) == (0, 2)
+
+
+def test_a_retry_of_what_is_left_out_is_no_turn() -> None:
+    """The next turn continues the last request that is sent."""
+    trace = [named(0, "a"), named(1, "a", path="/v1/files/upload")]
+    trace += [named(2, "a", retry_of="x1"), named(3, "a")]
+    plan = Plan(trace=trace)
+
+    assert [planned.after for planned in plan] == [(), (0,)]
+    assert plan.forgotten == 0

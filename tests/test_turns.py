@@ -25,7 +25,7 @@ from tbench.replay.pacing import Causal, Fixed
 from tbench.replay.player import Player
 from tbench.replay.sender import Attempt, Call, Ended, Reply
 from tbench.replay.totals import numbers
-from tbench.replay.turns import Turns
+from tbench.replay.turns import REMEMBERED, Turns
 from tests.answering import Given, Received, answering, chat
 from tests.test_player import Calls, Played, Waiter, call, play
 
@@ -176,7 +176,9 @@ def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
     )
 
     assert sorted(attempt.index for attempt in played.kept) == [0, 4]
-    assert turns.counts() == {"continued": 5, "waited": 0, "early": 0, "skipped": 5}
+    assert turns.counts() == {
+        "continued": 5, "waited": 0, "early": 0, "skipped": 5, "forgotten": 0,
+    }  # fmt: skip
     assert turns.held == 0
     assert played.player.issued == 2
 
@@ -211,6 +213,27 @@ def test_a_conversation_of_any_length_is_skipped() -> None:
 
     assert played.player.issued == 1
     assert (turns.counts()["skipped"], turns.held) == (length - 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("copies", "between", "forgotten"),
+    [(1, REMEMBERED - 1, 0), (1, REMEMBERED, 1), (3, 3 * REMEMBERED - 1, 0)],
+)
+@pytest.mark.parametrize("ended", [5.0, None])
+def test_an_end_is_remembered_as_long_as_a_plan_looks_back(
+    copies: int, between: int, forgotten: int, ended: float | None
+) -> None:
+    """For each copy of the trace; a turn whose predecessor is forgotten goes by its time, and is counted."""
+    turns = Turns("max", copies)
+    for index in range(between + 1):
+        turns.take(call(index, 0.0))
+        turns.end(turns.leave(), ended if index == 0 else 1.0)
+    turns.take(call(between + 1, 2.0, 0, think=1.0))
+
+    assert turns.counts()["forgotten"] == forgotten
+    assert turns.counts()["skipped"] == (ended is None and not forgotten)
+    due = 2.0 if forgotten else None if ended is None else 6.0
+    assert turns.next_due == due
 
 
 def test_a_turn_that_waits_is_on_time_once_it_may_go() -> None:
@@ -367,8 +390,8 @@ def test_the_arms_of_a_duet_are_counted_apart() -> None:
         turns.end(one, at)
     assert turns.leave().due == 3.0
 
-    assert turns.counts(0) == {"continued": 1, "waited": 1, "early": 0, "skipped": 0}
-    assert turns.counts(1) == {"continued": 1, "waited": 0, "early": 0, "skipped": 1}
+    fates = [{name: n for name, n in turns.counts(arm).items() if n} for arm in (0, 1)]
+    assert fates == [{"continued": 1, "waited": 1}, {"continued": 1, "skipped": 1}]
 
 
 @pytest.mark.parametrize("causal", ["max", "think", "strict"])

@@ -25,7 +25,8 @@ class WorkerTask:
 
     `connections` to each of `origins` are opened ahead. `keyless` says of each arm of a duet whether it
     sends no key. `ends` ends a closed loop, seconds from the start.
-    `budget` is in US dollars. `ahead_bytes` is how much is kept at hand.
+    `budget` is in US dollars. `ahead_bytes` is how much is kept at hand. `copies` of the trace are sent at
+    once: clones, for each arm.
     """
 
     number: int
@@ -44,6 +45,7 @@ class WorkerTask:
     ca: Path | None
     ahead_bytes: int
     causal: Causal
+    copies: int
     live: bool
     polite: bool
 
@@ -117,6 +119,7 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             ca=job.ca,
             ahead_bytes=AHEAD_BYTES // workers,
             causal=job.pace.causal,
+            copies=len(job.pace.clones) * len(jobs),
             live=job.pace.live,
             polite=job.options.polite,
         )

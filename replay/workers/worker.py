@@ -93,7 +93,7 @@ class Worker:
         self.calls_fd = calls
         self.breakers = [Breaker(keyless=keyless) for keyless in task.keyless]
         self.history = self._live_history() if task.live else None
-        self.turns = None if task.causal == "off" else Turns(task.causal)
+        self.turns = None if task.causal == "off" else Turns(task.causal, task.copies)
         self.stall = Histogram()
 
     def _live_history(self) -> "LiveHistory":
