@@ -414,6 +414,7 @@ def task(number: int, workers: int) -> WorkerTask:
         ahead_bytes=10**6,
         causal="max",
         polite=False,
+        copies=1,
         live=False,
     )
 
