@@ -342,7 +342,7 @@ def _few(estimate: GateEstimate) -> Outcome | None:
         return None
     if (rise := estimate.rise) > estimate.gate.margin:
         few = plural(n, "request is", "requests are")
-        why = f"{rise * 100:.2f}pp more fail, and {few} too few to tell chance"
+        why = f"{rise * 100:.2f} pp more fail, and {few} too few to tell chance"
         return Verdict.INCONCLUSIVE, why
     why = (
         f"not testable: {plural(n, 'request')} in all runs, needs {needed:,} "

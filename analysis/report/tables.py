@@ -450,7 +450,8 @@ def _gate(row: GateRow, names: Names) -> Iterator[Cell | str]:
     yield names[row.arm]
     yield count(judged.n_baseline, judged.n_candidate)
     reason = gate_sentences.reason(row)
-    yield from (reason, judged.method, ". ".join(filter(None, [reason, judged.method])))
+    method = "" if judged.method == "refused" else judged.method  # the reason says so
+    yield from (reason, judged.method, ". ".join(filter(None, [reason, method])))
 
 
 def figures_table(results: GateResults, names: Names, sides: Sides) -> Html:
