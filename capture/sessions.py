@@ -3,7 +3,8 @@
 A request continues an earlier one when all of that one's messages, followed by an assistant's message, begin
 its own. Clients that cut old messages off, or write them anew, keep the last ones: so it also continues one
 of the same caller whose last words, and the answer that they replied to, stand before an assistant's message
-in it; or the one whose answer called the tools that it brings results of.
+in it, however these are spaced, spelled as JSON, or without what was thought; or the one whose answer called
+the tools that it brings results of.
 
 An agent's tools may be agents. A request whose first words are an argument of a tool that an open
 conversation has called belongs to that one (fan-out), and the request that brings the tool's result holds the
@@ -15,15 +16,16 @@ memory only.
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tbench.capture.exchange import Request, Response
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest, parse_request
-from tbench.capture.providers.provider import word_of
+from tbench.capture.providers.provider import items_of, word_of
 from tbench.capture.recent import Recent
-from tbench.capture.spoken import ToolCall, begets, results_in, spoken, texts_in
+from tbench.capture.spoken import ToolCall, begets, calls_in, results_in, spoken, texts_in
 
 SESSION_HEADERS = (
     "x-session-id",
@@ -165,10 +167,9 @@ class Sessions:
         messages: Sequence[Mapping[str, Any]],
         answer: str | None,
     ) -> _Seen:
-        texts = [rewritten(message, sort=True) for message in messages]
         chain, last_hash = [], 0
-        for text in texts:
-            last_hash = hash((last_hash, text))
+        for message in messages:
+            last_hash = hash((last_hash, rewritten(message, sort=True)))
             chain.append(last_hash)
         name, payload = _name(request, parsed), parsed.payload or {}
         arrive_ns, client = request.arrive_ns, request.client
@@ -177,7 +178,7 @@ class Sessions:
         news = messages[_after_the_last_answer(messages) :] if agents else ()
         results = [id_ for message in news for id_ in results_in(message)]
 
-        parent, exact = self._parent(messages, texts, chain, client)
+        parent, exact = self._parent(messages, chain, client)
         if not exact:
             previous = self._named.get(word_of(payload, "previous_response_id"), ())
             parent = next(iter(previous), None) or self._caller(results, client) or parent
@@ -204,7 +205,7 @@ class Sessions:
             leaves = [other for other in self._begun.get(call, ()) if not other.continued]
             self._begun.keep(call, [*leaves, seen])
         if chain:
-            ending = _ending(messages, texts, len(texts), client)
+            ending = _ending(messages, len(messages), client)
             for known, key in ((self._prefixes, chain[-1]), (self._endings, ending)):
                 known.keep(key, (*known.get(key, ())[1 - RIVALS :], seen))
         return seen
@@ -229,7 +230,6 @@ class Sessions:
     def _parent(
         self,
         messages: Sequence[Mapping[str, Any]],
-        texts: list[bytes],
         chain: list[int],
         client: str | None,
     ) -> tuple[_Seen | None, bool]:
@@ -242,7 +242,7 @@ class Sessions:
             if reply.get("role") != "assistant":
                 continue
             exact = self._prefixes.get(chain[length - 1])
-            if seen := exact or self._endings.get(_ending(messages, texts, length, client)):
+            if seen := exact or self._endings.get(_ending(messages, length, client)):
                 quoted = _digest(_text(reply.get("content")))
                 best = max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
                 return best, bool(exact)
@@ -381,12 +381,36 @@ def _likeness(seen: _Seen, quoted: int | None, client: str | None) -> tuple[bool
     )
 
 
-def _ending(
-    messages: Sequence[Mapping[str, Any]], texts: list[bytes], length: int, client: str | None
-) -> int:
+def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | None) -> int:
     """A hash of the last of so many messages, with the answer that it replies to, if any; by caller."""
     replies = length > 1 and messages[length - 2].get("role") == "assistant"
-    return hash((client, *texts[length - 1 - replies : length]))
+    return hash((client, *map(_sense, messages[length - 1 - replies : length])))
+
+
+THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
+
+
+def _sense(message: Mapping[str, Any]) -> tuple[object, ...]:
+    """What stays of a message where its client writes its history anew.
+
+    Its texts without their breaks, JSON among them as values, and the ids of its calls and results; all of
+    one that has none of these.
+    """
+    content = message.get("content")
+    if isinstance(content, list):
+        content = [part for part in items_of(content) if part.get("type") not in THOUGHTS]
+        message = {**message, "content": content}
+    calls = (call.id for call in calls_in(message))
+    words = (*calls, *results_in(message), *filter(None, map(_bare, texts_in(content))))
+    return (word_of(message, "role"), *(words or (rewritten(message, sort=True),)))
+
+
+def _bare(text: str) -> str | bytes:
+    """A text with one space for each break; of JSON the value, written one way."""
+    if text.lstrip()[:1] in {"{", "["}:
+        with suppress(ValueError, RecursionError):
+            return rewritten(json.loads(text), sort=True)
+    return " ".join(text.split())
 
 
 def _text(content: object) -> str:

@@ -7,6 +7,7 @@ that a capture keeps and a replay sends again.
 
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -39,10 +40,11 @@ SCHEMA = {"type": "object", "properties": {"prompt": {"type": "string"}}}
 
 @dataclass
 class Said:
-    """What the server answers: a text, and calls of tools as (id, name, arguments)."""
+    """What the server answers: a text, calls of tools as (id, name, arguments), and what it thought."""
 
     text: str
     calls: Sequence[tuple[str, str, Json]] = ()
+    thinking: str = ""
 
 
 @dataclass
@@ -101,6 +103,8 @@ def completion(said: Said, *, stream: bool = False) -> list[bytes]:
     end = "tool_calls" if calls else "stop"
     if not stream:
         spoken: Json = {"role": "assistant", "content": said.text or None}
+        if said.thinking:
+            spoken["reasoning_content"] = said.thinking
         if calls:
             spoken["tool_calls"] = [
                 {k: v for k, v in call.items() if k != "index"} for call in calls
@@ -112,7 +116,8 @@ def completion(said: Said, *, stream: bool = False) -> list[bytes]:
             ).encode()
         ]
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": f"{word} "} for word in said.text.split(" ") if word]
+    deltas += [{"reasoning_content": said.thinking}] if said.thinking else []
+    deltas += [{"content": word} for word in re.findall(r"\S+\s*", said.text)]
     for call in calls:
         function = call["function"]
         assert isinstance(function, dict)
@@ -132,9 +137,21 @@ def completion(said: Said, *, stream: bool = False) -> list[bytes]:
     ]
 
 
+DELTAS: dict[str, tuple[str, str, Json]] = {
+    "thinking": ("thinking", "thinking", {"thinking": "", "signature": ""}),
+    "text": ("text", "text", {"text": ""}),
+    "tool_use": ("input", "input_json", {"input": {}}),
+}
+"""Of each block: the member that grows, the kind of its deltas, and how it begins."""
+DELTA_MEMBERS = {"input_json": "partial_json"}
+
+
 def message(said: Said, *, stream: bool = False) -> list[bytes]:
     """An answer of Messages."""
-    blocks: list[Json] = [{"type": "text", "text": said.text}] if said.text else []
+    blocks: list[Json] = []
+    if said.thinking:
+        blocks.append({"type": "thinking", "thinking": said.thinking, "signature": "c2lnbmVk"})
+    blocks += [{"type": "text", "text": said.text}] if said.text else []
     blocks += [
         {"type": "tool_use", "id": id_, "name": name, "input": given}
         for id_, name, given in said.calls
@@ -158,13 +175,17 @@ def message(said: Said, *, stream: bool = False) -> list[bytes]:
         }
     ]
     for at, block in enumerate(blocks):
-        bare = {**block, "text": ""} if "text" in block else {**block, "input": {}}
-        events.append({"type": "content_block_start", "index": at, "content_block": bare})
-        whole = block.get("text") or json.dumps(block["input"])
-        kind = ("text_delta", "text") if "text" in block else ("input_json_delta", "partial_json")
-        for part in (whole[: len(whole) // 2], whole[len(whole) // 2 :]):
-            delta = {"type": kind[0], kind[1]: part}
-            events.append({"type": "content_block_delta", "index": at, "delta": delta})
+        kind, member, bare = DELTAS[block["type"]]
+        begun = {"type": "content_block_start", "index": at, "content_block": {**block, **bare}}
+        whole = block[kind] if isinstance(block[kind], str) else json.dumps(block[kind])
+        deltas: list[Json] = [
+            {"type": f"{member}_delta", DELTA_MEMBERS.get(member, member): part}
+            for part in (whole[: len(whole) // 2], whole[len(whole) // 2 :])
+        ]
+        if "signature" in block:
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        events.append(begun)
+        events += [{"type": "content_block_delta", "index": at, "delta": delta} for delta in deltas]
         events.append({"type": "content_block_stop", "index": at})
     events.append(
         {
@@ -199,8 +220,17 @@ class Agent:
             self.client = anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0)
 
     def words(self, n: int) -> str:
+        """Words of which no other text has all, with breaks as people and models make them."""
         with self.lock:
-            return " ".join(self.random.choices(WORDS, k=n)) + f" {self.random.getrandbits(48):x}"
+            words = [*self.random.choices(WORDS, k=n), f"{self.random.getrandbits(48):x}"]
+            gaps = self.random.choices((" ", " ", " ", "  ", "\n"), k=n)
+        return words[0] + "".join(map("".join, zip(gaps, words[1:], strict=True)))
+
+    def thoughts(self) -> str:
+        """What every other answer thinks before it speaks."""
+        with self.lock:
+            thinks = self.random.random() < 0.5
+        return self.words(5) if thinks else ""
 
     def new(self, said: Said, before: set[str]) -> str:
         """A node that answers so, and waits for those."""
@@ -237,7 +267,8 @@ class Agent:
                 with self.lock:
                     id_ = f"call_{self.random.getrandbits(64):x}"
                 calls.append((id_, name, {"prompt": f"Find {self.words(5)}"}))
-            node = self.new(Said("" if many > 1 else self.words(2), calls), last)
+            text = "" if many > 1 else self.words(2)
+            node = self.new(Said(text, calls, self.thoughts()), last)
             self.ask(node, history, stream=stream)
             last = {node}
             if kind == "agents":
@@ -249,9 +280,9 @@ class Agent:
                     for at, (_, text) in enumerate(outcomes)
                 ]
             else:
-                results = [self.words(4)]
+                results = [json.dumps({"place": self.words(3), "at": [1, 2], "unit": "°"})]
             self.bring(history, calls, results)
-        node = self.new(Said(self.words(12)), last)
+        node = self.new(Said(self.words(12), (), self.thoughts()), last)
         self.ask(node, history, stream=stream)
         return {node}
 
@@ -265,7 +296,16 @@ class Agent:
         return leaf, self.world.answers[leaf].text.strip()
 
     def sent(self, history: list[Json]) -> list[Json]:
-        """What a client sends of its history: all, the first and last words, or a summary before these."""
+        """What a client sends of its history: all, the first and last words, or these written anew.
+
+        Then a summary stands for the rest, and of what it had sent before only the news is as it was.
+        """
+        if self.style == "rewritten":
+            news = next(
+                (at for at in range(len(history), 0, -1) if history[at - 1]["role"] == "assistant"),
+                0,
+            )
+            history = [*map(tidied, history[:news]), *history[news:]]
         if self.style == "verbatim" or len(history) <= 6:
             return history
         start = len(history) - 4
@@ -330,12 +370,39 @@ class Agent:
             history.append({"role": "user", "content": parts})
 
 
+def tidied(turn: Json) -> Json:
+    """A message as a client keeps it that stores no thinking, trims texts, and writes JSON its own way."""
+    content = turn["content"]
+    turn = {name: value for name, value in turn.items() if name != "reasoning_content"}
+    if isinstance(content, str):
+        return {**turn, "content": tidy(content)}
+    if isinstance(content, list):
+        parts = [
+            {
+                name: tidy(value) if name in {"text", "content"} else value
+                for name, value in part.items()
+            }
+            for part in content
+            if part["type"] != "thinking"
+        ]
+        return {**turn, "content": parts}
+    return turn
+
+
+def tidy(text: str) -> str:
+    """Words one space apart; of JSON the same value, otherwise spaced and spelled."""
+    if text[:1] in {"{", "["}:
+        return json.dumps(json.loads(text), indent=1, sort_keys=True, ensure_ascii=False)
+    return " ".join(text.split())
+
+
 def from_chunks(chunks: Iterable[Any]) -> Json:
     """The message of a chat's stream, as clients put it together."""
-    text, calls = "", dict[int, Json]()
+    text, thinking, calls = "", "", dict[int, Json]()
     for chunk in chunks:
         delta = chunk.choices[0].delta
         text += delta.content or ""
+        thinking += (delta.model_extra or {}).get("reasoning_content") or ""
         for part in delta.tool_calls or ():
             empty = {
                 "id": part.id,
@@ -346,6 +413,7 @@ def from_chunks(chunks: Iterable[Any]) -> Json:
                 part.function.arguments or ""
             )
     spoken: Json = {"role": "assistant", "content": text or None}
+    spoken |= {"reasoning_content": thinking} if thinking else {}
     return {**spoken, "tool_calls": list(calls.values())} if calls else spoken
 
 

@@ -239,6 +239,42 @@ def heard(style: str, turns: list[str], answers: list[str], turn: int) -> list[d
     return [opening, *spoken[-5:]]
 
 
+CALLED = say("assistant", [{"type": "tool_use", "id": "t1", "name": "look", "input": {}}])
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (say("user", "tell  me\nmore \n"), say("user", "tell me more")),
+        (say("user", "more"), say("user", [{"type": "text", "text": "more"}])),
+        (say("tool", '{"b": [1, "\\u00e9"], "a": 2}'), say("tool", '{\n "a": 2,\n "b": [1, "é"]}')),
+        (
+            say("user", [{"type": "tool_result", "tool_use_id": "t1", "content": "it  is"}]),
+            say("user", [{"type": "tool_result", "tool_use_id": "t1", "content": [
+                {"type": "text", "text": "it is"}]}]),
+        ),
+    ],
+    ids=["breaks", "parts", "JSON", "result"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "reply", [say("assistant", "hello"), say("assistant", [THOUGHT, *CALLED["content"]])]
+)
+def test_last_words_that_are_written_anew_tell_their_conversation(
+    was: dict[str, Any], becomes: dict[str, Any], reply: dict[str, Any]
+) -> None:
+    """Behind a summary of the rest, and without what was thought; other words are another's."""
+    sessions = Sessions()
+    sessions.assign(request("a", [HI, reply, was]))
+    sessions.assign(request("b", [HI, reply, say("user", "less")]))
+    bare = say("assistant", CALLED["content"] if reply["content"] != "hello" else "hello")
+    later = [say("user", "Summary: they said hi."), bare, becomes, say("assistant", "so"), HI]
+
+    assert sessions.assign(request("c", later)).parent == "a"
+    other = [*later[:2], say("user", "something else"), *later[3:]]
+    assert sessions.assign(request("d", other)).parent is None
+
+
 @pytest.mark.parametrize(
     ("style", "least"), [("verbatim", 1.0), ("trimmed", 0.98), ("rewritten", 0.98)]
 )
