@@ -29,13 +29,15 @@ class Found:
     sessions: tuple[float, float]
 
 
-def captured(world: World, folder: Path, conversations: int, style: Style, seed: int = 1) -> Path:
-    """A trace of agents at work, through tbench's own proxy."""
+def captured(
+    world: World, folder: Path, conversations: int, style: Style, *, at_once: int = 8
+) -> Path:
+    """A trace of agents at work, so many conversations at once, through tbench's own proxy."""
     trace = folder / f"{style}.msgpack"
     with answering(world.answer) as server:
         capture = Server("capture", "--upstream", server.url, "--port", 0, "-o", trace)
         try:
-            talk(world, capture.url, conversations, style, seed=seed)
+            talk(world, capture.url, conversations, style, at_once=at_once)
         finally:
             assert capture.stop() == 0
     world.spans.clear()
