@@ -35,6 +35,7 @@ from tbench.capture.trace_info import trace_info
 from tbench.capture.trace_reader import read_trace
 from tbench.replay.measure import recorded_samples
 from tbench.replay.sample import Sample
+from tests.logs import BESIDE, LOGS
 
 ROOT = Path(__file__).parent.parent
 NS = 10**9
@@ -471,7 +472,7 @@ NAMED: dict[str, Any] = {
                   "prompt_tokens": 12, "completion_tokens": 8},
                  {"request_id": "2", "request_created_at": "2026-05-12T10:00:01Z", "delay_ms": 5,
                   "request_body": ASK, "cache_reference_id": "1"}],
-    "envoy": [{"start_time": "2026-05-12T10:00:00.250Z", "duration": 1500, "response_code": 200,
+    "envoy gateway": [{"start_time": "2026-05-12T10:00:00.250Z", "duration": 1500, "response_code": 200,
                "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 21, "x-request-id": "q",
                "gen_ai.usage.output_tokens": "9", "session.id": "s"}],
     "claude-code": CLAUDE,
@@ -480,7 +481,9 @@ NAMED: dict[str, Any] = {
 
 
 def written_log(path: Path, log: Any) -> Path:
-    """A log of SEEDS as a file."""
+    """A log of SEEDS as a file, with what must stand beside it."""
+    if path.name in BESIDE:
+        path.with_suffix(".json").write_text(BESIDE[path.name])
     if isinstance(log, str):
         path.write_text(log)
         return path
@@ -497,7 +500,7 @@ def written_log(path: Path, log: Any) -> Path:
         ("weka", 4, (0, 4)),
         ("bedrock", 1, (1781172000, 1781172000)),
         ("helicone", 1, (1778580000, 1778580000)),
-        ("envoy", 0, (1778580000.25, 1778580000.25)),
+        ("envoy gateway", 0, (1778580000.25, 1778580000.25)),
         ("claude-code", 4, (1780308000, 1780308009)),
         ("codex", 6, (1780308002, 1780308008)),
     ],
@@ -508,11 +511,11 @@ def test_a_log_told_by_its_rows(
     """Detected by content; rows, tokens and arrivals as a count of the log itself has them."""
     figures = imported(written_log(tmp_path / "log", NAMED[name]))
 
-    assert figures["import"]["format"] == name
+    assert figures["import"]["format"] == name.partition(" ")[0]
     assert sum(figures["import"]["left_out"].values()) == left_out
     prompts, outputs = {
         "evalscope": (0, 9), "bailian": (53, 10), "azure": (70, 12), "tracelab": (227, 16),
-        "weka": (2 * 258, 2 * 7), "bedrock": (11, 8), "helicone": (12, 8), "envoy": (21, 9),
+        "weka": (2 * 258, 2 * 7), "bedrock": (11, 8), "helicone": (12, 8), "envoy gateway": (21, 9),
         "claude-code": (1204 + 1205, 37), "codex": (1850, 17),
     }[name]  # fmt: skip
     assert tokens(tmp_path) == (prompts, outputs)
@@ -578,7 +581,7 @@ def test_no_format_is_taken_for_another(tmp_path: Path) -> None:
         told = [
             next((kind for kind in IMPORTERS if IMPORTERS[kind].matches(row)), None) for row in rows
         ]
-        assert name == "map" or set(told) == {name}
+        assert name == "map" or set(told) == {name.partition(" ")[0]}
 
 
 def test_the_page_of_formats_is_the_table(tmp_path: Path) -> None:
@@ -1026,7 +1029,7 @@ def test_parquet_of_pandas_has_nanoseconds(tmp_path: Path) -> None:
         assert [item.response and item.response.end_ns for item in trace] == [1001, NS + 1004]
 
 
-@pytest.mark.parametrize("name", ["bailian", "bedrock", "helicone", "envoy"])
+@pytest.mark.parametrize("name", ["bailian", "bedrock", "helicone", "envoy gateway"])
 def test_parquet_holds_what_json_lines_hold(tmp_path: Path, name: str) -> None:
     """A log as Parquet, a row group a row, members that are missing as nulls: the same exchanges."""
     pyarrow = pytest.importorskip("pyarrow")
@@ -1205,7 +1208,7 @@ SEEDS: dict[str, Any] = {
     "har": {"log": {"entries": [har_entry("2026-03-01T10:00:00.250Z", 15.5, '{"model": "m"}')]}},
     "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,40,7\n",
     "burstgpt": "Timestamp,Elapsed time,Model,Request tokens,Response tokens\n5,3.5,ChatGPT,47,18\n",
-    **NAMED,
+    **NAMED, **LOGS,
     "mitmproxy": dumped_flows(), "goreplay": gor(),
     "vcrpy": (ROOT / "fixtures" / "cassettes" / "openai-chat-stream.yaml").read_bytes(),
 }  # fmt: skip
@@ -1220,10 +1223,12 @@ def test_a_mutant_is_imported_or_refused(tmp_path: Path, name: str) -> None:
     if isinstance(seed, list) and name != "sharegpt":
         text = "".join(json.dumps(row) + "\n" for row in seed)
     source = tmp_path / "mutant"
+    source.with_suffix(".json").write_text(BESIDE.get(name, ""))
     fields = ("arrival=ts:ms", *MAP[1::2]) if name == "map" else ()
     for _ in range(MUTANTS):
         source.write_bytes(mutated(text if isinstance(text, bytes) else text.encode(), rng))
         try:
-            imported(source, *fields, format_name=None if fields else rng.choice([None, name]))
+            kind = name.partition(" ")[0]
+            imported(source, *fields, format_name=None if fields else rng.choice([None, kind]))
         except InputError as error:
             assert "\n" not in str(error)

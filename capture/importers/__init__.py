@@ -6,17 +6,22 @@ IMPORTERS is the table: a format is one file that makes an Importer, and its row
 from collections.abc import Mapping
 from typing import Final
 
+from tbench.capture.importers.access_logs import ENVOY, NGINX
+from tbench.capture.importers.aiperf import AIPERF
 from tbench.capture.importers.batch import BATCH
+from tbench.capture.importers.conversations import MLPERF, SHAREGPT
 from tbench.capture.importers.har import HAR
 from tbench.capture.importers.http_logs import GOREPLAY, MITMPROXY, VCRPY
 from tbench.capture.importers.importer import Importer
 from tbench.capture.importers.langfuse import LANGFUSE
+from tbench.capture.importers.langsmith import LANGSMITH
 from tbench.capture.importers.litellm import LITELLM
 from tbench.capture.importers.otlp import OTLP
+from tbench.capture.importers.servegen import SERVEGEN
+from tbench.capture.importers.serving import DATABRICKS, SAGEMAKER
 from tbench.capture.importers.sessions import CLAUDE_CODE, CODEX
 from tbench.capture.importers.shapes import AZURE, BAILIAN, BURSTGPT, MOONCAKE, TRACELAB, WEKA
-from tbench.capture.importers.sharegpt import SHAREGPT
-from tbench.capture.importers.tables import BEDROCK, ENVOY, EVALSCOPE, HELICONE
+from tbench.capture.importers.tables import BEDROCK, EVALSCOPE, GENAI_BENCH, HELICONE
 
 IMPORTERS: Final[Mapping[str, Importer]] = {
     "openai-batch": BATCH,
@@ -27,18 +32,26 @@ IMPORTERS: Final[Mapping[str, Importer]] = {
     "burstgpt": BURSTGPT,
     "tracelab": TRACELAB,
     "weka": WEKA,
+    "servegen": SERVEGEN,
     "sharegpt": SHAREGPT,
+    "mlperf-agentic": MLPERF,
+    "genai-bench": GENAI_BENCH,
     "har": HAR,
     "mitmproxy": MITMPROXY,
     "goreplay": GOREPLAY,
     "vcrpy": VCRPY,
     "litellm": LITELLM,
+    "langsmith": LANGSMITH,
     "langfuse": LANGFUSE,
     "otlp": OTLP,
     "claude-code": CLAUDE_CODE,
     "codex": CODEX,
     "bedrock": BEDROCK,
     "helicone": HELICONE,
+    "sagemaker": SAGEMAKER,
+    "databricks": DATABRICKS,
     "envoy": ENVOY,
+    "nginx": NGINX,
+    "aiperf": AIPERF,
 }
 """Where the rows tell the format, the first importer that matches one is taken."""

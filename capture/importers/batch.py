@@ -4,15 +4,14 @@ from collections.abc import Iterator
 
 from tbench.capture.importers.importer import (
     CHAT,
-    COMPLETIONS,
     CUT_SHORT,
-    EMBEDDINGS,
     Call,
     Importer,
     LeftOut,
     Row,
     dumped,
     is_cut,
+    path_for,
     text,
     unpacked,
 )
@@ -28,9 +27,8 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     elif not isinstance(body, dict):
         yield LeftOut("without a body")
     else:
-        likely = EMBEDDINGS if "input" in body else COMPLETIONS if "prompt" in body else CHAT
         yield Call(
-            path=text(row.get("url")) or likely,
+            path=text(row.get("url")) or path_for(body) or CHAT,
             method=text(row.get("method")) or "POST",
             model=text(body.get("model")),
             body=dumped(body),

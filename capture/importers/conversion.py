@@ -21,6 +21,7 @@ from tbench.capture.importers import IMPORTERS
 from tbench.capture.importers.exchanges import ExchangeMaker
 from tbench.capture.importers.importer import (
     NO_ARRIVAL,
+    NO_CONTENT,
     NS,
     Call,
     Importer,
@@ -65,9 +66,11 @@ Progress = Callable[[int, int], None]
 class Job:
     """A conversion, with every choice made.
 
-    `files` come with their layout. `wall` is whether the log's times are of a calendar. `model` stands in
-    bodies that the log gives no model for; `rate` (requests/s) spaces requests whose log has no times. With
-    `spread` the arrivals of one tick of a coarse clock are drawn within it, by `seed`.
+    `files` come with their layout. `timed` is whether the log says when requests came, `wall` whether its
+    times are of a calendar. `model` stands in bodies that the log gives no model for; `rate` (requests/s)
+    spaces requests whose log has no times, `prompt_tokens` is the length of those whose log has neither
+    content nor a size. With `spread` the arrivals of one tick of a coarse clock are drawn within it, by
+    `seed`.
     """
 
     format: str
@@ -75,17 +78,14 @@ class Job:
     files: Sequence[tuple[Path, Shape]]
     tokens: Tokens
     model: str
+    timed: bool
     wall: bool
     rate: float = 1.0
     block_tokens: int
+    prompt_tokens: int | None = None
     spread: bool = False
     seed: int = 0
     notices: Sequence[str] = ()
-
-    @property
-    def timed(self) -> bool:
-        """Whether the log says when requests came."""
-        return "arrival" in self.importer.trust
 
 
 class Ticks:
@@ -148,6 +148,7 @@ def resolve(
     format_name: str | None = None,
     fields: Sequence[str] = (),
     block_tokens: int | None = None,
+    prompt_tokens: int | None = None,
     rate: float = 1.0,
     spread: bool = False,
     seed: int = 0,
@@ -185,22 +186,25 @@ def resolve(
                 f"--format {format_name}: choose one of {', '.join(IMPORTERS)}, or --map"
             )
         importer = IMPORTERS[format_name]
-    calls = (
-        call
+    calls = [
+        call.arrive_ns
         for row in importer.joined(sample)
-        for call in _row_calls(importer, row)
+        for call in islice(_row_calls(importer, row), SAMPLE)
         if isinstance(call, Call)
-    )
-    dated = [is_dated(call.arrive_ns) for call in calls if call.arrive_ns is not None]
+    ]
+    dated = [is_dated(at) for at in calls if at is not None]
     job = Job(
         format=format_name,
         importer=importer,
         files=files,
         tokens=tokens,
         model=model,
+        # aiperf's inputs may have times.
+        timed="arrival" in importer.trust and bool(dated or not calls),
         wall=sum(dated) * 2 > len(dated),
         rate=rate,
         block_tokens=block_tokens or importer.block_tokens,
+        prompt_tokens=prompt_tokens,
         spread=spread,
         seed=seed,
         notices=notices,
@@ -286,10 +290,27 @@ def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
             return OUT_OF_RANGE
         if end is not None and not arrive <= end < arrive + LONGEST_RELATIVE:
             return BACKWARDS
-    elif end is not None:  # where the arrival is made up, an end says nothing
-        call = replace(call, end_ns=None, first_token_ns=None)
+    else:  # where the arrival is made up, no other time says anything
+        call = replace(call, arrive_ns=None, end_ns=None, first_token_ns=None)
+        arrive = first = None
+    sized = _sized(job, call)
+    if isinstance(sized, LeftOut):
+        return sized
+    if first is not None and arrive is not None and (reason := _impossible(first, arrive, end)):
+        refused[reason] += 1
+        sized = replace(sized, first_token_ns=None)
+    return sized
+
+
+def _sized(job: Job, call: Call) -> Call | LeftOut:
+    """The call with what is to be sent, of a size that fits a trace; or why it is left out."""
     lengths = call.lengths or Lengths(0)
-    if lengths.prompt > MOST_TOKENS:
+    if call.body is None and not lengths.prompt and lengths.body_bytes is None:
+        if job.prompt_tokens is None:
+            return NO_CONTENT
+        lengths = Lengths(job.prompt_tokens, lengths.output)
+        call = replace(call, lengths=lengths)
+    if lengths.prompt > MOST_TOKENS or (lengths.body_bytes or 0) > MOST_BYTES:
         return TOO_LARGE
     if lengths.blocks and len(lengths.blocks) != -(-lengths.prompt // job.block_tokens):
         return LeftOut(
@@ -298,12 +319,7 @@ def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
     if isinstance(call.body, Mapping):
         call = replace(call, body={"model": call.model or job.model, **call.body})
     data = dumped(call.body) if isinstance(call.body, Mapping) else call.body
-    if data is not None and len(data) > MOST_BYTES:
-        return TOO_LARGE
-    if first is not None and arrive is not None and (reason := _impossible(first, arrive, end)):
-        refused[reason] += 1
-        call = replace(call, first_token_ns=None)
-    return call
+    return TOO_LARGE if data is not None and len(data) > MOST_BYTES else call
 
 
 def _impossible(first: int, arrive: int, end: int | None) -> str | None:

@@ -27,6 +27,8 @@ _URL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Of a URL or a part of one, less whoever was named in it: the host with its port, and what follows."""
+FIRST_FAILURE: Final = 400
+"""The least HTTP status of a failure."""
 ANSWERS: Final = frozenset(
     {"choices", "output", "data", "results", "stop_reason", "error", "embeddings"}
 )
@@ -66,7 +68,9 @@ class ExchangeMaker:
         )
         for call in calls:
             if call.body is None:
-                yield self._exchange(call, next(bodies), ours=True)
+                written = next(bodies)
+                call = replace(call, headers=(*call.headers, *written.headers))  # noqa: PLW2901
+                yield self._exchange(call, written.body, ours=True)
             else:
                 body = dumped(call.body) if isinstance(call.body, Mapping) else call.body
                 yield self._exchange(call, body, ours=False)
@@ -136,6 +140,7 @@ def _response(call: Call, arrive: int) -> Response | None:
         first = arrive + call.first_token_ns - call.arrive_ns
         chunks, known = (Chunk(first, 1), Chunk(end, len(body) - 1)), "first_token"
     unknown = call.failure is not None and call.status is None
+    refused = unknown or (call.status or 0) >= FIRST_FAILURE
     return Response(
         head_ns=None,
         end_ns=end,
@@ -144,7 +149,7 @@ def _response(call: Call, arrive: int) -> Response | None:
         body=body or None,
         body_bytes=len(body),
         chunks=chunks,
-        outcome=Outcome.HTTP_ERROR if unknown else Outcome.OK,
+        outcome=Outcome.HTTP_ERROR if refused else Outcome.OK,
         error=call.failure,
         extra={"known_times": known, "body_made": not isinstance(call.answer, bytes)},
     )

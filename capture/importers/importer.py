@@ -22,6 +22,7 @@ Trust = Literal["measured_here", "reported", "derived"]
 """Where a time comes from: this machine's clock, the log, or a sum of what the log says."""
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RESPONSES = "/v1/responses"
 
 
 class LeftOut(NamedTuple):
@@ -32,7 +33,7 @@ class LeftOut(NamedTuple):
 
 NOT_JSON: Final = LeftOut("not a JSON object")
 NO_ARRIVAL: Final = LeftOut("without a readable arrival")
-NO_CONTENT: Final = LeftOut("with neither content nor token counts")
+NO_CONTENT: Final = LeftOut("with neither content nor a size: --prompt-tokens states one")
 CUT_SHORT: Final = LeftOut("whose body is cut short or no JSON")
 CACHED: Final = LeftOut("answered from a cache, never sent to a model")
 NO_PROMPT: Final = LeftOut("without prompt tokens")
@@ -44,11 +45,16 @@ TOO_LONG: Final = LeftOut("longer than 128 MiB")
 
 
 class Lengths(NamedTuple):
-    """A request of which nothing but its size is known: tokens; `blocks` are the hash ids of its prefix."""
+    """A request of which nothing but its size is known.
+
+    In tokens, 0 where not even that is known; `blocks` are the hash ids of its prefix, `body_bytes` what the
+    body took, where the log has that instead.
+    """
 
     prompt: int
     output: int | None = None
     blocks: tuple[int, ...] = ()
+    body_bytes: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,9 +161,27 @@ def text(value: object) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
-def prompt_of(usage: Usage) -> Lengths | LeftOut:
-    """The size of a prompt to write where the log has token counts and no content."""
-    return Lengths(usage.prompt, usage.output or None) if usage.prompt else NO_CONTENT
+def prompt_of(usage: Usage) -> Lengths:
+    """The size of a prompt to write where the log has no content."""
+    return Lengths(usage.prompt or 0, usage.output or None)
+
+
+def path_for(body: Mapping[str, Any]) -> str | None:
+    """The endpoint that takes such a body, where nothing else tells it; None for the body of none."""
+    if "messages" in body:
+        return CHAT
+    if "prompt" in body:
+        return COMPLETIONS
+    given = body.get("input")
+    if isinstance(given, list) and any(isinstance(item, dict) for item in given):
+        return RESPONSES
+    spoken = body.keys() & {
+        "instructions",
+        "max_output_tokens",
+        "reasoning",
+        "previous_response_id",
+    }
+    return None if given is None else RESPONSES if spoken else EMBEDDINGS
 
 
 def error_status(value: object) -> int | None:

@@ -169,10 +169,12 @@ def mapped(
     *,
     repeats: bool = False,
     other: Callable[[Row], LeftOut | None] = lambda _: None,
+    documents: Sequence[tuple[str, ...]] = (),
 ) -> Importer:
     """An importer of rows whose fields stand at `places`, all units known.
 
-    `matches`, `cannot` and `repeats` are those of Importer; `other` says why a row is none of a call.
+    `matches`, `cannot`, `repeats` and `documents` are those of Importer; `other` says why a row is none of a
+    call.
     """
 
     def row_calls(row: Row) -> Iterator[Call | LeftOut]:
@@ -193,6 +195,7 @@ def mapped(
         trust=trust,
         cannot=cannot,
         repeats=repeats,
+        documents=documents,
     )
 
 

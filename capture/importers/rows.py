@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
 
 from tbench.capture.errors import InputError
+from tbench.capture.importers.access_logs import COMBINED, ENVOY_TEXT
+from tbench.capture.importers.access_logs import lines as access_lines
 from tbench.capture.importers.importer import LONGEST, NOT_JSON, TOO_LONG, LeftOut, Row
 from tbench.capture.importers.recordings import (
     CASSETTE,
@@ -24,6 +26,7 @@ from tbench.capture.importers.recordings import (
     flows,
     goreplay,
 )
+from tbench.capture.importers.servegen import WINDOW, windows
 from tbench.capture.jsontext import loads
 from tbench.capture.synthesis.dataset_files import READERS
 
@@ -32,18 +35,20 @@ HEAD: Final = 2**16
 """Bytes that tell the kind of a file."""
 PIECE: Final = 2**20
 """Bytes of a JSON document that are read at a time."""
-_FIRST_MEMBER = re.compile(rb'\{\s*"(\w+)"\s*:\s*[\[{]')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[\[\]{},:]', re.DOTALL)
 """A string, whose last quote may still be to come, or a mark between values."""
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
-Kind = Literal["jsonl", "json", "csv", "parquet", "flows", "goreplay", "cassette"]
+Kind = Literal[
+    "jsonl", "json", "csv", "parquet", "flows", "goreplay", "cassette", "access", "servegen"
+]
 
 
 MARKS: Final[Sequence[tuple[re.Pattern[bytes], Kind]]] = (
-    (FLOW, "flows"), (GOREPLAY, "goreplay"), (CASSETTE, "cassette"),
+    (FLOW, "flows"), (GOREPLAY, "goreplay"), (CASSETTE, "cassette"), (COMBINED, "access"),
+    (ENVOY_TEXT, "access"), (WINDOW, "servegen"),
 )  # fmt: skip
 """How the files of a kind begin."""
 UNPICKLE: Final = (
@@ -81,11 +86,10 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
     if head.startswith(b"["):
         return Shape("json")
     if head.startswith(b"{"):
-        member = _FIRST_MEMBER.match(head)
-        name = member[1].decode() if member else ""
-        inside = next((members for members in documents if members[0] == name), None)
-        line, end, _ = head.partition(b"\n")
-        is_line = bool(end) and not isinstance(_object(line), LeftOut)
+        line, _, more = head.partition(b"\n")
+        is_line = bool(more.strip()) and not isinstance(_object(line), LeftOut)
+        names = _members(head)
+        inside = next((members for members in documents if members[0] in names), None)
         return Shape("json", inside) if inside and not is_line else Shape("jsonl")
     if head.startswith(_UTF16):
         raise InputError(f"{path}: UTF-16: convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8")
@@ -94,6 +98,23 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
             f"{path}: neither JSON, CSV nor Parquet (a pickle is never read: it could run any program)"
         )
     return Shape("csv")
+
+
+def _members(head: bytes) -> list[str]:
+    """The members of a JSON object, as far as it goes, that hold an object or a list."""
+    names: list[str] = []
+    depth, word = 0, b""
+    for token in _TOKEN.finditer(head):
+        mark = token[0][:1]
+        if mark in b"[{":
+            if depth == 1:
+                names.append(word[1:-1].decode("utf-8", "replace"))
+            depth += 1
+        elif mark in b"]}":
+            depth -= 1
+        elif mark == b'"':
+            word = token[0]
+    return names
 
 
 def rows(
@@ -184,7 +205,7 @@ LAYOUTS: Final[
     Mapping[Kind, Callable[[IO[bytes], Path, Sequence[str]], Iterator[Row | LeftOut]]]
 ] = {
     "jsonl": json_lines, "csv": table, "json": elements, "flows": flows, "goreplay": goreplay,
-    "cassette": cassette,
+    "cassette": cassette, "access": access_lines, "servegen": windows,
 }  # fmt: skip
 
 

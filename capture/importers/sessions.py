@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tbench.capture.importers.importer import (
     NO_ARRIVAL,
-    NO_CONTENT,
+    NO_PROMPT,
     Call,
     Importer,
     LeftOut,
@@ -128,9 +128,9 @@ def codex_answers(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
 
 def calls(row: Row) -> Iterator[Call | LeftOut]:
     """One answer, as the joined rows have it."""
-    usage, arrive, lengths = row["usage"], moment(row["arrival"]), prompt_of(row["usage"])
-    if isinstance(lengths, LeftOut):
-        yield NO_CONTENT
+    usage, arrive = row["usage"], moment(row["arrival"])
+    if not usage.prompt:
+        yield NO_PROMPT
     elif arrive is None:
         yield NO_ARRIVAL
     else:
@@ -138,7 +138,7 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             arrive_ns=arrive,
             end_ns=moment(row["end"]),
             model=text(row["model"]),
-            lengths=lengths,
+            lengths=prompt_of(usage),
             usage=usage,
             session=text(row["session"]),
             id=row.get("id"),

@@ -1,14 +1,15 @@
-"""Logs of which a map says everything: evalscope's workload traces, Bedrock, Helicone, Envoy AI Gateway.
+"""Logs of which a map says everything: evalscope's workload traces, genai-bench's results, Bedrock, Helicone.
 
-evalscope: `timestamp` is seconds or ISO 8601. Bedrock: whole seconds, bodies in each model's own shape, so
-that its counts alone are taken. Helicone: bodies where they were asked for. Envoy: the names of the access
-log that it documents, whose format is a setting.
+evalscope: `timestamp` is seconds or ISO 8601. genai-bench: the lengths of the requests of a point of a sweep,
+which have no times. Bedrock: whole seconds, bodies in each model's own shape, so that its counts alone are
+taken. Helicone: bodies where they were asked for; its exporter quotes the JSON of a CSV twice.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
-from tbench.capture.importers.importer import CACHED, LeftOut, Row
-from tbench.capture.importers.mapping import SECONDS_OR_ISO, Place, mapped, parse_map
+from tbench.capture.importers.importer import CACHED, Call, Importer, LeftOut, Row
+from tbench.capture.importers.mapping import SECONDS_OR_ISO, Place, calls, mapped, parse_map
 
 FAILED: Final = LeftOut("that failed, of which the log has no request")
 
@@ -17,8 +18,31 @@ NO_ENTRY: Final = "00000000-0000-0000-0000-000000000000"
 """What Helicone writes for the entry of a cache where no cache answered."""
 
 
+_HELICONE: Final = parse_map([
+    "arrival=request_created_at:iso", "body=request_body", "answer=response_body", "path=request_path",
+    "model=model", "status=response_status", "prompt_tokens=prompt_tokens",
+    "output_tokens=completion_tokens",
+])  # fmt: skip
+ROWS: Final = {**_HELICONE, **parse_map(["duration=delay_ms:ms", "id=request_id"])}
+SHORT_ROWS: Final = {**_HELICONE, **parse_map(["end=response_created_at:iso", "id=response_id"])}
+"""Of the exporter's CSV, which has no request's id, and whose `latency` has no stated unit."""
+
+
 def _cached(row: Row) -> LeftOut | None:
     return None if row.get("cache_reference_id") in (None, "", NO_ENTRY) else CACHED
+
+
+def helicone(row: Row) -> Iterator[Call | LeftOut]:
+    """One request; a row of the exporter's CSV has the time of the answer in place of how long it took."""
+    if reason := _cached(row):
+        yield reason
+        return
+    asked = row.get("request_body")
+    if isinstance(asked, str) and asked.startswith('{""'):
+        asked = asked.replace('""', '"')
+    model = row.get("request_model") or row.get("model")
+    places = ROWS if "delay_ms" in row else SHORT_ROWS
+    yield from calls(places, {**row, "request_body": asked, "model": model})
 
 
 def _failed(row: Row) -> LeftOut | None:
@@ -47,24 +71,20 @@ BEDROCK = mapped(
     repeats=True,
     other=_failed,
 )  # fmt: skip
-HELICONE = mapped(
-    parse_map([
-        "arrival=request_created_at:iso", "duration=delay_ms:ms",
-        "body=request_body", "answer=response_body", "path=request_path", "model=request_model",
-        "status=response_status", "prompt_tokens=prompt_tokens", "output_tokens=completion_tokens",
-        "id=request_id",
-    ]),
-    lambda row: {"request_id", "request_created_at", "delay_ms"} <= row.keys(),
-    "the bytes of streams; texts, unless bodies were exported",
+GENAI_BENCH = mapped(
+    parse_map(["prompt_tokens=num_input_tokens", "output_tokens=num_output_tokens"]),
+    lambda row: {"num_input_tokens", "num_output_tokens", "e2e_latency"} <= row.keys(),
+    "texts, models, arrivals (its points are closed loops), and so latencies; failures have no lengths",
+    other=lambda row: FAILED if row.get("error_code") else None,
+    documents=(("individual_request_metrics",),),
+)
+HELICONE = Importer(
+    calls=helicone,
+    matches=lambda row: (
+        "request_created_at" in row
+        and ({"request_id", "delay_ms"} <= row.keys() or {"response_id", "latency"} <= row.keys())
+    ),
+    trust={"arrival": "reported", "end": "derived"},
+    cannot="the bytes of streams; texts, unless bodies were exported",
     repeats=True,
-    other=_cached,
-)  # fmt: skip
-ENVOY = mapped(
-    parse_map([
-        "arrival=start_time:iso", "duration=duration:ms", "model=gen_ai.request.model",
-        "prompt_tokens=gen_ai.usage.input_tokens", "output_tokens=gen_ai.usage.output_tokens",
-        "status=response_code", "session=session.id", "id=x-request-id",
-    ]),
-    lambda row: {"start_time", "duration", "gen_ai.request.model"} <= row.keys(),
-    "texts, answers, first tokens (a stream's duration is the whole stream)",
-)  # fmt: skip
+)

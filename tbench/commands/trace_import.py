@@ -9,7 +9,7 @@ import typer
 
 from tbench.board import Board
 from tbench.capture.option import Option
-from tbench.capture.synthesis.options import BlockTokens, CharsPerToken, Tokenizer
+from tbench.capture.synthesis.options import LENGTHS, BlockTokens, CharsPerToken, Tokenizer
 from tbench.flags import verb
 
 if TYPE_CHECKING:
@@ -74,6 +74,17 @@ def import_trace(
     tokenizer: Tokenizer = None,
     chars_per_token: CharsPerToken = None,
     block_tokens: BlockTokens = None,
+    prompt_tokens: Annotated[
+        int | None,
+        Option(
+            help="Tokens of prompts to write where the log has neither content nor a size.",
+            unit="TOKENS",
+            group=LENGTHS,
+            default="such requests are left out",
+            least=1,
+            most=2**22,
+        ),
+    ] = None,
 ) -> None:
     """Make a trace of a log or of a public trace; every row is imported or left out with its reason.
 
@@ -90,6 +101,7 @@ def import_trace(
         format_name=format_name,
         fields=fields or (),
         block_tokens=block_tokens,
+        prompt_tokens=prompt_tokens,
         rate=rate,
         spread=spread,
         seed=seed,
