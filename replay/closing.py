@@ -196,13 +196,19 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
         held = f"{severed:,} hold another conversation's answer, which is sent apart,"
         yield row("turns", f"{held} and did not wait for it")
     if forgotten := turns.get("forgotten"):
-        held = f"{forgotten:,} hold an answer of over 30,000 requests before, which is not remembered,"
+        held = (
+            f"{forgotten:,} hold an answer of over 30,000 requests before, which is not remembered,"
+        )
         yield row("turns", f"{held} and did not wait for it")
     if live := turns.get("live"):
         yield row("history", "; ".join(f"{n:,} {THREADED[why]}" for why, n in live.items()))
     if count := turns.get("continued"):
-        fates = "; ".join(f"{turns[fate]:,} {words}" for fate, words in parts.items() if turns[fate])
-        yield row("turns", f"{count:,} continue an earlier answer" + (f": {fates}" if fates else ""))
+        fates = "; ".join(
+            f"{turns[fate]:,} {words}" for fate, words in parts.items() if turns[fate]
+        )
+        yield row(
+            "turns", f"{count:,} continue an earlier answer" + (f": {fates}" if fates else "")
+        )
 
 
 def _hits(rates: Mapping[str, Any]) -> Iterator[str]:

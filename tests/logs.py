@@ -1,6 +1,7 @@
 """Logs as their makers write them: a few rows of each format, for the tests of importers."""
 
 import json
+from base64 import b64encode
 from typing import Any
 
 CHAT = "/v1/chat/completions"
@@ -8,7 +9,7 @@ ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "a
 
 NGINX = (
     '10.0.0.1 - - [28/Nov/2026:10:00:01 +0000] "POST /v1/chat/completions HTTP/1.1" 200 396 "-" "py/1"\n'
-    '10.0.0.1 - bob [28/Nov/2026:11:00:03 +0100] "POST /v1/messages?beta=true HTTP/1.1" 429 51 "-" "a \\"b\\""\n'
+    '10.0.0.1 - bob [28/Nov/2026:11:00:03 +0100] "POST /v1/messages?beta=true HTTP/1.1" 429 51 "-" "\\"b\\""\n'
     '10.0.0.1 - - [28/Nov/2026:10:00:04 +0000] "GET /v1/models HTTP/1.1" 200 12 "-" "py/1"\n'
     '10.0.0.1 - - [28/Nov/2026:10:00:05 +0000] "\\x16\\x03\\x01" 400 157 "-" "-"\n'
     '10.0.0.1 - - [28/Nov/2026:10:00:09 +0000] "POST /v1/embeddings HTTP/2.0" 200 9 "-" "py/1" rt=0.2\n'
@@ -89,13 +90,13 @@ LANGSMITH = [
      "start_time": "2026-11-28T10:00:09", "end_time": "2026-11-28T10:00:10", "error": "Timeout('x')\n at y"},
 ]  # fmt: skip
 
+USED = {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 5}}
 SAGEMAKER = [
     {"captureData": {
         "endpointInput": {"observedContentType": "application/json", "mode": "INPUT", "encoding": "JSON",
                           "data": json.dumps({"messages": ASK["messages"], "max_tokens": 16})},
         "endpointOutput": {"observedContentType": "application/json", "mode": "OUTPUT", "encoding": "BASE64",
-                           "data": "eyJjaG9pY2VzIjogW10sICJ1c2FnZSI6IHsicHJvbXB0X3Rva2VucyI6IDksICJjb21wbGV0aW9u"
-                                   "X3Rva2VucyI6IDJ9fQ=="}},
+                           "data": b64encode(json.dumps(USED).encode()).decode()}},
      "eventMetadata": {"eventId": "e0", "inferenceTime": "2026-07-20T00:00:00Z"}, "eventVersion": "0"},
     {"captureData": {"endpointInput": {"observedContentType": "text/csv", "mode": "INPUT", "data": "1.5,2.3",
                                        "encoding": "CSV"}},
@@ -104,7 +105,6 @@ SAGEMAKER = [
                                        "data": json.dumps({"prompt": "say", "model": "p"})}},
      "eventMetadata": {"eventId": "e2", "inferenceTime": "2026-07-20T00:00:07Z"}, "eventVersion": "0"},
 ]  # fmt: skip
-USED = {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 5}}
 DATABRICKS = [
     {"databricks_request_id": "d1", "request_date": "2026-11-28", "client_request_id": None,
      "request_time": "2026-11-28T10:00:00.250Z", "status_code": 200, "sampling_fraction": 1.0,

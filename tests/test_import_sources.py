@@ -1,4 +1,4 @@
-"""`tbench trace import` of logs of gateways, tracers, platforms and benchmarks, by counts of the log itself."""
+"""`tbench trace import` of logs of gateways, tracers, platforms and benchmarks, by counts of the logs."""
 
 import csv
 import io
@@ -223,7 +223,7 @@ def test_sagemaker(tmp_path: Path) -> None:
         {"model": "m/x", "messages": ASK["messages"], "max_tokens": 16},
         {"prompt": "say", "model": "p"},
     ]
-    assert sums(exchanges) == (9, 2)
+    assert sums(exchanges) == (11, 5)
     assert arrivals(source) == [1784505600, 1784505607]
     assert figures["import"]["left_out"] == {"not a request to a model": 1}
 
