@@ -9,7 +9,7 @@ ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "a
 
 NGINX = (
     '10.0.0.1 - - [28/Nov/2026:10:00:01 +0000] "POST /v1/chat/completions HTTP/1.1" 200 396 "-" "py/1"\n'
-    '10.0.0.1 - bob [28/Nov/2026:11:00:03 +0100] "POST /v1/messages?beta=true HTTP/1.1" 429 51 "-" "\\"b\\""\n'
+    '10.0.0.1 - bob [28/Nov/2026:11:00:03 +0100] "POST /v1/messages?beta=true HTTP/1.1" 429 51 "-" "b"\n'
     '10.0.0.1 - - [28/Nov/2026:10:00:04 +0000] "GET /v1/models HTTP/1.1" 200 12 "-" "py/1"\n'
     '10.0.0.1 - - [28/Nov/2026:10:00:05 +0000] "\\x16\\x03\\x01" 400 157 "-" "-"\n'
     '10.0.0.1 - - [28/Nov/2026:10:00:09 +0000] "POST /v1/embeddings HTTP/2.0" 200 9 "-" "py/1" rt=0.2\n'
