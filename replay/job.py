@@ -169,7 +169,7 @@ def resolve(
         pace=pacing,
         deadlines=Deadlines(first_byte=options.timeout, total=options.timeout),
         sender=chosen(options.sender, http2=options.http2, proxy=options.proxy),
-        workers=_workers(options, pacing),
+        workers=_workers(options, pacing, send=send),
         ca=None if options.ca is None else Path(options.ca),
         warmup=_warmup(options),
         only=only,
@@ -211,9 +211,16 @@ def _warmup(options: ReplayOptions) -> Warmup:
     return parse_warmup(options.warmup)
 
 
-def _workers(options: ReplayOptions, pacing: Pacing) -> int:
-    """How many processes send; `auto` is as many as the load needs, and one core stays with the parent."""
-    if options.workers == "auto":
+def _workers(options: ReplayOptions, pacing: Pacing, *, send: bool) -> int:
+    """How many processes send; `auto` is as many as the load needs, and one core stays with the parent.
+
+    On a cluster it is one for each core; where nothing is sent it is not asked.
+    """
+    if options.workers == "auto" and options.on is not None:
+        from tbench.replay.workers.on_ray import cluster_cores  # noqa: PLC0415 (an extra)
+
+        wanted = cluster_cores(options.on) if send else 1
+    elif options.workers == "auto":
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         wanted = min(max(1, cores - 1), needed(pacing))

@@ -4,6 +4,7 @@ Nothing is read or opened here, so that `--help` starts at once; replay.job reso
 replay needs.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -60,6 +61,16 @@ def parse_workers(text: int | str) -> int | Literal["auto"]:
         return int(text)
     except ValueError:
         raise InputError(f"--workers {text}: give a number from 1, or auto") from None
+
+
+def parse_cluster(text: str) -> str:
+    """`ray`, or `ray://HOST:PORT`."""
+    if text != "ray" and not re.fullmatch(r"ray://[^/\s]+:\d{1,5}", text):
+        raise InputError(
+            f"--on {text}: write ray (the cluster of RAY_ADDRESS, or one that runs here, else one on this "
+            "machine for this run alone), or ray://HOST:PORT as 'ray start' shows it"
+        )
+    return text
 
 
 def _read_by(module: str, parser: str) -> Callable[[list[str]], Any]:
@@ -467,6 +478,17 @@ class ReplayOptions:
             read=parse_workers,
         ),
     ] = "auto"
+    on: Annotated[
+        str | None,
+        Option(
+            help="Send from the machines of a Ray cluster, a worker on each core: ray (that of RAY_ADDRESS, "
+            "or that runs here, else one on this machine), or ray://HOST:PORT (docs/scale-out.md).",
+            unit="ray[://HOST:PORT]",
+            group=CLIENT,
+            default="this machine",
+            read=parse_cluster,
+        ),
+    ] = None
     out: Annotated[
         str | Path | None,
         Option(
@@ -489,6 +511,8 @@ class ReplayOptions:
             raise InputError("--clone-shift goes with --clones")
         if self.workers != "auto" and self.workers < 1:
             raise InputError(f"--workers {self.workers}: give a number from 1, or auto")
+        if self.on is not None:
+            parse_cluster(self.on)
         given = self._pacings()
         if len(given) > 1:
             raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")

@@ -3,8 +3,9 @@
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from typing import Any, Final
 
 from tbench.capture.exchange import NOTHING, Outcome
@@ -21,7 +22,7 @@ from tbench.replay.politeness import rate_limits
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample
 from tbench.replay.sender import Reply
-from tbench.replay.system import give_way, headroom
+from tbench.replay.system import give_way
 from tbench.replay.turns import FATES
 from tbench.replay.workers.counters import Budget
 from tbench.replay.workers.pool import WorkerPool
@@ -261,7 +262,7 @@ def run_totals(
             "kernel_stamps": sum(worker.stamps[0] for worker in stats),
             "user_stamps": sum(worker.stamps[1] for worker in stats),
             "peak_rss": max((worker.peak_rss for worker in stats), default=None),
-            **asdict(headroom()),
+            **asdict(pool.site.headroom),
         },
         "cost": {
             "usd": bill.usd + (0.0 if job.probe is None else job.probe["usd"]),
@@ -307,12 +308,14 @@ class ArmOutput:
 class RunRecorder:
     """Writes what comes through `spools` into `outputs`, one for each arm; for one thread at a time.
 
+    `budgets` are those that each spool's attempts are drawn on; none without a limit.
+
     `follow` writes behind the sending until `finish` is called, `complete` writes the rest.
     """
 
     spools: Sequence[SpoolReader]
     outputs: Sequence[ArmOutput]
-    budget: Budget | None = None
+    budgets: Sequence[Budget] = ()
     _finished: threading.Event = field(default_factory=threading.Event, init=False)
 
     def finish(self) -> None:
@@ -322,27 +325,30 @@ class RunRecorder:
     def follow(self) -> None:
         """Write what comes, until finished. The sending goes first: this gives way after each answer."""
         while not self._finished.wait(PAUSE_S):
-            for spool in self.spools:
-                self._read(spool, behind=True)
+            for spool, budget in self._pairs():
+                self._read(spool, budget, behind=True)
             self._pump()
 
     def complete(self) -> None:
         """Write what is left."""
-        for spool in self.spools:
-            self._read(spool, behind=False)
+        for spool, budget in self._pairs():
+            self._read(spool, budget, behind=False)
         self._pump()
 
-    def _read(self, spool: SpoolReader, *, behind: bool) -> None:
+    def _pairs(self) -> Iterator[tuple[SpoolReader, Budget | None]]:
+        return zip_longest(self.spools, self.budgets)
+
+    def _read(self, spool: SpoolReader, budget: Budget | None, *, behind: bool) -> None:
         for count, attempt in enumerate(spool.attempts(), 1):
             output = self.outputs[attempt.arm]
             sample = to_sample(attempt, spool.began, output.secrets)
             output.writer.add(sample)
             output.tally.add(sample)
             output.tally.refusals.see(attempt.reply)
-            if self.budget:
+            if budget:
                 spent = actual_cost(sample, attempt.cost, output.tally.bill.prices)
                 # What was sent twice was reserved twice.
-                self.budget.settle(spent, attempt.cost * (1 + sample.reconnected))
+                budget.settle(spent, attempt.cost * (1 + sample.reconnected))
             if count % PUMP == 0:
                 self._pump()
             if behind:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile, tee
 from pathlib import Path
@@ -35,12 +35,13 @@ from tbench.replay.provenance import header
 from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sender import Call
-from tbench.replay.system import AHEAD, BEHIND, PLAIN, headroom, on_thread, steal_s, tls
+from tbench.replay.system import AHEAD, BEHIND, PLAIN, on_thread, steal_s, tls
 from tbench.replay.target import Outgoing
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.counters import MOST_ARMS, Budget
 from tbench.replay.workers.messages import worker_tasks
 from tbench.replay.workers.pool import WorkerPool
+from tbench.replay.workers.process import Here, Site
 
 # The duet: the same plan for several targets at once, request by request, in an order drawn each time.
 
@@ -140,8 +141,6 @@ class Shards:
         return self._drawn.popleft() if self._workers > 1 else 0
 
 
-LEAD_S: Final = 0.05
-"""Between telling the workers when to start and that start: each has heard of it by then."""
 PREPARE_S: Final = 2.0
 """Calls are built for so long at most before the first is sent."""
 HORIZON_S: Final = 3.0
@@ -211,16 +210,19 @@ def run_duet(
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
     survey = first_look(job)
     closed = None if job.pace.is_open else job.pace.closed(survey)
-    if closed:
-        most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
-        if objection := headroom().objection(most, job.workers):
-            raise InputError(objection)
     https = any(each.target.base_url.startswith("https:") for each in jobs)
     if https or job.ca or job.sender == "httpx":
         tls(job.ca)  # certificates that cannot be read are named before a process starts
     folder = job.out.absolute().parent
     try:
-        with WorkerPool.started(worker_tasks(jobs, closed), folder, fork=fork) as pool:
+        with (
+            _site(job, fork=fork) as site,
+            WorkerPool.started(worker_tasks(jobs, closed), folder, site) as pool,
+        ):
+            if closed:
+                most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
+                if objection := site.headroom.objection(most, job.workers):
+                    raise InputError(objection)
             paths = trio.run(_ReplayRun(jobs, survey, seed, pool).run, watch)
     except BaseExceptionGroup as group:  # of groups of one error, which has a line for the user
         error: BaseException = group
@@ -228,6 +230,18 @@ def run_duet(
             error = error.exceptions[0]
         raise error from None
     return [read_run(path) for path in paths]
+
+
+@contextmanager
+def _site(job: Job, *, fork: bool) -> Iterator[Site]:
+    """Where the workers of a job run."""
+    if job.options.on is None:
+        yield Here(fork=fork)
+        return
+    from tbench.replay.workers.on_ray import Fleet  # noqa: PLC0415 (an extra)
+
+    with Fleet.sent_out(job.options.on, job.workers) as fleet:
+        yield fleet
 
 
 def _probed(job: Job, *, fork: bool) -> Job:
@@ -372,12 +386,14 @@ class _ReplayRun:
         recorder = RunRecorder(
             spools=[worker.spool for worker in pool.workers],
             outputs=[output(arm, writer) for arm, writer in enumerate(writers)],
-            budget=None if limit is None else Budget(limit, pool.shared),
+            budgets=[Budget(limit, worker.shared) for worker in pool.workers]
+            if limit is not None
+            else [],
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_thread, recorder.follow, BEHIND)
             try:
-                pool.go(LEAD_S)
+                pool.go()
                 if self.interrupts:
                     pool.stop()
                 await pool.finished()

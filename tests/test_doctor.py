@@ -24,7 +24,7 @@ from tbench.doctor.examination import (
     probe,
     serving,
 )
-from tbench.replay.workers.pool import module_command, module_environ
+from tbench.replay.workers.process import module_command, module_environ
 
 GOOD = ProbeResult(
     completed=300,

@@ -18,7 +18,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("analysis", "capture", "replay", "tbench")
-HEAVY = {"altair", "httpx", "mitmproxy", "numpy", "openai", "scipy", "starlette", "trio", "uvicorn"}
+HEAVY = {
+    "altair",
+    "httpx",
+    "mitmproxy",
+    "numpy",
+    "openai",
+    "ray",
+    "scipy",
+    "starlette",
+    "trio",
+    "uvicorn",
+}
 LIBRARIES = {"analysis", "capture", "replay"}
 BELOW = {
     "capture": set(),
@@ -219,6 +230,18 @@ def test_only_two_files_import_mitmproxy() -> None:
     }
 
     assert users <= {"capture/addon.py", "capture/proxy.py"}
+
+
+def test_only_one_module_imports_ray() -> None:
+    """It is an extra: whatever else runs must run without it."""
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for folder in FOLDERS
+        for path, tree in sources(folder)
+        if "ray" in imported(tree)
+    }
+
+    assert users == {"replay/workers/on_ray.py"}
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""replay.workers.pool: a worker's process, forked or started anew, with nothing but what it needs."""
+"""replay.workers.process: a worker's process, forked or started anew, with nothing but what it needs."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.conftest import interruptible
 SCRIPT = """
 import json, os, socket, sys, tempfile, threading, time
 from pathlib import Path
-from tbench.replay.workers.pool import start
+from tbench.replay.workers.process import start
 secret = tempfile.TemporaryFile()
 if "threaded" in sys.argv:
     threading.Thread(target=time.sleep, args=(30,), daemon=True).start()

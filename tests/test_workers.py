@@ -429,7 +429,7 @@ def test_a_worker_that_is_killed_is_named_and_the_others_finish(tmp_path: Path) 
             pool.workers[1].kill()
             for worker in pool.workers:
                 worker.calls.close()
-            pool.go(0.0)
+            pool.go()
             await pool.finished()
             return pool.lost, len(pool.stats)
 

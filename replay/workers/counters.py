@@ -99,6 +99,15 @@ class WorkerCounters:
         """How many were sent, and have not ended."""
         return sum(self._words[len(FIELDS) : len(FIELDS) + MOST_ARMS]) - self["ended"]
 
+    @property
+    def raw(self) -> bytes:
+        """All of them, for a copy of the row on another machine."""
+        return self._words[: ROW // WORD].tobytes()
+
+    @raw.setter
+    def raw(self, row: bytes) -> None:
+        self._words[: ROW // WORD] = memoryview(row).cast("q")
+
     def release(self) -> None:
         self._words.release()
 

@@ -57,6 +57,7 @@ class WorkerStats:
     `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took, `runnable_s` how long
     its thread ran or waited for a core. `turns` counts, for each arm, those that continue an earlier answer,
     by what became of them (replay.turns), `histories` by what became of that answer (replay.live_history).
+    `late_s` is how long after the start it was told of it.
     `failure` says why it could not go on.
     """
 
@@ -72,6 +73,7 @@ class WorkerStats:
     peak_rss: int
     turns: Sequence[Mapping[str, int]]
     histories: Sequence[Mapping[str, int]]
+    late_s: float = 0.0
     failure: str | None = None
 
 
@@ -115,7 +117,8 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             ends=math.inf if job.options.duration is None else job.options.duration,
             max_in_flight=job.pace.max_in_flight
             and max(1, share(job.pace.max_in_flight, number, workers)),
-            budget=job.budget,
+            # Where there is no memory to share, each has its part.
+            budget=job.budget / workers if job.budget and job.options.on else job.budget,
             ca=job.ca,
             ahead_bytes=AHEAD_BYTES // workers,
             causal=job.pace.causal,

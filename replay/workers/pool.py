@@ -1,158 +1,22 @@
 """The worker pool: starts the workers, sends them messages, and notices when one is gone."""
 
-import math
-import os
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, Final, Protocol, Self
+from typing import IO, Any, Final, Self
 
 import trio
 
 from tbench.capture.errors import InputError, InvalidRunError
-from tbench.capture.terminal import stop_signals
 from tbench.replay.workers.counters import SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
+from tbench.replay.workers.process import Here, Process, Site
 from tbench.replay.workers.spool import SpoolReader
-
-# Processes of this very package, whatever the folder that they are started in holds.
-
-
-def module_command(module: str) -> list[str]:
-    """What runs a module of ours. -P: a folder of that name in the user's own place is not ours."""
-    return [sys.executable, "-P", "-m", module]
-
-
-def module_environ() -> dict[str, str]:
-    """Our environment, with the place of this package first: it must find no other one."""
-    root = str(Path(__file__).parents[2])
-    given = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, given] if given else [root])}
-
-
-# A worker's process: forked where that is safe and asked for, else a new interpreter.
-#
-# A fork shares what its parent has loaded, which is what starting an interpreter takes its time for. It is
-# safe where nothing else runs in the parent: no second thread may hold a lock, and no event loop be
-# running.
-
-THREADS: Final = Path("/proc/self/task")
-OPEN_FILES: Final = Path("/proc/self/fd")
-POLL_S: Final = 0.005
-
-
-class Process(Protocol):
-    """A process that was started."""
-
-    def wait(self, seconds: float | None = None) -> int | None:
-        """Its exit code, or minus the signal that ended it; None when it still runs after that time."""
-        ...
-
-    def kill(self) -> None: ...
-
-
-def start(fds: Sequence[int], stderr: IO[bytes], *, fork: bool) -> Process:
-    """A worker over these descriptors, whose stderr goes to `stderr`.
-
-    It has a process group of its own, so that Ctrl-C at the terminal reaches the parent alone. (A session of
-    its own would do so, too; but Linux shares cores among sessions first, whatever the niceness of a
-    thread, and the parent's threads are to give way to the worker.) With `fork` the caller says that its
-    process runs no event loop.
-    """
-    if fork and sys.platform == "linux" and len(os.listdir(THREADS)) == 1:  # noqa: PTH208
-        return Forked(fds, stderr)
-    return Spawned(fds, stderr)
-
-
-class Spawned:
-    """A new interpreter."""
-
-    def __init__(self, fds: Sequence[int], stderr: IO[bytes]) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 (ourselves)
-            [*module_command("tbench.replay.workers"), *map(str, fds)],
-            pass_fds=fds,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            process_group=0,
-            env=module_environ(),
-        )
-
-    def wait(self, seconds: float | None = None) -> int | None:
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(seconds)
-        return None
-
-    def kill(self) -> None:
-        self._process.kill()
-
-
-class Forked:
-    """A copy of this process. It leaves by `os._exit`, so that the parent's exit handlers do not run."""
-
-    def __init__(self, fds: Sequence[int], stderr: IO[bytes]) -> None:
-        from tbench.replay.workers.worker import work  # noqa: PLC0415 (in the parent, for all workers at once)
-
-        self._code: int | None = None
-        self._pid = os.fork()
-        if self._pid:
-            return
-        code = 1
-        try:
-            _leave_parent(fds, stderr.fileno())
-            work(*fds)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-
-    def wait(self, seconds: float | None = None) -> int | None:
-        until = math.inf if seconds is None else time.monotonic() + seconds
-        while self._code is None:
-            try:
-                pid, status = os.waitpid(self._pid, os.WNOHANG)
-            except ChildProcessError:  # this process lets the system forget how its children end
-                pid, status = self._pid, 0
-            if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() >= until:
-                return None
-            else:
-                time.sleep(POLL_S)
-        return self._code
-
-    def kill(self) -> None:
-        if self._code is None:
-            os.kill(self._pid, signal.SIGKILL)
-
-
-def _leave_parent(fds: Sequence[int], stderr: int) -> None:
-    """In a forked child: close what is the parent's, and keep what a worker needs.
-
-    A copy of a socket that stays open would keep its other end from seeing that the parent is gone.
-    """
-    os.setpgid(0, 0)
-    for number in stop_signals():
-        signal.signal(number, signal.SIG_DFL)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard, place in enumerate((null, null, stderr)):
-        os.dup2(place, standard)
-    for fd in map(int, os.listdir(OPEN_FILES)):  # noqa: PTH208
-        if fd > 2 and fd not in fds:
-            with suppress(OSError):  # the one that lists them
-                os.close(fd)
-
 
 GRACE_S: Final = 10.0
 """How long a worker may take to end what it was told to end, before it is killed."""
@@ -164,6 +28,7 @@ class WorkerHandle:
 
     number: int
     process: Process
+    shared: SharedCounters
     control: Connection
     calls: socket.socket
     spool: SpoolReader
@@ -176,7 +41,7 @@ class WorkerHandle:
     @classmethod
     @contextmanager
     def started(
-        cls, task: WorkerTask, shared: SharedCounters, folder: Path, *, fork: bool
+        cls, task: WorkerTask, common: SharedCounters, folder: Path, site: Site
     ) -> Iterator[Self]:
         """Start a worker on its task; its spool lies in `folder`, without a name."""
         with ExitStack() as stack:
@@ -187,19 +52,23 @@ class WorkerHandle:
                     f"{folder}: no run can be written here: {error.strerror}"
                 ) from None
             stderr = stack.enter_context(tempfile.TemporaryFile())
+            shared, row = common, task.number
+            if site.apart:
+                shared, row = stack.enter_context(SharedCounters.made(1)), 0
             calls, their_calls = socket.socketpair()
             control, their_control = socket.socketpair()
             fds = (their_calls.fileno(), their_control.fileno(), spool.fileno(), shared.fd)
-            process = start(fds, stderr, fork=fork)
+            process = site.start(task.number, fds, stderr)
             their_calls.close()
             their_control.close()
             worker = cls(
                 number=task.number,
                 process=process,
+                shared=shared,
                 control=Connection(control.detach()),
                 calls=calls,
                 spool=SpoolReader(spool.fileno()),
-                counters=shared.row(task.number),
+                counters=shared.row(row),
                 stderr=stderr,
             )
             stack.callback(worker.close)
@@ -237,12 +106,7 @@ class WorkerHandle:
     async def record_exit(self) -> None:
         """Wait until the process has ended, and keep how in `lost`, with the last line of its stderr."""
         code = await trio.to_thread.run_sync(self._exit_code)
-        if code >= 0:
-            how = f"ended with exit code {code}"
-        elif -code in signal.Signals:
-            how = f"was killed by {signal.Signals(-code).name}"
-        else:  # a real-time signal has no name
-            how = f"was killed by signal {-code}"
+        how = self.process.ending(code)
         self.stderr.seek(0)
         lines = self.stderr.read().decode(errors="replace").strip().splitlines()
         self.lost = f"worker {self.number + 1} {how}" + (f": {lines[-1]}" if lines else "")
@@ -268,28 +132,28 @@ class WorkerHandle:
 class WorkerPool:
     """The workers of one replay. Use `started`."""
 
-    def __init__(self, workers: Sequence[WorkerHandle], shared: SharedCounters) -> None:
+    def __init__(self, workers: Sequence[WorkerHandle], site: Site) -> None:
         self.workers = workers
-        self.shared = shared
+        self.site = site
         self.began = 0.0
         self.stopped = trio.Event()
 
     @classmethod
     @contextmanager
     def started(
-        cls, tasks: Sequence[WorkerTask], folder: Path, *, fork: bool = False
+        cls,
+        tasks: Sequence[WorkerTask],
+        folder: Path,
+        site: Site = Here(),  # noqa: B008 (frozen)
     ) -> Iterator[Self]:
-        """Start a worker for each task; their spools lie in `folder`, without a name.
-
-        `fork` says that this process runs no event loop: then it may be forked.
-        """
+        """Start a worker for each task at a site; their spools lie in `folder`, without a name."""
         with ExitStack() as stack:
-            shared = stack.enter_context(SharedCounters.made(len(tasks)))
+            common = stack.enter_context(SharedCounters.made(len(tasks)))
             workers = [
-                stack.enter_context(WorkerHandle.started(task, shared, folder, fork=fork))
+                stack.enter_context(WorkerHandle.started(task, common, folder, site))
                 for task in tasks
             ]
-            yield cls(workers, shared)
+            yield cls(workers, site)
 
     def issued(self, arm: int = 0) -> int:
         """How many calls were sent for an arm."""
@@ -328,10 +192,12 @@ class WorkerPool:
         self.tell("warm")
         await self._each("warm")
 
-    def go(self, lead_s: float) -> None:
-        """Set the one instant at which all start."""
-        self.began = time.monotonic() + lead_s
-        self.tell(("go", self.began))
+    def go(self) -> None:
+        """Set the one instant at which all start, and tell it to each by its own clock."""
+        self.began = time.monotonic() + self.site.lead_s
+        for worker in self.workers:
+            ahead = next((clock.ahead for clock in worker.process.clocks), 0.0)
+            worker.tell(("go", self.began + ahead))
 
     def tell(self, message: object) -> None:
         for worker in self.workers:

@@ -134,11 +134,11 @@ class SpoolReader:
             self._offset += len(piece)
             self._frames.feed(piece)
             if self._offset - self._freed >= GIVE_BACK:
-                _punch(self._fd, self._freed, self._offset - self._freed)
+                give_back(self._fd, self._freed, self._offset - self._freed)
                 self._freed = self._offset
 
 
-def _punch(fd: int, offset: int, length: int) -> None:
+def give_back(fd: int, offset: int, length: int) -> None:
     """Free the blocks of a part of a file, where the system can. It only saves space, so failing is fine."""
     if sys.platform == "linux":
         fallocate = ctypes.CDLL(None).fallocate

@@ -95,6 +95,7 @@ class Worker:
         self.history = self._live_history() if task.live else None
         self.turns = None if task.causal == "off" else Turns(task.causal, task.copies)
         self.stall = Histogram()
+        self.late_s = 0.0
 
     def _live_history(self) -> "LiveHistory":
         from tbench.replay.live_history import LiveHistory  # noqa: PLC0415 (it reads answers)
@@ -152,6 +153,7 @@ class Worker:
         message = await self._message()
         if not isinstance(message, tuple):
             return False
+        self.late_s = max(0.0, time.monotonic() - message[1])
         self.player.began = trio.current_time() + (message[1] - time.monotonic())
         return True
 
@@ -193,6 +195,7 @@ class Worker:
                 self.history.counts(arm) if self.history else {}
                 for arm in range(len(self.task.keyless))
             ),
+            late_s=self.late_s,
             failure=None if error is None else f"cannot keep its answers: {error.strerror}",
         )
         self.control.send(stats)

@@ -28,7 +28,7 @@ from tbench.replay.runfile import Run
 from tbench.replay.runner import run_replay
 from tbench.replay.system import headroom
 from tbench.replay.totals import numbers
-from tbench.replay.workers.pool import module_command, module_environ
+from tbench.replay.workers.process import module_command, module_environ
 
 # Facts about this machine that bound what a replay can do. Cheap to ask for.
 

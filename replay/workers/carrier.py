@@ -1,0 +1,146 @@
+"""The carrier: stands beside a worker on another machine, and hands on what its descriptors carry.
+
+A worker is started as here, over sockets and a file of the carrier's. What goes either way is cut into
+blocks, each with its place in its stream, so that a block which is asked for again, or comes twice, counts
+once. Nothing is unpacked here, and nothing of a call or an answer is written anywhere but into the spool,
+which has no name. Who carries the blocks (replay.workers.on_ray) is not known here.
+"""
+
+import os
+import socket
+import tempfile
+import threading
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from typing import Any, Final, Literal, NamedTuple
+
+from tbench.capture.versions import version
+from tbench.replay.system import headroom
+from tbench.replay.workers.counters import SharedCounters
+from tbench.replay.workers.process import Spawned
+from tbench.replay.workers.spool import GIVE_BACK, give_back
+
+BLOCK: Final = 64 * 1024
+"""Bytes of a block, at most. Ray carries what is smaller than 100 KB from process to process, and puts what
+is larger into a store of the machine, which may spill to its disk: no prompt is to lie there."""
+REPORT_S: Final = 0.1
+"""A question is answered after so long at the latest, with a full block at once."""
+ALONE_S: Final = 20.0
+"""Who is not asked for so long is cut off, and ends its worker: whoever started it counts it as lost."""
+
+Stream = Literal["calls", "control"]
+
+
+class Report(NamedTuple):
+    """What a carrier has to say. `asked` and `answered` are its monotonic clock, seconds.
+
+    `spooled`, `messages` are what follows the places that were asked for; `row` is the worker's row of
+    counters. `ended` is its exit code, told with the last of everything, and `stderr` then what it wrote.
+    """
+
+    asked: float
+    answered: float
+    row: bytes
+    spooled: bytes
+    messages: bytes
+    ended: int | None
+    stderr: bytes
+
+
+class Carrier:
+    """One worker's. Its methods may be called from any threads."""
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+        self._locks = {"calls": threading.Lock(), "control": threading.Lock()}
+        self._taken = {"calls": 0, "control": 0}
+        self._messages = bytearray()
+        self._news = threading.Event()
+        self._freed = 0
+        self._released = 0.0
+        self._asked = time.monotonic()
+
+    def describe(self) -> dict[str, Any]:
+        """This machine, as far as its user has to know."""
+        self._asked = time.monotonic()
+        return {"node": socket.gethostname(), "version": version("tbench"), **asdict(headroom())}
+
+    def clock(self) -> float:
+        """The clock by which workers here are told when to start, seconds."""
+        self._asked = time.monotonic()
+        return self._asked
+
+    def start(self, number: int, workers: int) -> None:
+        """Start the worker, as `number` of so many."""
+        self._stderr = stderr = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._spool = self._held.enter_context(tempfile.TemporaryFile()).fileno()  # noqa: SIM115
+        self._shared = self._held.enter_context(SharedCounters.made(workers))
+        self._row = self._shared.row(number)
+        calls, their_calls = socket.socketpair()
+        control, their_control = socket.socketpair()
+        self._streams = {"calls": calls, "control": control}
+        fds = (their_calls.fileno(), their_control.fileno(), self._spool, self._shared.fd)
+        self._process = Spawned(fds, stderr)
+        their_calls.close()
+        their_control.close()
+        self._listener = threading.Thread(target=self._listen, args=(control,), daemon=True)
+        self._listener.start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def feed(self, stream: Stream, place: int, block: bytes) -> None:
+        """Hand on the block that stands at this place of its stream; one without bytes ends it.
+
+        Waits while the worker takes no more. A worker that is gone takes anything.
+        """
+        with self._locks[stream]:
+            rest = block[max(0, self._taken[stream] - place) :]
+            with suppress(OSError):
+                if block:
+                    self._streams[stream].sendall(rest)
+                else:
+                    self._streams[stream].shutdown(socket.SHUT_WR)
+            self._taken[stream] += len(rest)
+
+    def collect(self, spooled: int, heard: int, spent: float, released: float) -> Report:
+        """What there is beyond so many bytes of the spool and of the messages.
+
+        All attempts that were read cost `spent`, and the reservations for them were `released` (US dollars).
+        """
+        asked = self._asked = time.monotonic()
+        with self._shared.money() as money:
+            money[0] = spent
+            money[1] -= released - self._released
+            self._released = released
+        if spooled - self._freed >= GIVE_BACK:
+            give_back(self._spool, self._freed, spooled - self._freed)
+            self._freed = spooled
+        if os.fstat(self._spool).st_size - spooled < BLOCK:
+            self._news.wait(REPORT_S)
+            self._news.clear()
+        # In this order: what was told is in the spool, and what is in the spool was counted as issued.
+        ended = None if self._listener.is_alive() else self._process.wait(0)
+        messages = bytes(self._messages[heard:])
+        block = os.pread(self._spool, BLOCK, spooled)
+        if len(block) == BLOCK:
+            messages, ended = b"", None  # when all before them is over there
+        stderr = b""
+        if ended is not None:
+            self._stderr.seek(0)
+            stderr = self._stderr.read()[-BLOCK:]
+        row = self._row.raw
+        return Report(asked, time.monotonic(), row, block, messages, ended, stderr)
+
+    def _listen(self, control: socket.socket) -> None:
+        """Keep what the worker says, until it is gone."""
+        with suppress(OSError):
+            while data := control.recv(BLOCK):
+                self._messages += data
+                self._news.set()
+        self._news.set()
+
+    def _watch(self) -> None:
+        """End a worker of which nobody knows any more."""
+        while self._process.wait(1.0) is None:
+            if time.monotonic() - self._asked > ALONE_S:
+                self._process.kill()
