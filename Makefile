@@ -68,7 +68,8 @@ benchmarks/truthserver-tls: benchmarks/truthserver.c
 calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against their bars: 400 replays a cell, about 75 minutes of CPU
 	$(BIN)/python benchmarks/calibrate.py
 
-fuzz: .venv/.ok ## every verb on mutated files of each kind: 100,000 of them, about half an hour
+fuzz: .venv/.ok ## every parser on a million inputs, every verb on 100,000 mutated files: some hours of CPU
+	$(BIN)/python benchmarks/fuzz_parsers.py --n $${N:-1000000}
 	$(BIN)/python benchmarks/fuzz.py --n $${N:-100000}
 
 soak: .venv/.ok ## an hour of capture and replay at half of what a capture carries: nothing lost, nothing that grows

@@ -3,9 +3,9 @@
     python benchmarks/soak.py [--minutes 60] [--rate 100] [--processes 1]
 
 A replay sends a synthetic chat trace, Poisson at that rate, through `tbench capture` to `tbench serve`. Every
-ten seconds it notes the memory and the descriptors of all three. Prints one JSON object; ends with 1 where
-memory grows by more than 1 MB a minute after the first fifth, descriptors by more than 10, or where a
-request is missing in the trace, was dropped or failed.
+ten seconds it notes the memory and the descriptors of all three, and says them. Prints one JSON object; ends
+with 1 where memory grows by more than 1 MB a minute after the first fifth, descriptors by more than 10, or
+where a request is missing in the trace, was dropped or failed.
 """
 
 import argparse
@@ -64,6 +64,10 @@ class Process:
         self.memory_mb.append(sum(int(size[1]) for size in sizes if size) / 1024)
         self.descriptors.append(sum(len(list((path / "fd").iterdir())) for path in family))
 
+    def looked(self) -> str:
+        """What it took at the last look."""
+        return f"{self.memory_mb[-1]:.1f} MB {self.descriptors[-1]} descriptors"
+
     def growth(self, every_s: float) -> dict[str, float]:
         """After the first fifth: MB a minute by least squares, and how many more descriptors at the end."""
         settled = self.memory_mb[len(self.memory_mb) // 5 :]
@@ -110,11 +114,14 @@ def main() -> int:
             ),
             *("--loop", 10**6, "--duration", chosen.minutes * 60, "-o", folder / "r.run", "--json"),
         )
+        began = time.monotonic()
         parts = {"serve": server, "capture": capture, "replay": replay}
         while replay.child.poll() is None:
             for part in parts.values():
                 if part.child.poll() is None:
                     part.note()
+            looks = (f"{name} {part.looked()}" for name, part in parts.items())
+            print(f"{time.monotonic() - began:.0f} s", *looks, sep=" | ", file=sys.stderr)
             time.sleep(chosen.every)
         sent = json.loads(replay.child.communicate()[0])
         for part in (capture, server):

@@ -245,7 +245,9 @@ class Container:
             return None
         length, _, magic = frames.TAIL.unpack(tail)
         at = self.size - length
-        if magic != frames.TAIL_MAGIC or at < 0 or length > frames.MAX_PAYLOAD + FRAME.size:
+        if magic != frames.TAIL_MAGIC or at < 0:
+            return None
+        if not FRAME.size <= length <= frames.MAX_PAYLOAD + FRAME.size:
             return None
         data = source.read(at, length)
         if data[: FRAME.size] != FRAME.pack(frames.EXT32, length - FRAME.size, INDEX):

@@ -60,6 +60,9 @@ KEPT_QUERY = _words(
     "after api-version before beta include limit model offset order page purpose stream timeout"
 )
 
+RAW = "surrogateescape"
+"""How bytes that are no UTF-8 stand in texts."""
+
 MIN_SECRET = 8
 """A shorter word is no credential ("EMPTY", "none"), and masking it would garble prompts."""
 
@@ -139,11 +142,7 @@ class Secrets:
         """The same for text."""
         if not self.spellings and text.isascii():
             return text
-        try:
-            data = text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # half a character, which JSON can spell
-            data = text.encode("utf-8", "replace")
-        return self.mask(data).decode("utf-8", "replace")
+        return self.mask(_bytes(text)).decode("utf-8", "replace")
 
     def mask_excerpt(self, text: str) -> str:
         """The same for a text that was cut off ("…"), perhaps in the middle of a secret."""
@@ -186,8 +185,8 @@ def _spell(word: str) -> set[bytes]:
     """A word plainly, in JSON (three habits of escaping) and in a URL."""
     escaped = "".join(c if c.isalnum() or c in "-_." else f"\\u{ord(c):04x}" for c in word)
     spellings = {word, json.dumps(word)[1:-1], word.replace("/", "\\/"), escaped}
-    spellings |= {quote(word, safe=""), quote_plus(word)}
-    return {spelling.encode("utf-8", "surrogateescape") for spelling in spellings}
+    spellings |= {kind(_bytes(word), safe="") for kind in (quote, quote_plus)}
+    return set(map(_bytes, spellings))
 
 
 def mask_lookalikes(text: str) -> str:
@@ -213,7 +212,7 @@ def secrets_of(fields: Fields, path: str = "", *, also: Iterable[str] = ()) -> S
         name, mark, value = part.partition("=")
         if mark and name not in KEPT_QUERY:
             words.append(value)
-    return Secrets.of(words + [unquote_plus(word) for word in words])
+    return Secrets.of(words + [unquote_plus(word, errors=RAW) for word in words])
 
 
 def _credentials(name: str, value: str) -> list[str]:
@@ -261,7 +260,7 @@ def credentials_in(name: str, value: object) -> Iterator[str]:
 def _userpass(encoded: str) -> list[str]:
     """What HTTP basic authentication wraps: the pair, and the password alone."""
     try:
-        pair = b64decode(encoded).decode("utf-8", "surrogateescape")
+        pair = b64decode(encoded).decode("utf-8", RAW)
     except ValueError:
         return []
     return [pair, pair.partition(":")[2]]
@@ -297,7 +296,7 @@ class Redactor:
 
     def pseudonym(self, value: str | bytes, length: int = 16) -> str:
         """`length` hex digits (at most 64) that stand for `value` in this capture, and in no other."""
-        data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        data = _bytes(value) if isinstance(value, str) else value
         return hmac.new(self._key, data, hashlib.sha256).hexdigest()[:length]
 
     def digest(self, data: bytes) -> bytes:
@@ -328,11 +327,13 @@ class Redactor:
         for member in reversed(identities(body)):
             literal = body[member.start : member.end]  # a string or a number
             inner = literal.strip(b'"')
-            if exact:
-                digits = self._digits(inner, len(literal) - 2)
-                literal = literal[:1] + digits + literal[-1:]
-            else:
+            if not exact:
                 literal = b'"' + self._digits(inner, min(max(len(inner), 12), 64)) + b'"'
+            elif literal[:1] != b'"':
+                number = str(int(self.pseudonym(literal, 64), 16)).encode()  # begins with no zero
+                literal = (number * (len(literal) // len(number) + 1))[: len(literal)]
+            elif len(literal) > 1:
+                literal = literal[:1] + self._digits(inner, len(literal) - 2) + literal[-1:]
             body = body[: member.start] + literal + body[member.end :]
         return body
 
@@ -396,7 +397,7 @@ def _masked_literal(member: Member, literal: bytes) -> bytes:
         return b"0".ljust(len(literal))
     inner = literal[1:-1]
     if member.kind is Kind.ADDRESS and b"\\" not in inner:
-        parts = _url_parts(inner.decode("utf-8", "surrogateescape"))
+        parts = _url_parts(inner.decode("utf-8", RAW))
         masked_parts = ("*" * len(_bytes(text)) if secret else text for text, secret in parts)
         return b'"' + _bytes("".join(masked_parts)) + b'"'
     return b'"' + b"*" * len(inner) + b'"'
@@ -432,7 +433,11 @@ def _url_parts(url: str) -> Iterator[tuple[str, bool]]:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    """The bytes of a text, as they came; half a character, which only JSON can spell, is a question mark."""
+    try:
+        return text.encode("utf-8", RAW)
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def _value(literal: bytes) -> object:
@@ -454,4 +459,4 @@ def _told(member: Member, literal: bytes) -> list[str]:
     else:
         harmless = _kept(member.name.lower()) or "user" in member.name.lower()
         words = [] if harmless else [*_with_its_parts(value), *_packed(value)]
-    return words + [unquote_plus(word) for word in words]
+    return words + [unquote_plus(word, errors=RAW) for word in words]

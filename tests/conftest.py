@@ -86,7 +86,7 @@ class Server:
         self._listening = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._listening.wait(30), self.said
+        assert self._listening.wait(120), self.said
         found = ADDRESS.search(self.said)
         assert found, self.said
         self.url = found[1]

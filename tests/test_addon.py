@@ -351,6 +351,23 @@ def test_a_method_of_any_bytes_is_recorded(kit: Callable[..., Kit]) -> None:
     assert not one.capture.recorder.counts.lost
 
 
+def test_a_credential_of_any_bytes_is_withheld_and_masked(kit: Callable[..., Kit]) -> None:
+    """As one of letters is: in its header, in the query, and where an answer repeats it."""
+    one, chat = kit(), flow()
+    key = b"sk-\xff\xfe\xe9-0123456789abc"
+    chat.request.headers["authorization"] = b"Bearer " + key
+    chat.request.data.path += b"?key=%FF%FEabcdefgh0123"
+    start(one.capture, chat)
+    stream(chat, b'data: {"error": "no key ' + key + b'"}\n\n')
+    one.capture.response(chat)
+
+    (exchange,) = one.trace()
+    assert exchange.response
+    assert key not in (exchange.response.body or b"")
+    assert exchange.request.path.endswith("?key=***")
+    assert not one.capture.recorder.counts.lost
+
+
 def test_a_flow_that_never_ends_is_swept_when_its_client_leaves(kit: Callable[..., Kit]) -> None:
     """An HTTP/1.1 trailer leaves a flow without `response` and `error`."""
     one, chat, other = kit(), flow(), flow()

@@ -109,7 +109,7 @@ def test_the_terminal_is_given_back(terminal: Terminal, when: bytes, number: int
 
 def test_it_goes_on_where_it_was_killed(simulator: Server, tmp_path: Path) -> None:
     """A point that was not whole is set aside and made again; the others stay."""
-    first = arguments(simulator.url, (POINT, "I(33,33)"), "--max-requests-per-run", "12")
+    first = arguments(simulator.url, (POINT, "I(33,33)"), "--max-requests-per-run", "40")
     with subprocess.Popen(
         first, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, **KEY}
     ) as process:

@@ -36,7 +36,7 @@ from tests.forked import Command
 
 KEY = "sk-end2end-0123456789abcdef"
 AUTH = {"authorization": f"Bearer {KEY}"}
-WAIT = 30.0
+WAIT = 120.0
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
 CHAT = "/v1/chat/completions"
 ROOT = Path(__file__).parent.parent
@@ -62,10 +62,11 @@ class Wire:
 
     def header(self, name: str) -> str:
         found = re.search(rf"(?im)^{name}: *(.*?)\r$".encode(), self.head)
-        return found[1].decode() if found else ""
+        return found[1].decode("latin-1") if found else ""
 
     def read_body(self) -> bytes:
-        size = int(self.header("content-length") or 0)
+        length = self.header("content-length")
+        size = int(length) if length.isascii() and length.isdecimal() else 0
         while len(self.body) < size:
             piece = self.sock.recv(65536)
             if not piece:

@@ -260,6 +260,18 @@ def test_a_bloated_length_is_refused_before_anything_is_allocated(tmp_path: Path
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16
 
 
+@pytest.mark.parametrize("length", [0, 3, 2**32 - 1])
+def test_an_index_that_lies_about_its_length_is_none(tmp_path: Path, length: int) -> None:
+    """Shorter than any frame, or longer than the file: its blocks are found without it."""
+    path = written(tmp_path / "x.msgpack", three_blocks())
+    tail = frames.TAIL.pack(length, 0, frames.TAIL_MAGIC)
+    path.write_bytes(path.read_bytes()[: -len(tail)] + tail)
+    container = open_container(path)
+
+    assert container.index is None
+    assert by_block(container) == three_blocks()
+
+
 def test_only_the_owner_may_read_from_the_first_byte_on(tmp_path: Path) -> None:
     """Mode 0600 for the .part file as for the finished one."""
     writer = ContainerWriter(tmp_path / "x.msgpack", HEADER)

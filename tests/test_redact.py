@@ -15,6 +15,7 @@ from tbench.capture.redact import (
     mask_lookalikes,
     safe_path,
     secrets_of,
+    without_credentials,
 )
 
 KEY = "sk-live-51Hx/9+Zq=="
@@ -368,3 +369,33 @@ def test_a_part_of_a_key_is_masked(text: str, shown: str) -> None:
 def test_words_that_a_key_ends_with_stay(key: str, text: str) -> None:
     """A key that somebody made up is no reason to garble every prompt."""
     assert secrets_of([("authorization", f"Bearer {key}")]).mask_text(text) == text
+
+
+@pytest.mark.parametrize("user", ["5", "12345", "-7.5e3", '"joe@example.com"', '""'])
+def test_an_identity_keeps_its_length_and_stays_json_where_chunks_count_its_bytes(
+    user: str,
+) -> None:
+    """A number becomes a number: an answer's chunks add up to its body, and it can be read."""
+    body = b'{"user": %s, "a": 1}' % user.encode()
+    stand_in = Redactor(b"k" * 32).identities(body, exact=True)
+
+    assert len(stand_in) == len(body)
+    assert json.loads(stand_in)["a"] == 1
+    assert stand_in != body or user == '""'
+
+
+@pytest.mark.parametrize("word", ["sk-\udcff\udcfe-0123456789ab", "half \ud800 a character"])
+def test_a_secret_of_any_characters_has_spellings(word: str) -> None:
+    """Bytes that are no UTF-8 are found as they came and in a URL; half a character harms nothing."""
+    secrets = Secrets.of([word])
+    raw = word.encode("utf-8", "surrogatepass" if "\ud800" in word else "surrogateescape")
+
+    assert ("\ud800" in word) or not secrets.found_in(secrets.mask(b"x" + raw + b"x"))
+    assert secrets.mask(b"nothing of it") == b"nothing of it"
+
+
+def test_half_a_character_in_a_credential_is_no_obstacle() -> None:
+    """In a header of a tool, as JSON in its text."""
+    body = b'{"tools": [{"headers": {"x": "{\\"token\\": \\"abc\\ud800defgh\\"}"}}]}'
+
+    assert without_credentials(body).masked == 1

@@ -239,7 +239,7 @@ def test_a_stream_is_stamped_as_it_arrives(kind: str) -> None:
     assert None not in stamps
     assert stamps == sorted(stamps)  # type: ignore[type-var]
     assert len(found.token_times) == 3
-    assert all(b - a > 0.01 for a, b in pairwise(found.token_times))
+    assert all(a < b for a, b in pairwise(found.token_times))
     assert found.sent_wall_ns and found.first_wall_ns and found.first_token and found.sent
     took = (found.first_wall_ns - found.sent_wall_ns) / 1e9
     assert took == pytest.approx(found.first_token - found.sent, abs=1e-6)
@@ -248,11 +248,11 @@ def test_a_stream_is_stamped_as_it_arrives(kind: str) -> None:
 
 
 class Timed:
-    """A server in a thread of its own that writes a piece every 60 ms, and keeps when it wrote each."""
+    """A server in a thread of its own that writes a piece every 60 ms, and keeps between which times."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self.pieces = pieces
-        self.wrote: list[float] = []
+        self.wrote: list[tuple[float, float]] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -264,8 +264,9 @@ class Timed:
             sock.recv(65536)
             for piece in self.pieces:
                 time.sleep(0.06)
-                self.wrote.append(time.perf_counter())
+                before = time.perf_counter()
                 sock.sendall(piece)
+                self.wrote.append((before, time.perf_counter()))
             sock.recv(1)
 
 
@@ -301,14 +302,14 @@ def test_a_first_token_lies_where_its_sample_says(
             return to_sample(attempt, 0.0), offset
 
     sample, offset = trio.run(main)
-    truth, after = server.wrote[first] + offset, sample.first_token_after
+    (before, written), after = server.wrote[first], sample.first_token_after
 
     assert sample.first_token is not None
-    assert truth <= sample.first_token + 0.0002
+    assert before + offset <= sample.first_token + 0.0002
     if after is None:
-        assert sample.first_token - truth < 0.005
+        assert sample.first_token - (written + offset) < 0.005
     else:
-        assert after <= truth + 0.0002
+        assert after <= written + offset + 0.0002
     if blocked and first:
         assert after is not None
         assert sample.first_token - after > 0.1
