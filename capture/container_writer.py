@@ -85,6 +85,11 @@ class ContainerWriter:
         """Blocks sealed so far: the ordinal of the next one."""
         return len(self._rows)
 
+    @property
+    def lost(self) -> list[Any]:
+        """The records that were taken, and that a disk error has kept from their block."""
+        return [] if self._failure is None else list(map(frames.unpack_one, self._records))
+
     def append(
         self, record: Mapping[str, Any], *, arrive_ns: int | None = None, seq: int | None = None
     ) -> Place:
@@ -117,9 +122,13 @@ class ContainerWriter:
             self._first_seq = seq
         if arrive_ns is not None:
             self._arrivals.append(arrive_ns)
-        if self._raw_bytes >= SEAL_BYTES or len(self._records) >= SEAL_RECORDS:
-            self._seal()
-        self.pump()
+        try:
+            if self._raw_bytes >= SEAL_BYTES or len(self._records) >= SEAL_RECORDS:
+                self._seal()
+            self.pump()
+        except OSError:
+            del self._records[place.record :]  # it was not taken
+            raise
         return place
 
     def append_block(self, raw: bytes, contents: Contents) -> None:

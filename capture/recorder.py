@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from secrets import token_bytes
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from tbench.capture.errors import InputError
@@ -38,6 +38,8 @@ REQUEST_OVERHEAD = 2_048
 class Writer(Protocol):
     """What a recorder needs of a TraceWriter."""
 
+    @property
+    def lost(self) -> list[Any]: ...
     def request(self, request: Request) -> None: ...
     def response(self, request_id: str, response: Response) -> None: ...
     def gap(self, gap: Gap) -> None: ...
@@ -232,6 +234,7 @@ class Recorder:
         except (OSError, InputError) as error:
             if self.failure is None:
                 self.failure = getattr(error, "strerror", None) or str(error)
+                self._uncount()
                 self._on_failure(self.failure)
             return False
         except Exception as error:
@@ -242,6 +245,19 @@ class Recorder:
                 print(f"tbench capture: a record was not written ({kind})", file=sys.stderr)
             return False
         return True
+
+    def _uncount(self) -> None:
+        """What the block held that the disk did not take was not recorded: it is lost."""
+        for record in self._writer.lost:
+            size = len(record.get("body") or b"")
+            self.counts.bytes -= size
+            if record["type"] == "request":
+                self.counts.requests -= 1
+                self._losses.add("disk", requests=1, nbytes=size)
+            elif record["type"] == "response":
+                self.counts.responses -= 1
+                self.counts.outcomes -= Counter([record["outcome"]])
+                self._losses.add("disk", responses=1, nbytes=size)
 
 
 class _Losses:

@@ -64,6 +64,11 @@ class TraceWriter:
         """Bytes of the current segment, the unsealed block not counted."""
         return self._segment.container.size
 
+    @property
+    def lost(self) -> list[Any]:
+        """The records that were taken, and that a disk error has kept from the file."""
+        return self._segment.container.lost
+
     def request(self, request: Request) -> None:
         """Record a request, at its end. A body over the format's limit is left out, with a gap for it."""
         self._write_whole(request_record(request), arrive_ns=request.arrive_ns, seq=request.seq)

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from tbench.capture.container_reader import open_container
 from tbench.capture.frames import BLOCK
+from tbench.capture.trace_reader import read_trace
 from tests.test_capture_end_to_end import CHAT, Capturing, Upstream, post
 
 REQUEST = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 70\r\n\r\n" % CHAT.encode() + b"{" * 70
@@ -159,3 +162,88 @@ def test_a_capture_that_was_stopped_says_that_it_was_late(
         if record["type"] == "clock"
     ]
     assert max(lags) > 0.2e9
+
+
+STUCK = """
+import os, sys, time
+from tbench.capture import container_writer
+
+class Disk:  # os, whose writes wait while a file is there
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def write(self, fd, data):
+        while os.path.exists({file!r}):
+            time.sleep(0.01)
+        return os.write(fd, data)
+
+container_writer.os = Disk()
+from tbench.__main__ import main
+main()
+"""
+
+
+def dropped(said: str) -> tuple[int, int]:
+    """Requests and responses that a capture's last words name as lost."""
+    numbers = re.search(r"DROPPED: ([\d,]+) requests?, ([\d,]+) responses?", said)
+    assert numbers, said
+    requests, responses = (int(number.replace(",", "")) for number in numbers.groups())
+    return requests, responses
+
+
+def test_what_a_stuck_disk_costs_is_counted_to_the_last_exchange(
+    upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path
+) -> None:
+    """Every request is answered while nothing can be written; recorded and dropped are what was sent."""
+    stuck = tmp_path / "stuck"
+    code = STUCK.format(file=str(stuck))
+    capture = capturing("--upstream", upstream.url, "--max-pending", 1, code=code)
+    noise = random.Random(1).randbytes(100_000).hex()
+    stuck.touch()
+    answers = [post(capture.url, "m", noise=noise).status_code for _ in range(20)]
+    stuck.unlink()
+    _, said = capture.stop()
+    exchanges, gaps = list(read_trace(capture.path)), read_trace(capture.path).totals
+
+    requests, responses = dropped(said)
+    assert answers == [200] * 20
+    assert requests > 0
+    assert len(exchanges) + requests == 20
+    assert sum(exchange.response is not None for exchange in exchanges) + responses == 20
+    assert (gaps["dropped_requests"], gaps["dropped_responses"]) == (requests, responses)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"cannot mount a file system here: {error}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_what_a_full_file_system_costs_is_counted_to_the_last_exchange(
+    upstream: Upstream, small_disk: Path
+) -> None:
+    """Every request is answered; what can be read of the file and what is named as lost are what was sent."""
+    capture = Capturing(small_disk / "t.msgpack", "--upstream", upstream.url)
+    rng = random.Random(1)
+    answers = [
+        post(capture.url, "m", noise=rng.randbytes(100_000).hex()).status_code for _ in range(20)
+    ]
+    code, said = capture.stop()
+    capture.end()
+    exchanges = capture.exchanges()
+
+    requests, responses = dropped(said)
+    assert code == 4
+    assert answers == [200] * 20
+    assert "RECORDING STOPPED" in capture.said
+    assert 0 < len(exchanges) < 20
+    assert len(exchanges) + requests == 20
+    assert sum(exchange.response is not None for exchange in exchanges) + responses == 20

@@ -1,12 +1,15 @@
 """Recorder: everything in order, nothing waits, and whatever is lost is counted."""
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tbench.capture import container_writer
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
 from tbench.capture.recorder import REQUEST_OVERHEAD, Recorder, Recording, begin
@@ -29,6 +32,7 @@ class Shelf:
         self.gaps: list[Gap] = []
         self.clocks: list[Clock] = []
         self.closed = False
+        self.lost: list[Any] = []
 
     def request(self, request: Request) -> None:
         self.hook()
@@ -185,6 +189,33 @@ def test_a_failing_disk_turns_recording_off_and_counts_the_rest(code: int) -> No
     assert (len(shelf.requests), len(shelf.responses)) == (2, 2)
     assert (one.counts.lost_requests, one.counts.lost_responses) == (8, 8)
     assert one.budget.held == 0
+
+
+def test_what_a_full_disk_keeps_from_its_block_is_lost_and_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records are gathered for a fifth of a second before they are written: all of a block are counted."""
+    path = tmp_path / "t.msgpack"
+    writer = TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0))
+
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def write(self, _fd: int, _data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(container_writer, "os", Full())
+    one = recorder(writer)
+    one.start()
+    for number in range(3):
+        record(one, number)
+    one.close()
+
+    assert list(read_trace(tmp_path / "t.msgpack.part")) == []
+    assert (one.counts.requests, one.counts.responses, one.counts.bytes) == (0, 0, 0)
+    assert (one.counts.lost_requests, one.counts.lost_responses) == (3, 3)
+    assert not one.counts.outcomes
 
 
 def test_a_body_that_neither_memory_nor_the_disk_takes_is_lost_once() -> None:
