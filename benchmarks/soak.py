@@ -32,10 +32,11 @@ SERVE = ["serve", "--port", "0", "--profile", "fast", "--any-model"]
 
 
 class Process:
-    """A tbench verb that runs, and what it took over time."""
+    """A tbench verb that runs (`code` in its place may run it otherwise), and what it took over time."""
 
-    def __init__(self, *arguments: object) -> None:
-        command = [sys.executable, "-m", "tbench", *map(str, arguments)]
+    def __init__(self, *arguments: object, code: str | None = None) -> None:
+        start = ["-m", "tbench"] if code is None else ["-c", code]
+        command = [sys.executable, *start, *map(str, arguments)]
         self.child = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from overload import nonsense
 
 from tbench.capture.container_reader import open_container
 from tbench.capture.frames import BLOCK
@@ -54,27 +55,6 @@ def settled(value: Callable[[], int], most: int) -> bool:
     while value() > most and time.monotonic() < deadline:
         time.sleep(0.05)
     return value() <= most
-
-
-def nonsense(rng: random.Random) -> bytes:
-    """What scanners, broken clients and attackers send first."""
-    garbled = bytearray(REQUEST)
-    for _ in range(rng.randrange(1, 10)):
-        garbled[rng.randrange(len(garbled))] = rng.randrange(256)
-    return rng.choice(
-        [
-            b"",  # a port scan
-            rng.randbytes(rng.randrange(1, 2000)),
-            bytes(garbled),
-            REQUEST[: rng.randrange(len(REQUEST))],
-            b"\x16\x03\x01\x02\x00" + rng.randbytes(300),
-            b"GET http://169.254.169.254/latest HTTP/1.1\r\n\r\n",
-            b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n",
-            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\nhi",
-            b"GET / HTTP/1.1\r\nx: " + b"y" * rng.randrange(100_000) + b"\r\n\r\n",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(100),
-        ]
-    )
 
 
 def test_nonsense_and_scans_leave_it_serving(

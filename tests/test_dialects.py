@@ -14,6 +14,7 @@ from tbench.capture.providers import (
     PROMISED,
     ParsedResponse,
     Usage,
+    is_stream,
     outcome_of,
     parse_request,
     parse_response,
@@ -39,6 +40,15 @@ def read(*payloads: Json) -> ParsedResponse:
 
 def outcome(answer: ParsedResponse, endpoint: str = "messages") -> Outcome:
     return outcome_of(200, answer, endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xef\xbb\xbfevent: x\ndata: {}\n\n", b"\n" * 9 + b"data: {}\n\n"]
+)
+def test_a_stream_is_told_however_it_is_cut(body: bytes) -> None:
+    """By its first words, of which a read may hold a byte."""
+    assert is_stream([(0.0, body)], "")
+    assert is_stream([(0.0, body[at : at + 1]) for at in range(len(body))], "")
 
 
 # Messages

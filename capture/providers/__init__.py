@@ -258,7 +258,12 @@ def is_stream(chunks: list[Timed], content_type: str) -> bool:
     """Whether a body is an event stream: by how it begins, then by its type."""
     if chunks and chunks[0][1][:5] == b"data:":  # as nearly all do
         return True
-    head = b"".join(piece for _, piece in chunks[:8])[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = data = b""
+    for _, piece in chunks:
+        data += piece
+        head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+        if len(head) >= len(b"event:") or len(data) >= 4096:
+            break
     promised = "event-stream" in content_type.lower() and head[:1] not in (b"{", b"[", b"<")
     return promised or head.startswith((b"data:", b"event:", b":"))
 
