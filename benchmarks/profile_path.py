@@ -27,7 +27,7 @@ from tbench.replay.plan import Plan
 from tbench.replay.request import Label
 from tbench.replay.run_recorder import Tally
 from tbench.replay.sample import Sample
-from tbench.replay.sender import Attempt, Reply
+from tbench.replay.sender import NOWHERE, Attempt, Call, Reply
 from tbench.replay.target import Target
 from tbench.replay.workers.call_queue import frame
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
@@ -162,7 +162,7 @@ def _attempt(index: int, tokens: int) -> Attempt:
         received=sum(map(len, pieces)),
         end=times[-1],
     )
-    return Attempt(index=index, due=None, held=0.0, label=label, reply=reply)
+    return Attempt(Call(index, None, NOWHERE, b"", b"", label=label), reply=reply)
 
 
 def _event(place: int, *, delta: dict[str, str], finish: str | None = None) -> bytes:

@@ -31,7 +31,7 @@ from tbench.replay import columns
 from tbench.replay.columns import Column
 from tbench.replay.request import Label
 from tbench.replay.sample import HEADER_NAMES, Sample, server_headers
-from tbench.replay.sender import Attempt, Reply
+from tbench.replay.sender import NOWHERE, Attempt, Call, Reply
 from tbench.replay.table import Columns, Table, gather_gaps
 
 LONGEST_REASON: Final = 64
@@ -50,7 +50,7 @@ def to_sample(
     `secrets` are masked wherever the server quotes them. `answer` is what the reply says where its body was
     not kept; by default it is read.
     """
-    call, reply = Label.unpack(attempt.label), attempt.reply
+    call, reply = Label.unpack(attempt.call.label), attempt.reply
     headers = {name.lower(): value for name, value in reversed(reply.headers)}  # the first of each
 
     def header(name: bytes) -> str:
@@ -194,10 +194,7 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
             session=sessions.assign(request, parsed=parsed, response=exchange.response).number,
         )
         attempt = Attempt(
-            index=index,
-            due=None,
-            held=0.0,
-            label=label.pack(),
+            Call(index, None, NOWHERE, b"", b"", label=label.pack()),
             reply=_reply(exchange, origin_ns, trace.header.wall(request.arrive_ns)),
         )
         response, answer = exchange.response, None

@@ -18,7 +18,7 @@ import trio
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Closed, Fixed
-from tbench.replay.politeness import Departure, Politeness
+from tbench.replay.politeness import Politeness
 from tbench.replay.sender import STOPPED, Attempt, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
 from tbench.replay.turns import LOOKS_AHEAD, Turns
@@ -135,9 +135,9 @@ class Player:
         self._refill = None
         self._scope.cancel()
         self.sender.abandon()
-        for departure in self.politeness.abandon() if self.politeness else ():
-            departure.reply.failure = STOPPED
-            self._conclude(departure)
+        for attempt in self.politeness.abandon() if self.politeness else ():
+            attempt.reply.failure = STOPPED
+            self._conclude(attempt)
 
     @property
     def now(self) -> float:
@@ -190,7 +190,7 @@ class Player:
 
     @property
     def _tau(self) -> float:
-        return self.now + NUDGE_S
+        return trio.current_time() - self.began + NUDGE_S
 
     def _fill(self, pacing: Closed, ends: float) -> bool:
         """Send while fewer are in flight than allowed. False when no more is to be sent at all."""
@@ -264,8 +264,8 @@ class Player:
                 taken = self._of_sessions(turns, pacing.allowed(tau))
             else:
                 taken = self.supply.take() if turns.held < LOOKS_AHEAD else None
-            if taken is None:
-                return None
+            if taken is None or turns.passes(taken):
+                return taken
             turns.take(taken)
         return call
 
@@ -336,9 +336,9 @@ class Player:
         self.issued += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        departure = Departure(call=call, held=held)
-        if self.politeness is None or self.politeness.start(departure, trio.current_time()):
-            self._launch(departure)
+        attempt = Attempt(call, held)
+        if self.politeness is None or self.politeness.start(attempt, trio.current_time()):
+            self._launch(attempt)
         else:
             self._postponed.set()
         return True
@@ -350,33 +350,31 @@ class Player:
             self._postponed = trio.Event()
             with trio.move_on_at(self.politeness.next_due):
                 await self._postponed.wait()
-            for departure, goes in self.politeness.leaving(trio.current_time()):
-                (self._launch if goes else self._conclude)(departure)
+            for attempt, goes in self.politeness.leaving(trio.current_time()):
+                (self._launch if goes else self._conclude)(attempt)
 
-    def _launch(self, departure: Departure) -> None:
-        ended = partial(self._ended, departure)
+    def _launch(self, attempt: Attempt) -> None:
+        ended = partial(self._ended if self.politeness else self._conclude, attempt)
         try:
-            self.sender.launch(departure.call, departure.reply, ended)
+            self.sender.launch(attempt.call, attempt.reply, ended)
         except Exception as error:  # a sender's defect is a failed sample, not a lost run
             words = f"sender: {type(error).__name__}: {error}"
-            departure.reply.failure = (Outcome.PROTOCOL_ERROR, words)
+            attempt.reply.failure = (Outcome.PROTOCOL_ERROR, words)
             trio.lowlevel.current_trio_token().run_sync_soon(ended)
 
-    def _ended(self, departure: Departure) -> None:
-        if departure.reply.end is None:
-            departure.reply.end = trio.current_time()
-        if (
-            self.politeness
-            and not self.cancelled
-            and self.politeness.again(departure, trio.current_time())
-        ):
+    def _ended(self, attempt: Attempt) -> None:
+        """Where politeness is asked for: a call that was refused is not over."""
+        assert self.politeness is not None
+        if attempt.reply.end is None:
+            attempt.reply.end = trio.current_time()
+        if not self.cancelled and self.politeness.again(attempt, trio.current_time()):
             self._postponed.set()
         else:
-            self._conclude(departure)
+            self._conclude(attempt)
 
-    def _conclude(self, departure: Departure) -> None:
+    def _conclude(self, attempt: Attempt) -> None:
         """Keep what became of a call, and let what waited for it go on."""
-        call, reply = departure.call, departure.reply
+        call, reply = attempt.call, attempt.reply
         if reply.end is None:
             reply.end = trio.current_time()
         self.in_flight -= 1
@@ -384,17 +382,7 @@ class Player:
             self.history.keep(call, reply)
         if self.turns is not None:
             self._let_follow(self.turns, call, reply)
-        self.keep(
-            Attempt(
-                index=call.index,
-                due=call.due,
-                held=departure.held,
-                label=call.label,
-                cost=call.cost,
-                arm=call.arm,
-                reply=reply,
-            )
-        )
+        self.keep(attempt)
         goes_on = self._refill is not None and self._refill() and not self._more
         if not goes_on or (self.turns and self.turns.next_due is not None):
             self._wake()

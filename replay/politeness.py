@@ -10,11 +10,10 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, NamedTuple
 
-from tbench.replay.sender import Call, Reply
+from tbench.replay.sender import Attempt, Reply
 
 MOST_ATTEMPTS: Final = 10
 """A call that was refused so often is sent no more: its last refusal is its outcome."""
@@ -143,19 +142,6 @@ def _until(text: str, date: str, now_wall: float | None) -> float | None:
 # What is postponed, and the rate at which it leaves.
 
 
-@dataclass(slots=True, kw_only=True)
-class Departure:
-    """A call on its way to a sender: how long it was `held` back before its first attempt (s), and its reply.
-
-    `since` is when it came, or was refused.
-    """
-
-    call: Call
-    held: float
-    reply: Reply = field(default_factory=Reply)
-    since: float = 0.0
-
-
 class Tempo:
     """How fast calls leave for one target: at once, until it refuses one.
 
@@ -166,7 +152,7 @@ class Tempo:
 
     def __init__(self) -> None:
         self.opens = -math.inf
-        self.waiting: list[tuple[float, int, Departure]] = []
+        self.waiting: list[tuple[float, int, Attempt]] = []
         self._next = -math.inf
         self._rate = math.inf
         self._eased = -math.inf
@@ -218,55 +204,55 @@ class Politeness:
         """When the next one may leave; infinite where none waits."""
         return min((tempo.next_due for tempo in self._tempos.values()), default=math.inf)
 
-    def start(self, departure: Departure, now: float) -> bool:
+    def start(self, attempt: Attempt, now: float) -> bool:
         """Whether a call leaves now, for the first time; otherwise it waits its turn."""
-        tempo = self._tempos.setdefault(departure.call.arm, Tempo())
+        tempo = self._tempos.setdefault(attempt.call.arm, Tempo())
         if tempo.goes(now):
-            departure.since = now
+            attempt.since = now
             tempo.leave(now)
             return True
-        self._postpone(tempo, departure, now, max(now, tempo.opens))
+        self._postpone(tempo, attempt, now, max(now, tempo.opens))
         return False
 
-    def again(self, departure: Departure, now: float) -> bool:
+    def again(self, attempt: Attempt, now: float) -> bool:
         """Whether a call that has ended was refused, and waits to be sent again."""
-        reply = departure.reply
+        reply = attempt.reply
         wait = wait_asked(reply)
         if wait is None:
             return False
-        tempo = self._tempos.setdefault(departure.call.arm, Tempo())
-        tempo.refuse(departure.since, now, wait)
+        tempo = self._tempos.setdefault(attempt.call.arm, Tempo())
+        tempo.refuse(attempt.since, now, wait)
         if len(reply.refusals) + 1 >= MOST_ATTEMPTS or self._late(reply, now + wait):
             return False
-        self._postpone(tempo, departure, now, now + wait)
+        self._postpone(tempo, attempt, now, now + wait)
         return True
 
-    def leaving(self, now: float) -> Iterator[tuple[Departure, bool]]:
+    def leaving(self, now: float) -> Iterator[tuple[Attempt, bool]]:
         """Those whose turn has come, and whether each goes: not one whose time is up as it waited."""
         for tempo in self._tempos.values():
             while tempo.next_due <= now:
-                departure = heapq.heappop(tempo.waiting)[-1]
-                reply, waited = departure.reply, now - departure.since
+                attempt = heapq.heappop(tempo.waiting)[-1]
+                reply, waited = attempt.reply, now - attempt.since
                 if self._late(reply, now):
-                    yield departure, False
+                    yield attempt, False
                     continue
                 if reply.sent is None:
-                    departure.held += waited
+                    attempt.held += waited
                 else:
                     reply.send_again(waited)
-                departure.since = now
+                attempt.since = now
                 tempo.leave(now)
-                yield departure, True
+                yield attempt, True
 
-    def abandon(self) -> list[Departure]:
+    def abandon(self) -> list[Attempt]:
         """All that wait; none does any more."""
-        departures = [row[-1] for tempo in self._tempos.values() for row in tempo.waiting]
+        attempts = [row[-1] for tempo in self._tempos.values() for row in tempo.waiting]
         self._tempos.clear()
-        return departures
+        return attempts
 
-    def _postpone(self, tempo: Tempo, departure: Departure, now: float, until: float) -> None:
-        departure.since = now
-        heapq.heappush(tempo.waiting, (until, next(self._numbers), departure))
+    def _postpone(self, tempo: Tempo, attempt: Attempt, now: float, until: float) -> None:
+        attempt.since = now
+        heapq.heappush(tempo.waiting, (until, next(self._numbers), attempt))
 
     def _late(self, reply: Reply, at: float) -> bool:
         return reply.sent is not None and at >= reply.sent + self._timeout

@@ -62,6 +62,9 @@ class Origin(NamedTuple):
     port: int
 
 
+NOWHERE: Final = Origin("http", "", 0)
+
+
 @dataclass(slots=True)
 class Call:
     """One request, complete and ready for the wire: nothing is added to it when it is sent.
@@ -230,23 +233,35 @@ def _below(error: BaseException) -> BaseException | None:
     return error.__cause__ or error.__context__
 
 
-# Attempt: one call that has ended, with all that its sender saw of it.
+# Attempt: one call on its way, and when it has ended, with all that its sender saw of it.
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Attempt:
-    """`index`, `due`, `cost`, `label` and `arm` are the call's.
+    """`held` is how long the call waited for `--max-in-flight`, or for its target, before it left (s).
 
-    `held` is how long it waited for `--max-in-flight`, seconds.
+    `since` is when it came, or was refused (replay.politeness).
     """
 
-    index: int
-    due: float | None
-    held: float
-    label: bytes
-    reply: Reply
-    cost: float = 0.0
-    arm: int = 0
+    call: Call
+    held: float = 0.0
+    reply: Reply = field(default_factory=Reply)
+    since: float = 0.0
+
+    @property
+    def index(self) -> int:
+        """Its place in the plan."""
+        return self.call.index
+
+    @property
+    def due(self) -> float | None:
+        """When it should have left, seconds from the run's start."""
+        return self.call.due
+
+    @property
+    def arm(self) -> int:
+        """The place of its target among those of a duet."""
+        return self.call.arm
 
 
 # Reuse: which of its connections to an origin a sender keeps, by what became of those before. Pure.

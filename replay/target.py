@@ -62,7 +62,7 @@ from tbench.replay.portability import (
     unread,
 )
 from tbench.replay.request import ID, SLOT, Label, Shape, Template, address, origin_at, template
-from tbench.replay.sender import Call, Fields, Origin
+from tbench.replay.sender import NOWHERE, Call, Fields, Origin
 
 STEERING: Final = "x-sim-"
 """Recorded headers that steer simulators go to the target, beside those that an API needs."""
@@ -73,7 +73,6 @@ LIMIT_NAMES: Final = frozenset().union(*LIMITS.values())
 """All names of the limit: set by hand, it goes only where it is the endpoint's."""
 MOST_REMEMBERED: Final = 512
 """Shapes of heads, and issuers with their models: traffic has few, and a head may hold 16 KiB thrice."""
-NOWHERE: Final = Origin("http", "", 0)
 
 _ODD = re.compile(r"[^!-~]")
 _VERSION_SEGMENT = re.compile(r"/v\d+[a-z]*\d*(?=/|$)")

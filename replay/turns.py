@@ -9,12 +9,11 @@ call holds.
 
 import heapq
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from tbench.capture.recent import Recent
 from tbench.replay.pacing import Causal
 from tbench.replay.sender import Call
 
@@ -53,7 +52,9 @@ class Turns:
         self._counts: dict[int, Counter[str]] = defaultdict(Counter)
         self._numbers = count()
         self._under_way: dict[Key, int] = {}
-        self._ended: Recent[Key, float | None] = Recent(REMEMBERED * copies)
+        self._ended: dict[Key, float | None] = {}
+        self._endings: deque[Key] = deque()
+        self._remembered = REMEMBERED * copies
         self._parked: dict[Key, list[_Waiting]] = {}
         self._late: set[Key] = set()
         self.sessions: Counter[int] = Counter()
@@ -74,6 +75,16 @@ class Turns:
         failed, too long ago to be remembered: they waited for nothing more of it.
         """
         return {name: self._counts[arm][name] for name in FATES}
+
+    def passes(self, call: Call) -> bool:
+        """Whether a call of a closed loop waits for nothing: it leaves now, before it is taken.
+
+        Where no conversation has a second turn that is every call. None that was taken may go.
+        """
+        if call.after or call.opening is not None:
+            return False
+        self._under_way[call.arm, call.index] = next(self._numbers)
+        return True
 
     def take(self, call: Call) -> None:
         """Take a call from the supply: it goes by its due time, or waits for its predecessors."""
@@ -109,7 +120,10 @@ class Turns:
 
     def end(self, call: Call, at: float | None) -> bool:
         """A call has ended `at`, or has failed (None). Whether others had waited for it."""
-        followers = [waiting for waiting in self._close(call, at) if not waiting.failed]
+        parked = self._close(call, at)
+        if not parked:
+            return False
+        followers = [waiting for waiting in parked if not waiting.failed]
         for waiting in followers:
             waiting.missing -= 1
             self._heard(waiting, at)
@@ -124,8 +138,11 @@ class Turns:
             self.sessions[call.opening] -= 1
             if not self.sessions[call.opening]:
                 del self.sessions[call.opening]
-        self._ended.keep(key, at)
-        return self._parked.pop(key, [])
+        self._ended[key] = at
+        self._endings.append(key)
+        if len(self._endings) > self._remembered:
+            self._ended.pop(self._endings.popleft(), None)
+        return self._parked.pop(key, []) if self._parked else []
 
     @staticmethod
     def _heard(waiting: _Waiting, ended: float | None) -> None:

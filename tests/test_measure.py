@@ -15,21 +15,23 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.measure import recorded_samples, to_sample
 from tbench.replay.request import Label
 from tbench.replay.sample import Sample
-from tbench.replay.sender import Attempt, Reply
+from tbench.replay.sender import NOWHERE, Attempt, Call, Reply
 
 SECRET = "correct-horse-battery"
 
 
 def sample(reply: Reply) -> Sample:
     label = Label(id="x", endpoint="chat", model="m").pack()
-    attempt = Attempt(index=0, due=None, held=0.0, label=label, reply=reply)
+    attempt = Attempt(Call(0, None, NOWHERE, b"", b"", label=label), reply=reply)
     return to_sample(attempt, 0.0, Secrets.of([SECRET]))
 
 
 def test_a_sample_knows_its_conversation() -> None:
     """The number that the plan gave travels with the call; none is none."""
     reply = Reply(status=200)
-    known = Attempt(index=0, due=None, held=0.0, label=Label(id="x", session=7).pack(), reply=reply)
+    known = Attempt(
+        Call(0, None, NOWHERE, b"", b"", label=Label(id="x", session=7).pack()), reply=reply
+    )
 
     assert to_sample(known, 0.0).session == 7
     assert sample(reply).session is None

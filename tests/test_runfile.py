@@ -298,7 +298,7 @@ def test_a_run_of_the_example_is_the_same_to_the_byte(tmp_path: Path) -> None:
             reply.status = recorded.status
             reply.headers = [(name.encode(), text.encode()) for name, text in recorded.headers]
             reply.chunks = [(10.5 + at, piece) for at, piece in pieces(recorded)]
-        attempt = Attempt(index=call.index, due=0.25, held=0.0, label=call.label, reply=reply)
+        attempt = Attempt(call, reply=reply)
         runs.add(to_sample(attempt, began=10.0))
     records = hashlib.sha256(msgpack.packb(list(open_container(runs.close({})).records())))
 

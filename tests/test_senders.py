@@ -221,7 +221,7 @@ def exchange(
                     await send(sender, made, reply)
                     if reply.end is None:
                         reply.end = trio.current_time()
-                    attempt = Attempt(index=0, due=None, held=0.0, label=made.label, reply=reply)
+                    attempt = Attempt(made, reply=reply)
                     found.append((to_sample(attempt, 0.0), reply))
                     while settled and server.playing:  # noqa: ASYNC110 (it is over in a moment)
                         await trio.sleep(pause)
@@ -306,7 +306,7 @@ def test_a_first_token_lies_where_its_sample_says(
             time.sleep(blocked)  # noqa: ASYNC251 (on purpose)
             await over.wait()
             offset = trio.current_time() - time.perf_counter()
-            attempt = Attempt(index=0, due=None, held=0.0, label=made.label, reply=reply)
+            attempt = Attempt(made, reply=reply)
             return to_sample(attempt, 0.0), offset
 
     sample, offset = trio.run(main)
@@ -1373,10 +1373,15 @@ def test_both_senders_make_the_same_samples(script: Script) -> None:
     assert found["engine"] == found["httpx"]
 
 
-def fed(*pieces: bytes, bodyless: bool = False) -> tuple[Any, ...]:
-    """What a response comes to, its body joined."""
-    reply = Reply()
-    response = Response(reply, bodyless=bodyless)
+def fed(*pieces: bytes, bodyless: bool = False, on: Sequence[bytes] = ()) -> tuple[Any, ...] | None:
+    """What a response comes to, its body joined; None where the connection that answered `on` is not kept."""
+    response, reply = Response(), Reply()
+    for before in on:
+        response.begin(Reply())
+        response.feed(0.0, before)
+        if not response.keep:
+            return None
+    response.begin(reply, bodyless=bodyless)
     for at, piece in enumerate(pieces):
         response.feed(float(at), piece)
     response.eof(99.0)
@@ -1411,6 +1416,18 @@ def test_any_cut_of_the_bytes_gives_the_same_result(answer: bytes, cuts: list[in
     assert fed(*pieces) == fed(answer)
 
 
+@given(answer=st.sampled_from(ANSWERS), cut=st.integers(0, 400), data=st.data())
+def test_what_a_connection_answered_before_changes_nothing(
+    answer: bytes, cut: int, data: st.DataObject
+) -> None:
+    """One parser reads all responses of a connection, as long as it is kept."""
+    before = data.draw(st.lists(st.sampled_from([STREAM, whole(), *ANSWERS]), max_size=4))
+    pieces = [piece for piece in (answer[:cut], answer[cut:]) if piece]
+
+    assert fed(*pieces, on=before) in (None, fed(answer))
+    assert fed(*pieces, on=[STREAM, whole(), STREAM]) == fed(answer)
+
+
 BODY = whole().partition(b"\r\n\r\n")[2]
 
 
@@ -1434,7 +1451,8 @@ def test_only_its_own_body_is_an_answers(
 ) -> None:
     """What comes beside it in the same read is not kept, and the connection is not used again."""
     reply = Reply()
-    response = Response(reply, bodyless=bodyless)
+    response = Response()
+    response.begin(reply, bodyless=bodyless)
     response.feed(1.0, answer)
 
     assert b"".join(data for _, data in reply.chunks) == body
@@ -1446,6 +1464,7 @@ def test_only_its_own_body_is_an_answers(
 @given(noise=st.binary(max_size=200), at=st.integers(0, len(STREAM)))
 def test_noise_never_raises_and_always_ends(noise: bytes, at: int) -> None:
     """A response with anything in it comes to an end of some kind."""
-    *_, over = fed(STREAM[:at] + noise + STREAM[at:])
+    result = fed(STREAM[:at] + noise + STREAM[at:])
 
-    assert over
+    assert result is not None
+    assert result[-1]

@@ -20,7 +20,7 @@ from tbench.replay.pacing import Fixed, Profile
 from tbench.replay.player import ENOUGH, UNAUTHORIZED, Breaker
 from tbench.replay.run_recorder import actual_cost
 from tbench.replay.sample import Sample
-from tbench.replay.sender import Attempt, Call, Deadlines, Origin, Reply
+from tbench.replay.sender import NOWHERE, Attempt, Call, Deadlines, Origin, Reply
 from tbench.replay.workers.call_queue import CallQueue, Feeder, frame
 from tbench.replay.workers.counters import Budget, SharedCounters
 from tbench.replay.workers.messages import WorkerTask, part, share
@@ -72,7 +72,7 @@ def attempt(index: int, chunks: list[tuple[float, bytes]]) -> Attempt:
         end=3.25,
         failure=(Outcome.CUT, "half an answer \udce4"),
     )
-    return Attempt(index=index, due=0.125, held=0.5, label=b"\x00l", cost=0.25, reply=reply, arm=3)
+    return Attempt(Call(index, 0.125, NOWHERE, b"", b"", 0.25, b"\x00l", 3), 0.5, reply)
 
 
 def spooled(fd: int, attempts: list[Attempt]) -> None:
@@ -104,7 +104,7 @@ def test_attempts_come_out_of_the_spool_as_they_went_in(spool: int) -> None:
 def _plain(one: Attempt) -> tuple[object, ...]:
     reply = one.reply
     return (
-        (one.index, one.due, one.held, one.label, one.cost),
+        (one.call, one.held),
         (reply.connecting, reply.reused, reply.sent, reply.sent_wall_ns, reply.status),
         [tuple(pair) for pair in reply.headers],
         [tuple(pair) for pair in reply.chunks],

@@ -113,6 +113,7 @@ class Connection:
         self._heard = self._asked = 0.0
         self.reads = self._delivered = 0
         self._deaf = False
+        self.response = Response()
         reader.add(self)
 
     @property
@@ -246,6 +247,7 @@ class Connection:
         if self.open:
             self.open = False
             self._deaf = True
+            self.response.close()
             self._reader.drop(self)
             self._sock.close()
 

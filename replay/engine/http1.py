@@ -20,10 +20,11 @@ SHORT: Final = "peer closed connection without sending complete message body"
 
 
 class Response:
-    """One response, fed as it comes. Fills in `reply`: status, headers, chunks, received, end, failure.
+    """The response that a connection waits for, fed as it comes, and then the next one.
 
-    `over` says that nothing more is to be read: it is whole, or broken. `keep` says that the connection can
-    serve another request: whole, kept alive by both sides, and not a byte too many.
+    Fills in the reply: status, headers, chunks, received, end, failure. `over` says that nothing more is to
+    be read: it is whole, or broken. `keep` says that the connection can serve another request: whole, kept
+    alive by both sides, and not a byte too many. Then, and at first, the next one may `begin`.
     """
 
     __slots__ = (
@@ -42,21 +43,24 @@ class Response:
         "over",
     )
 
-    def __init__(self, reply: Reply, *, bodyless: bool = False) -> None:
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
+        self._parser: httptools.HttpResponseParser | None = None
+
+    def begin(self, reply: Reply, *, bodyless: bool = False) -> None:
+        """Expect a response, which is told to `reply`."""
         self._reply = reply
         self.on_data = reply.on_data
         self._bodyless = bodyless
         self._encoded: bool | None = None
-        self._at = 0.0
         self._fed = 0
         self._fields: list[tuple[bytes, bytes]] = []
-        self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append
-        self.answered = False
-        self.over = False
-        self.keep = False
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
+        self.answered = self.over = self.keep = False
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+            self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
 
     @property
     def silent(self) -> bool:
@@ -70,13 +74,14 @@ class Response:
 
         This is the hot path: what it calls for each read, and how, was measured.
         """
-        if self._parser is None:
+        parser = self._parser
+        if self.over or parser is None:
             self.keep = False
             return
         self._at = at
         self._fed += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._broken(str(error))
         if pieces := self._pieces:
@@ -97,7 +102,8 @@ class Response:
             self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
         if self.over:
             self._date_end(None if by_kernel else since)
-            self._parser = None  # it holds our methods: a cycle for the collector
+            if not self.keep or self._bodyless:  # else it stands before the next response
+                self.close()
         if self.on_data is not None:
             self.on_data()
 
@@ -141,9 +147,13 @@ class Response:
             self._finish()
         self.keep = False
 
+    def close(self) -> None:
+        """Let go of the parser: it holds our methods, a cycle for the collector."""
+        self._parser = None
+
     def _finish(self) -> None:
         self.over = True
-        self._parser = None
+        self.close()
 
     def _broken(self, words: str) -> None:
         """Bytes that make no sense; after the end they only spoil the connection."""

@@ -14,7 +14,6 @@ from tbench.capture.descriptors import allow_descriptors
 from tbench.capture.exchange import Outcome
 from tbench.replay.engine.connection import Connection, InFlight
 from tbench.replay.engine.dial import Dialer, stamped
-from tbench.replay.engine.http1 import Response
 from tbench.replay.engine.reader import Reader
 from tbench.replay.sender import (
     IDLE_S,
@@ -231,7 +230,8 @@ class EngineSender:
         reply, clock = in_flight.reply, self._reader.clock
         self._active[in_flight] = connection
         self._pools[in_flight.call.origin].reuse.began(reply, fresh=not connection.served)
-        in_flight.response = Response(reply, bodyless=in_flight.call.bodyless)
+        in_flight.response = response = connection.response
+        response.begin(reply, bodyless=in_flight.call.bodyless)
         in_flight.heard = 0.0
         in_flight.sent = sent = clock.now()
         if reply.sent is None:

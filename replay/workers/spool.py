@@ -15,7 +15,7 @@ import msgpack
 import trio
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.sender import Attempt, Refusal, Reply
+from tbench.replay.sender import NOWHERE, Attempt, Call, Refusal, Reply
 
 FLUSH_S: Final = 0.1
 PIECE: Final = 2**20
@@ -44,16 +44,16 @@ class SpoolWriter:
 
     def add(self, attempt: Attempt) -> None:
         """Keep an attempt; never blocks."""
-        reply = attempt.reply
+        call, reply = attempt.call, attempt.reply
         self._frames.append(
             self._pack(
                 (
-                    attempt.index,
-                    attempt.arm,
-                    attempt.due,
+                    call.index,
+                    call.arm,
+                    call.due,
                     attempt.held,
-                    attempt.label,
-                    attempt.cost,
+                    call.label,
+                    call.cost,
                     reply.connecting,
                     reply.reused,
                     reply.sent,
@@ -125,9 +125,9 @@ class SpoolReader:
                 reply = Reply(connecting, reused, sent, *seen)
                 reply.refusals = tuple(Refusal(*refusal) for refusal in reply.refusals)
                 reply.failure = failure and (Outcome(failure[0]), failure[1])
-                yield Attempt(
-                    index=index, due=due, held=held, label=label, reply=reply, cost=cost, arm=arm
-                )
+                # What was sent stays with the worker.
+                call = Call(index, due, NOWHERE, b"", b"", cost, label, arm)
+                yield Attempt(call, held, reply)
             piece = os.pread(self._fd, PIECE, self._offset)
             if not piece:
                 return
