@@ -346,10 +346,10 @@ class RunRecorder:
             output.tally.add(sample)
             output.tally.refusals.see(attempt.reply)
             if budget:
-                cost = attempt.call.cost
-                spent = actual_cost(sample, cost, output.tally.bill.prices)
+                most = attempt.call.cost
+                spent = actual_cost(sample, most, output.tally.bill.prices)
                 # What was sent twice was reserved twice.
-                budget.settle(spent, cost * (1 + sample.reconnected))
+                budget.settle(spent, most * (1 + sample.reconnected))
             if count % PUMP == 0:
                 self._pump()
             if behind:
