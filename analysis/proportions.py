@@ -11,9 +11,9 @@ from tbench.analysis.blocks import Clusters
 from tbench.analysis.inversion import fine_blocks
 from tbench.analysis.mean_ratio import mean_of_terms
 from tbench.analysis.pairing import Places, RunView
-from tbench.analysis.run_metrics import GOODPUT, RUN_LEVEL, Slo
+from tbench.analysis.run_metrics import RUN_LEVEL, Slo
 from tbench.analysis.summary import Floats, clopper_pearson, newcombe
-from tbench.replay.throughput import three, throughput
+from tbench.replay.throughput import rate_of, three
 
 _REQUESTS_FOR_BLOCKS = 256
 """Fewer requests leave blocks of a handful: treat them as independent, and say so."""
@@ -123,8 +123,11 @@ TURNS_WAIT: Final = (
     "open loop, turns waited: a slow target is asked later, so the rates are partly its own"
 )
 
-GOOD: Final = ("goodput", "goodput_per_s")
-"""Those that need objectives."""
+GOOD: Final = {
+    "goodput": ("goodput", "share"),
+    "goodput_per_s": ("good requests/s", "/s"),
+}
+"""Those that need objectives, with title and unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +155,7 @@ Pair = tuple[Rate, Rate]
 def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, ...]:
     """Those of the requests at these places; of all outside the warm-up without any."""
     places = np.flatnonzero(arm.measured) if places is None else places
-    speed = throughput(arm.columns, places)
+    speed = rate_of(arm.run, places)
     sides = {
         "output": (speed.output,),
         "input": (speed.input,),
@@ -171,10 +174,11 @@ def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, 
         for side, tokens in sides.items()
     ]
     if slo:
-        good = RUN_LEVEL[GOODPUT].figure(RunView(arm=arm, places=places, at=0), slo)
-        share, per_s = (None, None) if good.refusal else (good.value, speed.per_s(good.events))
-        of_run.append(Rate(name="goodput", title="goodput", unit="share", value=share))
-        of_run.append(Rate(name="goodput_per_s", title="good requests/s", unit="/s", value=per_s))
+        view = RunView(arm=arm, places=places, at=0)
+        for name, (title, unit) in GOOD.items():
+            good = RUN_LEVEL[name].figure(view, slo)
+            value = None if good.refusal else good.value
+            of_run.append(Rate(name=name, title=title, unit=unit, value=value))
     return tuple(of_run)
 
 

@@ -14,7 +14,7 @@ from tbench.analysis.pairing import RunView
 from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, spending
 from tbench.analysis.summary import Floats, quantile, refusal
 from tbench.capture.errors import InputError
-from tbench.replay.throughput import Throughput, throughput
+from tbench.replay.throughput import Throughput, rate_of, window
 
 FORM: Final = "ttft<500ms,tpot<50ms,e2e<3s"
 UNITS: Final = {
@@ -222,7 +222,7 @@ def _rate(run: RunView, amount: float, n: int, most: float | None = None) -> Fig
 
 
 def _throughput(run: RunView) -> Throughput:
-    return throughput(run.arm.columns, run.places)
+    return rate_of(run.arm.run, run.places)
 
 
 def _requests(run: RunView, _: Slo) -> Figure:
@@ -232,7 +232,10 @@ def _requests(run: RunView, _: Slo) -> Figure:
 
 def _good_requests(run: RunView, slo: Slo) -> Figure:
     good = _goodput(run, slo)
-    return good if good.refusal else _rate(run, good.events, good.n, good.n)
+    if good.refusal:
+        return good
+    counted = window(run.arm.run, run.places).rows
+    return _rate(run, int(met(run.arm, slo)[counted].sum()), good.n, good.n)
 
 
 def _tokens(run: RunView, _: Slo) -> Figure:

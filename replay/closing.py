@@ -42,7 +42,7 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
     mean = "-" if flight["mean"] is None else three(flight["mean"])
     rates = f"{spoken(numbers)}, mean concurrency {mean} (max {flight['max'] or 0:,})"
     yield row("throughput", rates)
-    if drain := drained(run.columns):
+    if drain := drained(numbers["drain"]):
         yield row("drain", drain)
     table = list(_table(run, numbers, LATENCIES | (MORE_LATENCIES if verbose else {})))
     yield from table

@@ -37,9 +37,9 @@ class Planned:
     that it belongs to; it is the same in every copy. `after` are the indexes of the requests whose answers it
     holds and that had ended before it arrived, and `think` the recorded seconds from the last of those ends
     to this arrival. It is `severed` where another is missing there that is sent apart, and has `forgotten`
-    where one was planned too long before it. `opening` is the index of its session's first request in a plan by session, else None.
-    `history`, where the plan asks for it, are the indexes of those whose answers its conversation holds as
-    it was, oldest first, each with its place among the assistant's turns.
+    where one was planned too long before it. `opening` is the index of its session's first request in a plan
+    by session, else None. `history`, where the plan asks for it, are the indexes of those whose answers its
+    conversation holds as it was, oldest first, each with its place among the assistant's turns.
     """
 
     index: int

@@ -1,13 +1,14 @@
 """Throughput: what a run did per second. The one definition: replay, report, compare and the gates ask here.
 
 Successes, over the time from the first request sent to the last end (of all the requests that are asked
-for, failures too). Tokens are those of the server's `usage`; a success that should have some and names
-none is counted as such, so that a sum is known to be a lower bound.
+for, failures too); of a closed loop those of the time in which all places were taken. Tokens are those of
+the server's `usage`; a success that should have some and names none is counted as such, so that a sum is
+known to be a lower bound.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.providers import TEXTLESS, WORDLESS
 from tbench.capture.terminal import plural
 from tbench.replay.columns import Column
-from tbench.replay.metrics import Columns
+from tbench.replay.metrics import Columns, in_flight
+from tbench.replay.runfile import Run
 from tbench.replay.table import where
 
 
@@ -117,31 +119,93 @@ def _tokens(
     )
 
 
-DRAIN_SHARE: Final = 0.01
-"""A tail that is shorter than this share of the time before it moves no rate that matters."""
+# A closed loop's places are all taken until there is nothing left to send; its rates are of that time.
 
 
-def drained(columns: Columns) -> str | None:
-    """What a closed loop did when nothing was left to send; None where it was short, or in an open one.
+class Window(NamedTuple):
+    """The requests that a rate counts, as a mask, over which time (s), and whether that is a loop's full one."""
 
-    From the first place that could not be filled again fewer are in flight than were asked for: a rate over
-    all of it is lower than what the target did while it was asked. Counted until then are all successes that
-    ended after the warm-up, whenever they were sent.
+    rows: Column
+    began: float
+    ended: float
+    full: bool = False
+
+
+def window(run: Run, rows: Column) -> Window:
+    """What a rate of these measured requests is of: of an open loop themselves, from first sent to last end.
+
+    Of a closed loop all that ended while every place was taken: from the first of them sent, to the first end
+    after which a place stayed empty; what had been sent in the warm-up took its share of that time. Where not
+    so much as one request ended for each place, there was no such time, and it is as in an open loop.
     """
+    columns = run.columns
     sent, end = columns["sent"], columns["end"]
     timed = ~np.isnan(sent) & ~np.isnan(end)
-    measured = timed & ~columns["warmup"]
-    if not measured.any() or not np.isnan(columns["due"]).all():
+    chosen = np.zeros(len(sent), dtype=bool)
+    chosen[rows] = True
+    began = float(sent[chosen & timed].min(initial=np.inf))
+    every = Window(chosen, began, float(end[chosen & timed].max(initial=-np.inf)))
+    until = _places_taken_until(run, timed)
+    if until is None:
+        return every
+    counted = (chosen | columns["warmup"]) & timed & (end > began) & (end <= until)
+    if counted.sum() < (in_flight(columns)["max"] or 0):
+        return every
+    return Window(counted, began, until, full=True)
+
+
+def _places_taken_until(run: Run, timed: Column) -> float | None:
+    """When the first place of a closed loop stayed empty: a request's, or (--sessions) a conversation's."""
+    columns, pacing = run.columns, run.header.get("pacing") or {}
+    if not timed.any() or pacing.get("open_loop", True):
         return None
-    until = float(end[timed & (end > sent[timed].max())].min(initial=np.inf))
-    began, over = float(sent[measured].min()), float(end[timed].max()) - until
-    if over <= DRAIN_SHARE * (until - began):
+    begin, end = columns["sent"][timed], columns["end"][timed]
+    if pacing.get("mode") == "sessions":
+        pairs = np.stack([columns["session"][timed], columns["cycle"][timed]])
+        _, session = np.unique(pairs, axis=1, return_inverse=True)
+        firsts, lasts = np.full(session.max() + 1, np.inf), np.full(session.max() + 1, -np.inf)
+        np.minimum.at(firsts, session, begin)
+        np.maximum.at(lasts, session, end)
+        begin, end = firsts, lasts
+    return float(end[end > begin.max()].min(initial=np.inf))
+
+
+def rate_of(run: Run, rows: Column) -> Throughput:
+    """The throughput of these measured requests of a run."""
+    within = window(run, rows)
+    return replace(throughput(run.columns, within.rows), began=within.began, ended=within.ended)
+
+
+DRAIN_SHARE: Final = 0.01
+"""A tail that is shorter than this share of the time before it is not worth a line."""
+
+
+def drain(run: Run) -> dict[str, float] | None:
+    """What of a closed loop its rates leave out: `requests` that ended behind the window, over how long.
+
+    None in an open loop, and where all of the run counts.
+    """
+    columns = run.columns
+    within = window(run, ~columns["warmup"])
+    end = columns["end"][columns["end"] > within.ended]
+    if not within.full or not len(end):
         return None
-    answered = where(columns, "outcome", Outcome.OK) & (end > began) & (end <= until)
-    rate = Throughput(began=began, ended=until).per_s(int(answered.sum()))
-    late = plural(int((end > until).sum()), "request")
-    before = "" if rate is None else f"; until then {three(rate)} req/s"
-    return f"{late} ended when nothing was left to send, over the last {three(over)} s{before}"
+    return {
+        "requests": len(end),
+        "over_s": float(end.max()) - within.ended,
+        "window_s": within.ended - within.began,
+    }
+
+
+def drained(figures: Mapping[str, float] | None) -> str | None:
+    """The same in words; None where it was short."""
+    if figures is None or figures["over_s"] <= DRAIN_SHARE * figures["window_s"]:
+        return None
+    late = plural(round(figures["requests"]), "request")
+    return (
+        f"{late} ended when places stayed empty, over the last {three(figures['over_s'])} s: the rates "
+        "are of the time before"
+    )
 
 
 SIDES: Final = {"output": "output tok/s", "input": "input tok/s"}

@@ -11,7 +11,7 @@ from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.metrics import Columns, Values
 from tbench.replay.runfile import Run
-from tbench.replay.throughput import throughput
+from tbench.replay.throughput import drain, rate_of
 
 BUDGET_S: Final = 0.010
 BUDGET_SHARE: Final = 0.10
@@ -72,7 +72,7 @@ def identity(run: Run) -> Identity:
 def numbers(run: Run) -> dict[str, Any]:
     """The object that `replay --json` prints. Seconds; None where there is no value.
 
-    Latencies are of completed requests outside the warm-up, and so is the throughput (replay.throughput);
+    Latencies are of completed requests outside the warm-up, the throughput is that of replay.throughput;
     `duration_s` is from the run's start to its last end, all requests included.
     """
     counted = metrics.counted(run.columns)
@@ -91,7 +91,8 @@ def numbers(run: Run) -> dict[str, Any]:
         "unchanged": run.totals.get("unchanged") or {},
         "masked": run.totals.get("masked") or {},
         "duration_s": duration_s(run.columns),
-        **throughput(run.columns, ~run.columns["warmup"]).figures,
+        **rate_of(run, ~run.columns["warmup"]).figures,
+        "drain": drain(run),
         **spreads(counted),
         "in_flight": metrics.in_flight(run.columns),
         "uncertain_first_tokens": metrics.uncertain(counted),

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import openpyxl
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from tbench.analysis.arms import arm_of_run
 from tbench.analysis.compare import CompareOptions, compare
@@ -25,7 +27,7 @@ from tbench.replay.columns import from_samples, pack
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sample import Sample
 from tbench.replay.table import Table
-from tbench.replay.throughput import Throughput, Tokens, drained, three, throughput
+from tbench.replay.throughput import Throughput, Tokens, three, throughput, window
 from tbench.replay.totals import numbers
 
 
@@ -64,8 +66,10 @@ def columns(samples: list[Sample]) -> Table:
     return Table(lambda: [pack(from_samples(samples))])
 
 
-def run_of(path: Path, samples: list[Sample], **totals: Any) -> Run:
-    header = {"pacing": {"open_loop": True, "meaning": "as recorded"}}
+def run_of(
+    path: Path, samples: list[Sample], pacing: dict[str, Any] | None = None, **totals: Any
+) -> Run:
+    header = {"pacing": {"meaning": "as recorded", **(pacing or {"open_loop": True})}}
     writer = RunWriter(path, header, clock=lambda: 0.0)
     for one in samples:
         writer.add(one)
@@ -162,27 +166,109 @@ def test_parts_add_up(cut: int) -> None:
     assert Throughput() + throughput(whole, mask) == throughput(whole, mask)
 
 
-def test_a_closed_loop_says_what_ended_when_nothing_was_left_to_send() -> None:
-    """Four places from 10 s on, each answer takes 1 s; from 15 to 20 s one is left."""
+CLOSED = [
+    sample(at, due=None, sent=10.0 + at // 4, first_token=None, last_token=None, end=11.0 + at // 4)
+    for at in range(20)
+]
+CLOSED[-1] = replace(CLOSED[-1], end=20.0)
+"""Four places from 10 s on, each answer takes 1 s; from 15 to 20 s one is left."""
 
-    def drain(samples: list[Sample]) -> str | None:
-        table = columns(samples)
-        table.mark("warmup", np.zeros(len(samples), dtype=bool))
-        return drained(table)
 
-    closed = [
-        sample(index, due=None, sent=10.0 + index // 4, end=11.0 + index // 4)
-        for index in range(20)
+def loop_of(path: Path, samples: list[Sample], mode: str = "concurrency", **totals: Any) -> Run:
+    return run_of(path, samples, {"open_loop": False, "mode": mode}, **totals)
+
+
+def test_a_closed_loop_is_rated_while_its_places_are_taken(tmp_path: Path) -> None:
+    """19 of 20 had ended by 15 s; and it says what is outside."""
+    run = loop_of(tmp_path / "a.run", CLOSED)
+    figures = numbers(run)
+
+    assert (figures["requests_per_s"], figures["throughput_over_s"]) == pytest.approx((3.8, 5.0))
+    assert figures["output_tokens_per_s"] == pytest.approx(19 * 20 / 5)
+    assert figures["drain"] == pytest.approx({"requests": 1, "over_s": 5.0, "window_s": 5.0})
+    said = "1 request ended when places stayed empty, over the last 5.00 s: the rates are of the time before"
+    assert f"drain       {said}" in "\n".join(summary(run, figures))
+    assert f"drain: {said}" in " ".join(run_text(arm_of_run(run)).split())
+
+
+def test_what_was_sent_in_the_warm_up_takes_its_share_of_the_time(tmp_path: Path) -> None:
+    """Four that were sent at 10.5 s end within the window, which begins at 11 s: 4 a second are answered."""
+    early = [replace(each, sent=10.5, end=11.0 + at / 8) for at, each in enumerate(CLOSED[:4])]
+    figures = numbers(loop_of(tmp_path / "a.run", [*early, *CLOSED[4:]], warmup_s=10.75))
+
+    assert figures["requests_per_s"] == pytest.approx((15 + 3) / 4)
+
+
+def test_a_loop_whose_places_are_never_filled_again_is_rated_as_it_is(tmp_path: Path) -> None:
+    """Five requests for four places: the first end would be all that counts."""
+    figures = numbers(loop_of(tmp_path / "a.run", CLOSED[:5]))
+
+    assert (figures["requests_per_s"], figures["drain"]) == (pytest.approx(5 / 2), None)
+
+
+def test_sessions_are_rated_until_the_first_has_no_other_behind_it(tmp_path: Path) -> None:
+    """Two users: one has three conversations of 1 s, the other one of six turns, each of 1 s."""
+    turns = [(number, number + 1.0, number) for number in range(3)]
+    turns += [(number, number + 1.0, 9) for number in range(6)]
+    samples = [
+        replace(CLOSED[0], index=at, id=str(at), sent=float(sent), end=end, session=session)
+        for at, (sent, end, session) in enumerate(sorted(turns))
     ]
-    closed[-1] = replace(closed[-1], end=20.0)
+    figures = numbers(loop_of(tmp_path / "a.run", samples, mode="sessions"))
 
-    assert throughput(columns(closed), slice(None)).figures["requests_per_s"] == 2.0
-    assert drain(closed) == (
-        "1 request ended when nothing was left to send, over the last 5.00 s; until then 3.80 req/s"
+    assert (figures["requests_per_s"], figures["throughput_over_s"]) == pytest.approx((2.0, 3.0))
+    assert figures["drain"] == pytest.approx({"requests": 3, "over_s": 3.0, "window_s": 3.0})
+
+
+@given(
+    lanes=st.integers(1, 5),
+    took=st.lists(st.floats(1, 40), min_size=6, max_size=40),
+)
+def test_every_place_is_taken_for_all_of_the_window(lanes: int, took: list[float]) -> None:
+    """By the places themselves, each of which takes the next request when its last has ended."""
+    free, spans = [0.0] * lanes, list[tuple[float, float]]()
+    for lasts in took:
+        place = free.index(min(free))
+        spans.append((free[place], free[place] + lasts))
+        free[place] += lasts
+    assume(len({end for _, end in spans}) == len(spans))
+    samples = [
+        replace(CLOSED[0], index=at, id=str(at), sent=sent, end=end)
+        for at, (sent, end) in enumerate(spans)
+    ]
+    table = columns(samples)
+    table.mark("warmup", np.zeros(len(samples), dtype=bool))
+    run = Run(
+        Path("a.run"),
+        {"pacing": {"mode": "concurrency", "open_loop": False}},
+        table,
+        {},
+        complete=True,
     )
-    assert drain(closed[:-1]) is None
-    assert drain([replace(each, due=0.0) for each in closed]) is None
-    assert drain([]) is None
+
+    counted, began, until, full = window(run, np.arange(len(samples)))
+
+    within = sum(end <= min(free) for _, end in spans)
+    assert full == (within >= lanes)
+    if within < lanes:  # too few to speak of a rate
+        assert (began, until, counted.sum()) == (0.0, max(free), len(spans))
+    else:
+        assert (began, until, counted.sum()) == (0.0, min(free), within)
+
+
+def test_every_report_has_the_rate_of_that_time(tmp_path: Path) -> None:
+    """Replay, report, a gate, a comparison and its goodput."""
+    run = loop_of(tmp_path / "a.run", CLOSED)
+    arm, slo = arm_of_run(run), parse_slo("e2e<2s")
+    observed = RunView(arm=arm, places=np.arange(len(CLOSED)), at=0)
+    pair = compare(arm, arm, CompareOptions(metrics=("e2e",), slo=slo))
+    rates = {first.name: (first.value, second.value) for first, second in pair.rates}
+
+    assert endpoint("requests_per_s", None).figure(observed, ()).value == pytest.approx(3.8)
+    assert report_json(arm)["requests_per_s"] == pytest.approx(3.8)
+    assert report_json(arm)["drain"] == numbers(run)["drain"]
+    assert rates["requests_per_s"] == rates["goodput_per_s"] == pytest.approx((3.8, 3.8))
+    assert report_json(arm, slo=slo)["goodput_per_s"] == pytest.approx(3.8)
 
 
 def test_nothing_has_no_rate() -> None:

@@ -291,7 +291,7 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     yield str(identity(arm.run)) + (f"; skipped {skipped:,}" if skipped else "")
     yield from departures(arm.run.totals, arm.target or "-")
     yield f"throughput: {spoken(figures)}"
-    if drain := drained(arm.columns):
+    if drain := drained(figures["drain"]):
         yield f"drain: {drain}"
     if (spent := spending(arm)).usd:
         uncounted = f"{plural(spent.uncounted, 'request')} without token counts" * (
