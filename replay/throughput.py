@@ -123,7 +123,7 @@ def _tokens(
 
 
 class Window(NamedTuple):
-    """The requests that a rate counts, as a mask, over which time (s), and whether that is a loop's full one."""
+    """The requests that a rate counts (a mask), over which time (s), and whether a loop was full then."""
 
     rows: Column
     began: float

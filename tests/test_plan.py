@@ -312,7 +312,7 @@ def named(seq: int, name: str, **fields: Any) -> Exchange:
 def test_a_predecessor_that_is_not_remembered_is_counted(
     clones: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A conversation that waits longer than a plan looks back: its next turn waits for nothing, and is said."""
+    """A conversation that waits longer than a plan looks back: its next turn waits for nothing."""
     monkeypatch.setattr("tbench.replay.plan.REMEMBERED", 4)
     trace = [named(0, "long"), *(named(seq, "other") for seq in range(1, 6)), named(6, "long")]
     plan = Plan(trace=trace, clones=Clones(number=clones, within=0))
