@@ -26,9 +26,11 @@ def test_it_can_be_cancelled_and_used_again() -> None:
 
     async def main() -> float:
         with trio.fail_after(10), punctual() as sleep_until:
-            with trio.move_on_after(0.01) as scope:
-                await sleep_until(trio.current_time() + 0.05)
-            assert scope.cancelled_caught
+            left = False
+            while not left:  # a busy machine may be late for both
+                with trio.move_on_after(0.01) as scope:
+                    await sleep_until(trio.current_time() + 0.05)
+                left = scope.cancelled_caught
             at = trio.current_time() + 0.1
             await sleep_until(at)
             return trio.current_time() - at
