@@ -18,6 +18,7 @@ from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
 from tbench.replay.table import tally
 from tbench.replay.throughput import three
+from tbench.replay.totals import loss
 
 LENGTH, CACHED, MIX, FINISH, LAG, LOAD = 0.05, 0.05, 0.01, 0.05, 0.05, 0.01
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
@@ -140,6 +141,13 @@ def _uncertain(compared: ComparedArms) -> str | None:
         return None
     counts = ", ".join(f"{arm.name} {arm.uncertain:,} of {len(arm):,}" for arm in arms)
     return f"first tokens were read late and may have come over 1 ms before their stamp: {counts}"
+
+
+def _lost(compared: ComparedArms) -> str | None:
+    """Whether requests of a run have no sample, as a worker was lost (and --allow-lost let it count)."""
+    arms = (compared.baseline, compared.candidate)
+    lost = [f"{arm.name}: {text}" for arm in arms if (text := loss(arm.run))]
+    return "; ".join(lost) or None
 
 
 def _sent_again(compared: ComparedArms) -> str | None:
@@ -349,6 +357,7 @@ def _recorded(compared: ComparedArms) -> str | None:
 CHECKS: dict[str, Callable[[ComparedArms], str | None]] = {
     "INVALID_RUN": _invalid_run,
     "BUFFERED_STREAM": _buffered,
+    "REQUESTS_LOST": _lost,
     "SENT_AGAIN": _sent_again,
     "CLIENT_LAG_DIFFERS": _lag,
     "TTFT_UNCERTAIN": _uncertain,

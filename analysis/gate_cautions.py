@@ -22,6 +22,7 @@ from tbench.analysis.t_tests import difference
 from tbench.capture.terminal import plural
 from tbench.replay.columns import Column
 from tbench.replay.runfile import Run, recount
+from tbench.replay.totals import loss
 
 TREND_RUNS: Final = 5
 """Runs of each arm with which a trend that is no straight line is wrong as seldom as it says
@@ -145,6 +146,9 @@ NAMED: Final = 3
 def run_cautions(arm: Replicates) -> Iterator[Caution]:
     """What is wrong with single runs of an arm, or between them."""
     yield from invalid_runs(arm.runs)
+    for run in arm.runs:
+        if lost := loss(run.run):
+            yield Caution(code="REQUESTS_LOST", text=f"{run.path}: {lost}")
     if stopped := [run for run in arm.runs if _stopped(run)]:
         yield Caution(
             code="PARTIAL_RUN",

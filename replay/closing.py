@@ -20,7 +20,7 @@ from tbench.replay.runfile import Run
 from tbench.replay.table import where
 from tbench.replay.target import KEYS
 from tbench.replay.throughput import drained, spoken, three
-from tbench.replay.totals import identity
+from tbench.replay.totals import identity, loss
 
 LATENCIES: Final = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
 MORE_LATENCIES: Final = {"itl": "ITL", "lag": "schedule lag"}
@@ -57,7 +57,8 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
         if pacing.get("open_loop"):
             since = "was scheduled (coordinated-omission corrected)"
         yield row("latency", f"counts from when a request {since}")
-        yield row("identity", str(identity(run)))
+        if not run.totals.get("lost_workers"):  # then it stands above
+            yield row("identity", str(identity(run)))
         if (coalesced := run.totals.get("coalesced_share")) is not None:
             yield row(
                 "chunks", f"{coalesced:.1%} of tokens coalesced: read together with a later one"
@@ -82,6 +83,9 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     if warm := int(run.columns["warmup"].sum()):
         parts.append(f"warm-up excluded: first {warm:,}")
     yield row("requests", ", ".join(parts))
+    if lost := loss(run):
+        yield row("lost", lost)
+        yield row("identity", str(identity(run)))
     yield from _skipped(totals.get("skipped") or {})
     yield from departures(totals, run.header.get("target", {}).get("base_url", "-"))
     yield from _probe((run.header.get("cache") or {}).get("probe") or {})

@@ -401,6 +401,24 @@ def with_timeouts(values: Values, timeouts: int) -> dict[str, float | None]:
     }
 
 
+def with_lost(values: Values, lost: int) -> dict[str, tuple[float, float | None]]:
+    """The same with so many requests more, of unknown latency: as the fastest of all, and as the slowest.
+
+    The quickest and the slowest value bound what the first can be: 0 where a quantile lies among those that
+    are lost, and None. Empty without values.
+    """
+    ordered = np.sort(values[~np.isnan(values)])
+    n = len(ordered) + lost
+    ranks = {name: rank(n, level) for name, level in NAMED.items()} if len(ordered) else {}
+    return {
+        name: (
+            float(ordered[place - lost - 1]) if place > lost else 0.0,
+            float(ordered[place - 1]) if place <= len(ordered) else None,
+        )
+        for name, place in ranks.items()
+    }
+
+
 def spread(values: Values) -> dict[str, float | None]:
     """Mean, p50, p90, p95, p99 and max of the values that are there; all None without any."""
     ordered = np.sort(values[~np.isnan(values)])

@@ -73,6 +73,19 @@ def parse_cluster(text: str) -> str:
     return text
 
 
+On = Annotated[
+    str | None,
+    Option(
+        help="Send from the machines of a Ray cluster, a worker on each core: ray (that of RAY_ADDRESS, "
+        "or that runs here, else one on this machine), or ray://HOST:PORT (docs/scale-out.md).",
+        unit="ray[://HOST:PORT]",
+        group=CLIENT,
+        default="this machine",
+        read=parse_cluster,
+    ),
+]
+
+
 def _read_by(module: str, parser: str) -> Callable[[list[str]], Any]:
     """A reader of words from a module that takes long to load: not for `--help`."""
 
@@ -321,6 +334,15 @@ class ReplayOptions:
             group=LIMITS,
         ),
     ] = False
+    allow_lost: Annotated[
+        int,
+        Option(
+            help="Let a run count that lost up to N requests with a worker: in flight, or not sent for it.",
+            unit="N",
+            group=LIMITS,
+            least=0,
+        ),
+    ] = 0
     base_url: Annotated[
         str | None,
         Option(
@@ -478,17 +500,7 @@ class ReplayOptions:
             read=parse_workers,
         ),
     ] = "auto"
-    on: Annotated[
-        str | None,
-        Option(
-            help="Send from the machines of a Ray cluster, a worker on each core: ray (that of RAY_ADDRESS, "
-            "or that runs here, else one on this machine), or ray://HOST:PORT (docs/scale-out.md).",
-            unit="ray[://HOST:PORT]",
-            group=CLIENT,
-            default="this machine",
-            read=parse_cluster,
-        ),
-    ] = None
+    on: On = None
     out: Annotated[
         str | Path | None,
         Option(

@@ -79,6 +79,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "duration_s": job.options.duration,
             "max_cost_usd": job.budget,
             "allow_unsafe": job.options.allow_unsafe,
+            "allow_lost": job.options.allow_lost,
             "only": sorted(job.only.words),
         },
         "warmup": asdict(job.warmup),

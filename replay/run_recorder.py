@@ -191,11 +191,13 @@ def run_totals(
     interrupted: bool,
     steal_s: float | None,
     hit_rates: Mapping[str, Any] | None,
+    shares: Sequence[int],
 ) -> dict[str, Any]:
     """The record `totals` of docs/trace-format.md, which closes a run, from what the parts of a replay know.
 
     `planned` is None where time, not the trace, decided how much was sent. `steal_s` is CPU time that a
-    hypervisor gave to others meanwhile, seconds, None where not known.
+    hypervisor gave to others meanwhile, seconds, None where not known. `shares` is how many each worker
+    was to send.
     """
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
     issued = pool.issued(arm)
@@ -252,6 +254,7 @@ def run_totals(
         "most_in_flight": sum(worker.most_in_flight for worker in stats),
         "workers": job.workers,
         "lost_workers": pool.lost,
+        "shards": pool.shards(None if planned is None else shares),
         "client": {
             "cpu_share": max((w.cpu_s / w.wall_s for w in stats if w.wall_s), default=None),
             "runnable_share": max(

@@ -92,6 +92,9 @@ HEADER: Final = Fields(
         "experiment": Fields(
             {"arm": TEXT, "round": COUNT, "rounds": COUNT, "arms": Items(TEXT), "schedule": TEXT}
         ),
+        "shards": Fields(
+            {"rule": TEXT, "places": COUNT, "workers": COUNT, "nodes": Items(TEXT)}
+        ),
         "survey": Fields({"requests": COUNT, "span_s": NUMBER, "busy_s": NUMBER, "skipped": Each(COUNT)}),
         "cache": Fields(
             {"probe": Fields({"completed": COUNT, "prompt": COUNT, "cached": COUNT, "usd": NUMBER})}
@@ -135,6 +138,16 @@ TOTALS: Final = Fields(
         "most_in_flight": COUNT,
         "workers": COUNT,
         "lost_workers": Items(TEXT),
+        "shards": Items(
+            Fields(
+                {
+                    **dict.fromkeys(("worker", "planned", "ended", *IDENTITY[-2:]), COUNT),
+                    **dict.fromkeys(("late_s", "lost_at_s"), NUMBER),
+                    "node": TEXT,
+                    **dict.fromkeys(("clock_ahead_s", "clock_uncertainty_s"), Items(NUMBER)),
+                }
+            )
+        ),
         "client": Each(NUMBER, filled=False),
         "cost": Fields({"usd": NUMBER, "unpriced": Each(COUNT), "uncounted": COUNT}),
     },

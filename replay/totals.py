@@ -1,6 +1,6 @@
 """The closing figures of a run: the identity, the numbers of `replay --json`, and whether they count."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.metrics import Columns, Values
 from tbench.replay.runfile import Run
-from tbench.replay.throughput import drain, rate_of
+from tbench.replay.throughput import drain, rate_of, three
 
 BUDGET_S: Final = 0.010
 BUDGET_SHARE: Final = 0.10
@@ -137,16 +137,50 @@ def lost_outcomes(run: Run, _counted: Columns) -> str | None:
             f"killed, or still running: {lost + never_sent:,} of {run.totals['planned']:,} planned requests "
             "have no outcome; replay again"
         )
-    if workers := run.totals.get("lost_workers"):
+    workers = run.totals.get("lost_workers")
+    if workers and lost + never_sent > ((run.header.get("limits") or {}).get("allow_lost") or 0):
         return (
             f"{'; '.join(workers)} ({lost:,} requests lost in flight, {never_sent:,} never "
-            "sent); replay again, with fewer streams if memory ran short"
+            "sent); replay again, with fewer streams if memory ran short, or accept it by --allow-lost"
         )
     if run.totals.get("ended_by") == "disk":
         return "the disk took no more answers; free some space and replay again"
-    if lost:
+    if lost and not workers:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
     return None
+
+
+def loss(run: Run, counted: Columns | None = None) -> str | None:
+    """What a lost worker leaves open, in words; None where none was lost.
+
+    A request whose answer was lost has a latency that nobody knows: the bounds have it as quicker than any
+    other, and as slower.
+    """
+    if not (workers := run.totals.get("lost_workers")):
+        return None
+    lost = run.totals["lost_in_flight"]
+    counted = metrics.counted(run.columns) if counted is None else counted
+    shards = run.totals.get("shards") or []
+    times = [row["lost_at_s"] for row in shards if row.get("lost_at_s") is not None]
+    since = f", noticed at {min(times):.1f} s: less was sent from then on" if times else ""
+    parts = [f"{'; '.join(workers)}{since}"]
+    if lost:
+        parts.append(
+            f"{plural(lost, 'request')} lost in flight, which as the fastest and as the slowest of all give "
+            + ", ".join(_bounds(counted, lost))
+        )
+    if never_sent := run.totals["never_sent"]:
+        parts.append(f"{never_sent:,} never sent")
+    return "; ".join(parts)
+
+
+def _bounds(counted: Columns, lost: int) -> Iterator[str]:
+    """The quantiles of the headline latencies with so many more requests, at best and at worst."""
+    for name in ("ttft", "e2e"):
+        values = metrics.METRICS[name].of(counted)
+        for level, (low, high) in metrics.with_lost(values, lost).items():
+            worst = "unknown" if high is None else f"{three(high * 1e3)} ms"
+            yield f"{name} {level} {three(low * 1e3)} ms to {worst}"
 
 
 def missing_samples(run: Run, _counted: Columns) -> str | None:

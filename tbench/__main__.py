@@ -1,11 +1,13 @@
 """The way in: run the command line, and turn what went wrong into one line and an exit code."""
 
+import atexit
 import gc
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +28,18 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = run(sys.argv[1:])
     gc.freeze()  # the interpreter would look through everything for cycles, to end a process
+    if "ray" in sys.modules:
+        _leave(code)
     sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    """End at once, after what is to be done at the end: threads of Ray's may crash as C++ tidies up."""
+    atexit._run_exitfuncs()  # noqa: SLF001 (there is no other way to them)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _open_streams() -> None:

@@ -1,16 +1,20 @@
 """Each row of METRICS on samples whose numbers are known, and what becomes of failures."""
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.capture.exchange import Outcome
 from tbench.replay import columns as blocks
+from tbench.replay import metrics
 from tbench.replay.runfile import Run, recount
 from tbench.replay.sample import Sample
 from tbench.replay.table import Table, gather_gaps
@@ -180,3 +184,18 @@ def test_gaps_belong_to_their_own_request() -> None:
     assert long == pytest.approx(4)
     assert math.isnan(none)
     assert steady == pytest.approx(0.1)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=60), st.integers(1, 20), st.randoms())
+def test_the_bounds_of_a_loss_hold_the_true_quantile(
+    values: list[float], lost: int, source: random.Random
+) -> None:
+    """Whatever the latencies of the requests that were lost: some of known ones are taken away."""
+    shuffled = source.sample(values, len(values))
+    left = shuffled[min(lost, len(values) - 1) :]
+    bounds = metrics.with_lost(np.array(left), len(values) - len(left))
+
+    for name, level in metrics.NAMED.items():
+        low, high = bounds[name]
+        assert low <= metrics.quantiles(np.array(values), [level])[0]
+        assert high is None or high >= metrics.quantiles(np.array(values), [level])[0]

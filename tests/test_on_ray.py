@@ -1,21 +1,24 @@
 """Replays from the machines of a Ray cluster, two of which are on this one; and what a loss leaves."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
-import numpy as np
 import pytest
 
-from tbench.replay.runfile import read_run
+from tbench.replay.runfile import Run, read_run
 from tbench.replay.totals import identity
-from tests.conftest import Done, interruptible
-from tests.test_workers_end_to_end import seen, write_trace
+from tests.conftest import Done, interruptible, run_tbench
+from tests.test_workers_end_to_end import _alive, _wait, seen, write_trace
 
 pytest.importorskip("ray", reason="needs the extra [ray]")
 
@@ -24,6 +27,8 @@ TRIES = 2
 START_S = 60.0
 """Ray gives up where a part of it takes over 30 s to start, as on a machine that is busy elsewhere."""
 PATIENCE_S = 120
+STRICT = ("--causal", "strict")  # turns that wait are due later on a busy machine
+PLANNED = 160
 KEY = "test-key-that-nobody-may-keep-0123456789"
 
 
@@ -67,11 +72,12 @@ class Cluster:
         parents: dict[int, tuple[int, str]] = {}
         for entry in Path("/proc").iterdir():
             try:
+                pid = int(entry.name)
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 words = (entry / "cmdline").read_text()
             except (OSError, ValueError):
                 continue
-            parents[int(entry.name)] = (parent, words)
+            parents[pid] = (parent, words)
 
         def ours(pid: int) -> bool:
             while pid > 1:
@@ -121,40 +127,56 @@ def sent(cluster: Cluster, folder: Path, trace: Path, url: str, *words: object) 
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture
-def server(simulator: Any) -> str:
-    """The session's simulator, with its memory of earlier tests cleared."""
+@pytest.fixture(scope="module")
+def runs(
+    cluster: Cluster, simulator: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Run]:
+    """The same trace sent from here and from the cluster, by two workers each."""
+    folder = tmp_path_factory.mktemp("runs")
+    trace = write_trace(folder / "t.msgpack", 120, turns=3, gap_s=0.02)
     with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10):
-        return str(simulator.url)
-
-
-def test_a_cluster_sends_what_processes_here_send(
-    cluster: Cluster, server: str, tmp_path: Path, tbench: Callable[..., Done]
-) -> None:
-    """The same requests, due at the same times, by the same number of workers, with the same answers."""
-    trace = write_trace(tmp_path / "t.msgpack", 120, turns=3, gap_s=0.02)
-    there = sent(cluster, tmp_path, trace, server, "-o", "there.run", "--json")
+        there = sent(cluster, folder, trace, simulator.url, "-o", "there.run", "--json", *STRICT)
     assert there.ended, there.err
-    assert sorted(seen(server)) == [f"{seq:032x}" for seq in range(120)]
-    here = tbench(
-        *("replay", trace, "--base-url", server, "-o", "here.run", "--warmup", "none"),
-        *("--workers", 2),
-    )
-    assert here.ended, here.err
-    ours, theirs = (read_run(tmp_path / f"{name}.run") for name in ("here", "there"))
-
+    assert sorted(seen(simulator.url)) == [f"{seq:032x}" for seq in range(120)]
     assert json.loads(there.out)["completed"] == 120
-    assert theirs.totals["workers"] == 2
-    for name in ("index", "id", "session", "outcome", "output_tokens", "token_events"):
-        assert list(theirs.columns[name]) == list(ours.columns[name])
-    assert np.allclose(theirs.columns["due"], ours.columns["due"])
+    words = ("--base-url", simulator.url, "-o", "here.run", "--warmup", "none", "--workers", 2)
+    here = run_tbench(folder, "replay", trace, *words, *STRICT)
+    assert here.ended, here.err
+    return {name: read_run(folder / f"{name}.run") for name in ("here", "there")}
 
 
-def test_no_key_and_no_prompt_stays_with_ray(cluster: Cluster, server: str, tmp_path: Path) -> None:
-    """Neither its logs nor whatever else it writes down hold one; all requests were sent with the key."""
-    trace = write_trace(tmp_path / "t.msgpack", 20)
-    done = sent(cluster, tmp_path, trace, server, "--speed", 10, "-o", "o.run")
-    assert done.ended, done.err
+@pytest.mark.parametrize(
+    "name", ["index", "id", "session", "outcome", "output_tokens", "token_events", "due"]
+)
+def test_a_cluster_sends_what_processes_here_send(runs: dict[str, Run], name: str) -> None:
+    """The same requests, due at the same times, with the same answers."""
+    here, there = (runs[side].columns[name] for side in ("here", "there"))
+
+    assert list(here) == list(there)
+
+
+@pytest.mark.parametrize("side", ["here", "there"])
+def test_the_plan_says_who_sends_what(runs: dict[str, Run], side: str) -> None:
+    """By a rule in the run's header, which was written first; the workers' parts add up."""
+    run = runs[side]
+    rule, shards = run.header["shards"], run.totals["shards"]
+    places = (crc32(b"%d" % session) % rule["places"] for session in run.columns["session"])
+
+    assert Counter(place % rule["workers"] + 1 for place in places) == Counter(
+        {shard["worker"]: shard["planned"] for shard in shards}
+    )
+    assert [shard["ended"] for shard in shards] == [shard["planned"] for shard in shards]
+
+
+def test_clocks_of_one_machine_are_equal_within_what_is_said(runs: dict[str, Run]) -> None:
+    """Before the start and at the end; both machines are this one, so that the truth is known."""
+    for shard in runs["there"].totals["shards"]:
+        pairs = zip(shard["clock_ahead_s"], shard["clock_uncertainty_s"], strict=True)
+        assert [abs(ahead) <= uncertainty for ahead, uncertainty in pairs] == [True, True]
+
+
+def test_no_key_and_no_prompt_stays_with_ray(cluster: Cluster, runs: dict[str, Run]) -> None:
+    """Neither its logs nor whatever else it writes down hold one."""
     files = [path for path in Path(cluster.session).rglob("*") if path.is_file()]
     leaks = [
         str(path)
@@ -164,4 +186,91 @@ def test_no_key_and_no_prompt_stays_with_ray(cluster: Cluster, server: str, tmp_
 
     assert len(files) > 10
     assert leaks == []
-    assert identity(read_run(tmp_path / "o.run")).completed == 20
+
+
+@pytest.fixture
+def playing(
+    cluster: Cluster, serve: Callable[..., Any], tmp_path: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """A replay from both machines against a slow simulator, in the middle of its sending."""
+    url = serve("serve", "--port", "0", "--profile", "slow").url
+    trace = write_trace(tmp_path / "t.msgpack", PLANNED, tokens=64)
+    process = subprocess.Popen(
+        command(cluster, trace, url, "--concurrency", 20, "-o", "o.run", "--json"),
+        cwd=tmp_path,
+        env=interruptible(TOGETHER_API_KEY=KEY),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait(lambda: len(seen(url)) >= 30 or process.poll() is not None, PATIENCE_S)
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate(timeout=30)
+
+
+def test_ctrl_c_cancels_on_every_machine(playing: subprocess.Popen[str], tmp_path: Path) -> None:
+    """While streams run: what is in flight is cancelled and kept, nothing is lost, exit 130."""
+    playing.send_signal(signal.SIGINT)
+    out, err = playing.communicate(timeout=PATIENCE_S)
+    run = read_run(tmp_path / "o.run")
+
+    assert playing.returncode == 130, err
+    assert json.loads(out)["cancelled"] == run.totals["cancelled"] == 20
+    assert (run.totals["lost_in_flight"], run.totals["lost_workers"]) == (0, [])
+    assert identity(run).planned == PLANNED
+
+
+def ended(playing: subprocess.Popen[str], folder: Path) -> Run:
+    """The run of a replay that lost a worker: INVALID, with every request accounted for."""
+    out, err = playing.communicate(timeout=PATIENCE_S)
+    assert playing.returncode == 4, err
+    run = read_run(folder / "o.run")
+    shards = run.totals["shards"]
+    assert json.loads(out)["valid"] is False
+    assert "was lost" in err
+    assert identity(run).planned == PLANNED == sum(shard["planned"] for shard in shards)
+    for name in ("lost_in_flight", "never_sent"):
+        assert run.totals[name] == sum(shard[name] for shard in shards)
+    return run
+
+
+def test_a_killed_actor_is_counted_and_the_other_goes_on(
+    cluster: Cluster, playing: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """What its worker had in flight is lost, what it had not sent never sent; its worker ends with it."""
+    worker, actor = min(cluster.workers().items())
+    os.kill(actor, signal.SIGKILL)
+    run = ended(playing, tmp_path)
+    lost, going = sorted(run.totals["shards"], key=lambda shard: shard["lost_at_s"] is None)
+
+    assert len(run.totals["lost_workers"]) == 1
+    assert "its actor died" in run.totals["lost_workers"][0]
+    assert 1 <= lost["lost_in_flight"] <= 20
+    assert going["ended"] == going["planned"]
+    _wait(lambda: not _alive(worker))
+
+
+def test_a_killed_sender_is_named_as_here(
+    cluster: Cluster, playing: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """The actor beside it says how it ended."""
+    os.kill(min(cluster.workers()), signal.SIGKILL)
+    _, err = playing.communicate(timeout=PATIENCE_S)
+    run = read_run(tmp_path / "o.run")
+
+    assert playing.returncode == 4, err
+    assert "was killed by SIGKILL" in run.totals["lost_workers"][0]
+    assert identity(run).planned == PLANNED
+
+
+def test_a_machine_that_is_gone_is_counted(
+    cluster: Cluster, playing: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """No word comes from it any more: it is waited for a while, then counted as lost. Comes last."""
+    cluster.remove()
+    run = ended(playing, tmp_path)
+
+    assert len(run.totals["lost_workers"]) == 1
+    assert sum(shard["lost_at_s"] is None for shard in run.totals["shards"]) == 1

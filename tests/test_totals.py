@@ -21,7 +21,7 @@ from tbench.replay import metrics
 from tbench.replay.closing import FEW, summary
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sample import Sample
-from tbench.replay.totals import Identity, identity, numbers, why_invalid
+from tbench.replay.totals import Identity, identity, loss, numbers, why_invalid
 
 WHOLE = {
     "planned": 0,
@@ -231,6 +231,25 @@ def test_what_was_lost_in_flight_makes_a_whole_run_invalid(tmp_path: Path) -> No
 
     assert identity(run).lost_in_flight == 1
     assert "lost" in (why_invalid(run) or "")
+
+
+@pytest.mark.parametrize(("allowed", "valid"), [(0, False), (6, False), (7, True)])
+def test_a_loss_that_was_allowed_leaves_a_run_valid(
+    allowed: int, valid: bool, tmp_path: Path
+) -> None:
+    """What was lost in flight counts, and what was not sent as its worker was gone; it is always told."""
+    losses = {
+        "planned": 27,
+        "lost_in_flight": 4,
+        "never_sent": 3,
+        "lost_workers": ["worker 2 died"],
+    }
+    run = run_of(tmp_path, [sample(i) for i in range(20)], **losses)
+    run = replace(run, header={**run.header, "limits": {"allow_lost": allowed}})
+
+    assert (why_invalid(run) is None) is valid
+    assert "ttft p50 200 ms to 200 ms" in (loss(run) or "")
+    assert "ttft p95 200 ms to unknown" in (loss(run) or "")
 
 
 def test_a_run_file_that_lost_samples_is_invalid(tmp_path: Path) -> None:

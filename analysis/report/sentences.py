@@ -231,6 +231,7 @@ CAVEATS: Final[Mapping[str, str]] = {
     "CUT_SHORT": "failures",
     "FAILURES_ROSE": "failures",
     "ERROR_MIX_DIFFERS": "errors",
+    "REQUESTS_LOST": "lost",
     "DIFFERENT_PACING": "pacing",
     "LOAD_DIFFERS": "turns",
     "SENT_AGAIN": "rate limit",

@@ -30,7 +30,7 @@ from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
 from tbench.replay.closing import FEW, departures
 from tbench.replay.throughput import drained, spoken, three
-from tbench.replay.totals import identity, numbers
+from tbench.replay.totals import identity, loss, numbers
 
 LABELS: Final = frozenset({"metric", "quantile"})
 """Columns that need no head: their words say what they are."""
@@ -313,6 +313,8 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     )
     if arm.buffered:
         yield f"! {arm.buffered}"
+    if lost := loss(arm.run):
+        yield f"! {lost}"
     yield "valid" if figures["valid"] else f"INVALID: {figures['invalid_because']}"
 
 

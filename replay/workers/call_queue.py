@@ -120,8 +120,9 @@ BATCH_S: Final = 0.005
 class Feeder:
     """Feeds workers over `socks`; `shard` says which gets a call just drawn. For one thread: `run`.
 
-    `drawn` counts the calls taken from the plan, `horizon` is when the last of them is due. A worker that
-    is gone loses its calls, which then were never sent. `stop` may be called from another thread.
+    `drawn` counts the calls taken from the plan, `shares` those of each worker, `horizon` is when the last of
+    them is due. A worker that is gone loses its calls, which then were never sent. `stop` may be called from
+    another thread.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Feeder:
         self._flushed = [0.0] * len(socks)
         self._stopped = False
         self.drawn = 0
+        self.shares = [0] * len(socks)
         self.horizon: float | None = None
         self.done = False
 
@@ -145,6 +147,7 @@ class Feeder:
                 self.drawn += 1
                 self.horizon = call.due
                 worker, data = self._shard(call), frame(call)
+                self.shares[worker] += 1
                 self._waiting[worker].append(data)
                 self._bytes[worker] += len(data)
                 old = time.monotonic() - self._flushed[worker] > BATCH_S
@@ -168,7 +171,10 @@ class Feeder:
 
     def rest(self, give_up: Callable[[], bool]) -> int:
         """Draw the rest of the plan only to count it, unless `give_up` says so. After `run`."""
-        return sum(1 for _ in takewhile(lambda _: not give_up(), self._calls))
+        drawn = 0
+        for drawn, call in enumerate(takewhile(lambda _: not give_up(), self._calls), 1):  # noqa: B007
+            self.shares[self._shard(call)] += 1
+        return drawn
 
     def _flush(self, worker: int) -> None:
         frames, self._waiting[worker] = self._waiting[worker], []

@@ -24,8 +24,6 @@ from tbench.replay.workers.spool import GIVE_BACK, give_back
 BLOCK: Final = 64 * 1024
 """Bytes of a block, at most. Ray carries what is smaller than 100 KB from process to process, and puts what
 is larger into a store of the machine, which may spill to its disk: no prompt is to lie there."""
-REPORT_S: Final = 0.1
-"""A question is answered after so long at the latest, with a full block at once."""
 ALONE_S: Final = 20.0
 """Who is not asked for so long is cut off, and ends its worker: whoever started it counts it as lost."""
 
@@ -102,9 +100,12 @@ class Carrier:
                     self._streams[stream].shutdown(socket.SHUT_WR)
             self._taken[stream] += len(rest)
 
-    def collect(self, spooled: int, heard: int, spent: float, released: float) -> Report:
+    def collect(
+        self, spooled: int, heard: int, spent: float, released: float, patience_s: float
+    ) -> Report:
         """What there is beyond so many bytes of the spool and of the messages.
 
+        The answer comes after `patience_s` at the latest, at once with a full block or a message.
         All attempts that were read cost `spent`, and the reservations for them were `released` (US dollars).
         """
         asked = self._asked = time.monotonic()
@@ -116,7 +117,7 @@ class Carrier:
             give_back(self._spool, self._freed, spooled - self._freed)
             self._freed = spooled
         if os.fstat(self._spool).st_size - spooled < BLOCK:
-            self._news.wait(REPORT_S)
+            self._news.wait(patience_s)
             self._news.clear()
         # In this order: what was told is in the spool, and what is in the spool was counted as issued.
         ended = None if self._listener.is_alive() else self._process.wait(0)

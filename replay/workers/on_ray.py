@@ -31,12 +31,17 @@ that a machine is gone.)"""
 AGAIN_S: Final = 0.5
 CONNECT_S: Final = 60.0
 """For the cluster to start the actors that were asked for, seconds."""
+REACH_S: Final = 10.0
 LEAD_S: Final = 2.0
 SLOWEST_PINGS: Final = 10
 """The start is told so many seconds ahead, or so many times the slowest ping if that is more."""
 PINGS: Final = 20
 RECENT: Final = 50
 """Of so many of the latest reports the quickest says what the clocks are like at the end."""
+REPORT_S: Final = 0.1
+MOST_REPORTS: Final = 2000
+"""Each worker reports so often, or all together so many times a second if that is less: one thread here hears
+them all."""
 THREADS: Final = 8
 """Of an actor: it answers while one of its methods waits for the worker."""
 
@@ -54,6 +59,8 @@ def _connected(cluster: str) -> Any:  # noqa: ANN401 (the module)
     # It prints what dies to stdout, which is for results; whoever was lost is named by us.
     vars(worker)["print_to_stdstream"] = lambda *_, **__: None
     address = cluster.removeprefix(RAY).removeprefix("://") or None
+    if address is not None:
+        _reach(cluster, address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address is not None or os.environ.get("RAY_ADDRESS"):
         del quiet["include_dashboard"]  # which is for who starts one
@@ -61,8 +68,19 @@ def _connected(cluster: str) -> Any:  # noqa: ANN401 (the module)
         ray.init(address=address, **quiet)
     except Exception as error:  # of many kinds: it has no family for them
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(f"--on {cluster}: cannot be reached: {reason}") from None
+        token = "" if address is None else "; one that asks for a token wants RAY_AUTH_MODE=token"
+        raise InputError(f"--on {cluster}: cannot be reached: {reason}{token}") from None
     return ray
+
+
+def _reach(cluster: str, address: str) -> None:
+    """Raise InputError where nobody listens: Ray tries for over a minute."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--on {cluster}: cannot be reached: {reason}") from None
 
 
 def cluster_cores(cluster: str) -> int:
@@ -154,6 +172,8 @@ class RayWorker:
                     block = b""
                 await self._ask("feed", stream, place, block)
                 place += len(block)
+                if stream == "calls" and len(block) < BLOCK:  # they are ahead of their time
+                    await asyncio.sleep(self._fleet.report_s / 4)
 
     async def _collect(
         self, control: socket.socket, shared: SharedCounters, spool: int, stderr: int
@@ -167,7 +187,7 @@ class RayWorker:
                     spent, released = money[0], -money[1]
                 asked = time.monotonic()
                 report: Report = await self._ask(
-                    "collect", spooled, heard, spent, released, within=GRACE_S
+                    "collect", spooled, heard, spent, released, self._fleet.report_s, within=GRACE_S
                 )
                 self._heard = time.monotonic()
                 self._late.append(_offset(asked, report.asked, report.answered, self._heard))
@@ -219,6 +239,7 @@ class Fleet:
     def __init__(self, ray: Any, workers: int) -> None:  # noqa: ANN401 (the module)
         self.ray = ray
         self.lead_s = LEAD_S
+        self.report_s = max(REPORT_S, workers / MOST_REPORTS)
         self.headroom = Headroom(descriptors=0, ports=0)
         self.workers: list[RayWorker] = []
         self._number = workers

@@ -24,7 +24,7 @@ GRACE_S: Final = 10.0
 
 @dataclass(kw_only=True)
 class WorkerHandle:
-    """One worker, as the parent sees it. `lost` says how it ended before it could report."""
+    """One worker, as the parent sees it. `lost` says how it ended before it could report, `lost_at` when."""
 
     number: int
     process: Process
@@ -36,6 +36,7 @@ class WorkerHandle:
     stderr: IO[bytes]
     stats: WorkerStats | None = None
     lost: str | None = None
+    lost_at: float | None = None
     over: trio.Event = field(default_factory=trio.Event)
 
     @classmethod
@@ -110,6 +111,7 @@ class WorkerHandle:
         self.stderr.seek(0)
         lines = self.stderr.read().decode(errors="replace").strip().splitlines()
         self.lost = f"worker {self.number + 1} {how}" + (f": {lines[-1]}" if lines else "")
+        self.lost_at = time.monotonic()
         self.over.set()
 
     def kill(self) -> None:
@@ -177,6 +179,32 @@ class WorkerPool:
     def lost(self) -> list[str]:
         """How the workers ended that could not report."""
         return [worker.lost for worker in self.workers if worker.lost]
+
+    def shards(self, planned: Sequence[int] | None) -> list[dict[str, Any]]:
+        """What each worker had to send, and what came of it, for the run (docs/trace-format.md).
+
+        `planned` is None where time decided how much was sent. The identity holds for each.
+        """
+        rows = []
+        for worker in self.workers:
+            ended, issued = worker.spool.read, worker.counters["ended"] + worker.counters.in_flight
+            all_of_it = issued if planned is None else planned[worker.number]
+            clocks = worker.process.clocks
+            rows.append(
+                {
+                    "worker": worker.number + 1,
+                    "node": worker.process.node,
+                    "planned": all_of_it,
+                    "ended": ended,
+                    "lost_in_flight": issued - ended,
+                    "never_sent": all_of_it - issued,
+                    "late_s": worker.stats and worker.stats.late_s,
+                    "lost_at_s": worker.lost_at and worker.lost_at - self.began,
+                    "clock_ahead_s": [clock.ahead for clock in clocks],
+                    "clock_uncertainty_s": [clock.uncertainty for clock in clocks],
+                }
+            )
+        return rows
 
     @property
     def stats(self) -> list[WorkerStats]:

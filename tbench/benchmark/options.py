@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from tbench.capture.option import REQUIRED, Option, Shared, check
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.commands.output import Slo
-from tbench.replay.options import Timeout
+from tbench.replay.options import On, Timeout
 
 SERVER, LOAD, SWEEP = "The server", "What is sent", "The sweep"
 LABELS, OUTPUT = "Labels (only written down)", "Output"
@@ -259,6 +259,8 @@ class BenchmarkOptions:
             help="Processes that send; 0: as many as it takes.", unit="N", group=OUTPUT, least=0
         ),
     ] = 0
+
+    on: On = None
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 

@@ -41,7 +41,16 @@ KEYS: Final = {
 }
 """Where each backend's key is; None: TOGETHER_API_KEY, empty: it needs none."""
 FREE: Final = frozenset(
-    {"resume", "api_key", "log_dir", "num_workers", "timeout", "upload_results", "upload_traces"}
+    {
+        "resume",
+        "api_key",
+        "log_dir",
+        "num_workers",
+        "on",
+        "timeout",
+        "upload_results",
+        "upload_traces",
+    }
     | {"experiment_folder_name", "experiment_base_dir", "num_concurrency", "batch_size", "rate"}
     | {"poisson", "traffic_scenario", "repeats", "slo", "slo_share", "saturate", "summary"}
     | {"metrics_time_unit", "api_key_env"}
@@ -191,6 +200,7 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
             set=secrets,
             warmup="none",
             workers=options.num_workers or "auto",
+            on=options.on,
             sources=options.sources,
         ),
         params=params,
@@ -240,7 +250,7 @@ def _sweep(options: BenchmarkOptions) -> Sweep:
         repeats=options.repeats,
         seed=options.source.seed,
     )
-    if sweep.axis == "num_concurrency" and not options.saturate:
+    if sweep.axis == "num_concurrency" and not options.saturate and options.on is None:
         workers = options.num_workers or max(1, (os.cpu_count() or 1) - 1)
         if objection := headroom().objection(int(max(sweep.values)), workers):
             raise InputError(objection.replace("--workers", "--num-workers"))
