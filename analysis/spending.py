@@ -106,9 +106,10 @@ def spending(arm: Arm, places: Places | None = None) -> Spending:
     units = {PER_SUCCESS: arm.ok[places].astype(np.float64)}
     if len(places) and sessions.min() >= 0:
         # A clone, or a further round, is a conversation of its own; as a cluster it is its session's.
-        copies = np.stack([sessions, arm.columns["cycle"][places].astype(np.int64)])
+        cycles = arm.columns["cycle"][places].astype(np.int64)
+        copies = sessions * (int(cycles.max()) + 1) + cycles
         units[PER_SESSION] = np.zeros(len(places))
-        units[PER_SESSION][np.unique(copies, axis=1, return_index=True)[1]] = 1.0
+        units[PER_SESSION][np.unique(copies, return_index=True)[1]] = 1.0
     total = float(amounts.sum())
     ratios = {}
     for name, per in units.items():

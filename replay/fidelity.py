@@ -244,7 +244,8 @@ def fidelity(
     lag = metrics.lag(columns)
     lag = lag[~np.isnan(lag)]
     late_share = float((lag > LATE_S).mean()) if len(lag) else None
-    lag_s = {name: metrics.spread(lag)[name] for name in ("p50", "p99", "max")}
+    spread = metrics.spread(lag)
+    lag_s = {name: spread[name] for name in ("p50", "p99", "max")}
     strays = displaced(sent[~np.isnan(sent)].tolist())
     timing = {"lag": lag_s["p99"], "late": late_share, "moved": moved}
     if moved is None and turns.get("waited"):
