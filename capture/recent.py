@@ -12,7 +12,8 @@ class Recent[Key, Value](OrderedDict[Key, Value]):
 
     def keep(self, key: Key, value: Value) -> None:
         """Keep a value as the latest; the one that was kept longest ago goes where there are too many."""
-        self[key] = value
-        self.move_to_end(key)
-        if len(self) > self._size:
+        if key in self:
+            self.move_to_end(key)
+        elif len(self) >= self._size:
             self.popitem(last=False)
+        self[key] = value

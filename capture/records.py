@@ -54,7 +54,7 @@ class RecordSchema:
         for place in numbers:
             if not -FARTHEST <= values[place] <= FARTHEST:
                 return None
-        known = {name: record[name] for name in self._names}
+        known = dict(zip(self._names, values, strict=True))
         if "headers" in known:  # what is no pair is left out
             pairs = [pair for pair in known["headers"] if isinstance(pair, list) and len(pair) == 2]
             known["headers"] = tuple([(str(name), str(value)) for name, value in pairs])

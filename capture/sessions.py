@@ -81,7 +81,7 @@ class _Seen:
     """A request that later ones may continue.
 
     `call` is the tool's call that began its part of the conversation: who made it, and the call's id.
-    `telling` says that its answer may call tools, or be quoted. `end_ns` is None where it is not known.
+    `end_ns` is None where it is not known.
     """
 
     id: str
@@ -89,7 +89,6 @@ class _Seen:
     client: str | None
     answer: int | None
     call: tuple[str, str] | None = None
-    telling: bool = False
     end_ns: int | None = None
     continued: bool = False
 
@@ -145,19 +144,18 @@ class Sessions:
             response: what came back, of which the body is read where `begets` says so.
         """
         seen = self._requests.get(request.retry_of) if request.retry_of else None
-        prompt: Sequence[str] = ()
+        messages: Sequence[Mapping[str, Any]] = ()
         if seen is None:
             if parsed is None:
                 encoding = request.header("content-encoding")
                 parsed = parse_request(request.method, request.path, request.body, encoding)
             messages = parsed.messages
             seen = self._first_attempt(request, parsed, messages, answer)
-            prompt = _texts(messages) if seen.telling else ()
         self._requests.keep(request.id, seen)
         if response is not None:
             seen.end_ns = response.end_ns
-            if seen.telling and response.body and (response.status or 0) < 300:
-                self._listen(seen, response, "\n".join(prompt))
+            if response.body and (response.status or 0) < 300 and begets(request):
+                self._listen(seen, response, "\n".join(_texts(messages)))
         return seen.place
 
     def _first_attempt(
@@ -181,7 +179,8 @@ class Sessions:
         parent, exact = self._parent(messages, chain, client)
         if not exact:
             previous = self._named.get(word_of(payload, "previous_response_id"), ())
-            parent = next(iter(previous), None) or self._caller(results, client) or parent
+            caller = self._caller(results, client) if results else None
+            parent = next(iter(previous), None) or caller or parent
         call = parent.call if parent else None
         quoted = parent if exact else None
         if parent is not None:
@@ -192,13 +191,13 @@ class Sessions:
             parent, call = self._in_name(name, parent, call, arrive_ns)
 
         self.exact = quoted is not None and quoted is parent
-        joined = self._joined(parent, results, _texts(news), arrive_ns, client)
+        joined = self._joined(parent, results, _texts(news), arrive_ns, client) if news else ()
         if parent is None:
             self._count += 1
             place = Place(f"s{self._count}", 0, None, joined)
         else:
             place = Place(parent.place.session, parent.place.turn + 1, parent.id, joined)
-        seen = _Seen(request.id, place, client, _digest(answer), call, begets(request))
+        seen = _Seen(request.id, place, client, _digest(answer), call)
         if name is not None:
             self._named.keep(name, [*self._named.get(name, [])[1 - RIVALS :], seen])
         if call is not None:
@@ -388,6 +387,7 @@ def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | No
 
 
 THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
+PLAIN = {"role", "content"}
 
 
 def _sense(message: Mapping[str, Any]) -> tuple[object, ...]:
@@ -397,6 +397,8 @@ def _sense(message: Mapping[str, Any]) -> tuple[object, ...]:
     one that has none of these.
     """
     content = message.get("content")
+    if isinstance(content, str) and message.keys() == PLAIN:  # as nearly all
+        return word_of(message, "role"), _bare(content) or rewritten(message, sort=True)
     if isinstance(content, list):
         content = [part for part in items_of(content) if part.get("type") not in THOUGHTS]
         message = {**message, "content": content}

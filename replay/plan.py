@@ -24,7 +24,7 @@ from tbench.capture.recent import Recent
 from tbench.capture.sessions import Place, Sessions
 from tbench.replay.live_history import assistant_runs
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
-from tbench.replay.portability import left_out
+from tbench.replay.portability import Level, left_out
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,6 +115,7 @@ three more: only (not one of those asked for), host (went elsewhere than the fir
 encoding (a body to be changed that cannot be decoded); and those of replay.portability.
 """
 NOTHING: Final[Mapping[str, Any]] = {}
+STATE: Final = frozenset[Level]({"state"})
 
 
 def nobody(_exchange: Exchange, _parsed: ParsedRequest) -> None:
@@ -330,7 +331,7 @@ class Plan:
                 return reason
         held = None
         if not self.allow_unsafe:
-            held = left_out(parsed.payload or NOTHING, info.endpoint, frozenset({"state"}))
+            held = left_out(parsed.payload or NOTHING, info.endpoint, STATE)
         return held or self.refuses(exchange, parsed)
 
 

@@ -130,10 +130,12 @@ class Shards:
         self._drawn: deque[int] = deque()
 
     def __iter__(self) -> Iterator[Planned]:
+        return iter(self._plan) if self._workers == 1 else self._sharded()
+
+    def _sharded(self) -> Iterator[Planned]:
         for planned in self._plan:
-            if self._workers > 1:
-                place = crc32(b"%d" % planned.session) % self._places
-                self._drawn.append(place % self._workers)  # as messages.share divides them
+            place = crc32(b"%d" % planned.session) % self._places
+            self._drawn.append(place % self._workers)  # as messages.share divides them
             yield planned
 
     def next(self) -> int:

@@ -331,6 +331,8 @@ class Target:
 
     def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """The payload with its model and fields replaced; itself when there is nothing to change."""
+        if not (self.fields or self.model or self.models):
+            return payload
         added = self._added
         if limits := self._limits(info) if added else None:
             foreign = LIMIT_NAMES - limits
