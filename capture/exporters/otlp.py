@@ -12,7 +12,7 @@ from tbench.capture.exporters.exporter import NO_ANSWER, Exporter, Record, Row, 
 from tbench.capture.importers.importer import LeftOut
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import GENERATIVE, PROVIDERS, ParsedResponse
-from tbench.capture.trace_info import decoded
+from tbench.capture.spoken import ToolCall, calls_in, spoken
 from tbench.capture.versions import version
 
 OTHER: Final = LeftOut("of an endpoint that the conventions have no name for")
@@ -101,14 +101,12 @@ def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
     ]
     if not asked and isinstance(prompt := payload.get("prompt"), str):
         asked = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
-    spoken: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
     if answer.text:
-        spoken.append({"type": "text", "content": answer.text})
-    match decoded(record.facts.exchange)["response"]:
-        case {"choices": [{"message": {"tool_calls": list(calls)}}, *_]}:
-            spoken += [_tool_call(call) for call in calls if isinstance(call, dict)]
+        parts.append({"type": "text", "content": answer.text})
+    parts += map(_called, _calls(record))
     finish = next(iter(answer.finish_reasons), "")
-    told = [{"role": "assistant", "parts": spoken, "finish_reason": finish}] if spoken else None
+    told = [{"role": "assistant", "parts": parts, "finish_reason": finish}] if parts else None
     return {
         "gen_ai.input.messages": rewritten(asked).decode() if asked else None,
         "gen_ai.output.messages": rewritten(told).decode() if told else None,
@@ -116,6 +114,15 @@ def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
         if (tools := payload.get("tools"))
         else None,
     }
+
+
+def _calls(record: Record) -> list[ToolCall]:
+    """The tools that the answer calls, streamed or not, in any of the dialects."""
+    response = record.response
+    if response is None or not response.body or record.facts.outcome != "ok":
+        return []
+    answer = spoken(response.body, response.header("content-encoding") or "")
+    return answer.calls if answer else []
 
 
 def _parts(message: Mapping[str, Any]) -> Iterator[Any]:
@@ -129,32 +136,40 @@ def _parts(message: Mapping[str, Any]) -> Iterator[Any]:
         }
         return
     for part in content if isinstance(content, list) else [content]:
+        source = part.get("source") if isinstance(part, dict) else None
         match part:
             case str(text) | {"type": "text" | "input_text" | "output_text", "text": str(text)}:
                 yield {"type": "text", "content": text}
-            case {"type": "tool_use", "id": id_, "name": name, "input": arguments}:
-                yield {"type": "tool_call", "id": id_, "name": name, "arguments": arguments}
+            case {"type": "tool_use" | "function_call" | "custom_tool_call"}:
+                pass  # with the calls, below
             case {"type": "tool_result", "tool_use_id": id_, **rest}:
                 yield {"type": "tool_call_response", "id": id_, "response": rest.get("content")}
-            case {"type": "image_url", "image_url": {"url": str(url)}}:
+            case {
+                "type": "function_call_output" | "custom_tool_call_output",
+                "call_id": id_,
+                **rest,
+            }:
+                yield {"type": "tool_call_response", "id": id_, "response": rest.get("output")}
+            case (
+                {"type": "image_url", "image_url": {"url": str(url)}}
+                | {"type": "input_image", "image_url": str(url)}
+                | {"type": "image", "source": {"type": "url", "url": str(url)}}
+            ):
                 yield {"type": "uri", "modality": "image", "uri": url}
+            case {"type": "image"} if isinstance(source, dict) and "data" in source:
+                yield {
+                    "type": "blob",
+                    "modality": "image",
+                    "mime_type": source.get("media_type"),
+                    "content": source["data"],
+                }
             case {"type": str(), **_rest}:
                 yield part
-    calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
-        if isinstance(call, dict):
-            yield _tool_call(call)
+    yield from map(_called, calls_in(message))
 
 
-def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function")
-    asked = function if isinstance(function, dict) else {}
-    return {
-        "type": "tool_call",
-        "id": call.get("id"),
-        "name": asked.get("name"),
-        "arguments": asked.get("arguments"),
-    }
+def _called(call: ToolCall) -> dict[str, Any]:
+    return {"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments}
 
 
 def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -180,6 +195,5 @@ def _typed(value: Any) -> dict[str, Any]:  # noqa: ANN401 (what JSON holds)
 OTLP = Exporter(
     make=lambda _job: span,
     write=lines,
-    cannot="the HTTP bodies and headers, times between tokens, tool calls of streamed answers, answers "
-    "beside the first (n)",
+    cannot="the HTTP bodies and headers, times between tokens, answers beside the first (n)",
 )
