@@ -41,7 +41,7 @@ FIELD = {
     "stop": "stop",
     "response_format": "shape",
     "reasoning_effort": "effort",
-    "tools.strict": "tools",
+    **dict.fromkeys(("json_schema.name", "json_schema.strict"), "shape"),
     **dict.fromkeys(("image_url.detail", "is_error", "tool_result.image"), "turns"),
 }
 """What a translation may name -> the field of a conversation that it is about."""
@@ -55,6 +55,7 @@ IMAGE = st.builds(
 )
 SHOWN = st.lists(TEXT | IMAGE, min_size=1, max_size=3).map(tuple)
 SCHEMA = st.dictionaries(NAMES, st.integers(-9, 9) | WORDS | st.booleans(), min_size=1, max_size=2)
+SHAPE: dict[str, Any] = {"name": "answer", "schema": {"type": "object"}, "strict": True}
 TOOL = st.builds(Tool, NAMES, st.none() | WORDS, SCHEMA, st.booleans())
 
 
@@ -96,8 +97,10 @@ def conversations(draw: st.DrawFn) -> Conversation:
         tools=tools,
         choice=draw(st.sampled_from([None, NO_TOOL, ANY_TOOL, tools[0].name])) if tools else None,
         serial=draw(st.booleans()) if tools else False,
-        shape=draw(st.sampled_from([None, {}, {"name": "a", "schema": {}, "strict": True}])),
-        effort=draw(st.sampled_from([None, "low"])),
+        shape=draw(
+            st.sampled_from([None, {}, SHAPE | {"name": "a"}, SHAPE | {"strict": False}, SHAPE])
+        ),
+        effort=draw(st.sampled_from([None, "low", "minimal"])),
     )
 
 
@@ -261,6 +264,29 @@ def test_model_fields_and_salt_come_after_the_translation() -> None:
     assert (written["model"], written["max_output_tokens"]) == ("n", 7)
     assert written["instructions"] == "12345678\nBe brief."
     assert (sent.info.endpoint, sent.info.max_tokens, sent.info.model) == ("responses", 7, "n")
+
+
+def test_the_shape_of_an_answer_is_asked_for_in_every_dialect() -> None:
+    """As each maker's own SDK types it: a schema, and how hard to reason."""
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    named = {"name": "answer", "schema": schema, "strict": True}
+    asked = {
+        "messages": TURNS,
+        "max_tokens": 9,
+        "response_format": {"type": "json_schema", "json_schema": named},
+        "reasoning_effort": "high",
+    }
+    body, lost = translated(asked, "chat", "messages")
+    form = {"type": "json_schema", "schema": schema}
+
+    assert (body["output_config"], lost) == ({"format": form, "effort": "high"}, [])
+    responses, lost = translated(body, "messages", "responses")
+    assert responses["text"] == {"format": {"type": "json_schema", **named}}
+    assert (responses["reasoning"], lost) == ({"effort": "high"}, [])
+    chat, lost = translated(responses, "responses", "chat")
+    assert chat["response_format"] == asked["response_format"]
+    older = {"messages": body["messages"], "max_tokens": 9, "output_format": form}
+    assert translated(older, "messages", "chat")[0]["response_format"] == asked["response_format"]
 
 
 def test_the_same_dialect_goes_byte_by_byte() -> None:

@@ -41,6 +41,8 @@ CHANGES: Final[dict[str, str]] = {
     "system_turn": "a later word of the system's is the user's in Messages",
     "order": "chat has an assistant's text before its calls",
     "empty_message": "Messages has none",
+    "json_schema.name": "the schema of an answer has no name in Messages",
+    "json_schema.strict": "Messages holds every answer to its schema",
 }
 """What a translation may name that it did not drop but change -> how."""
 

@@ -37,7 +37,12 @@ _PLAIN: Final = ("model", "stream", "temperature", "top_p", "top_k")
 _KNOWN: Final = (
     *_PLAIN,
     *("messages", "system", "max_tokens", "stop_sequences", "tools", "tool_choice"),
+    *("output_config", "output_format"),
 )
+EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
+"""How hard Messages can be told to reason."""
+SHAPE_NAME: Final = "answer"
+"""Shapes have no name in Messages, and must have one elsewhere."""
 _DATA = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
 
 
@@ -52,6 +57,8 @@ def read(body: Json, lost: set[str]) -> Conversation:
             tools.append(tool_of(tool, lost, parameters="input_schema"))
         else:
             lost.add(f"tools.{word(tool['type'])}")
+    config = object_of(body.get("output_config"), "output_config")
+    beyond(config, ("effort", "format"), lost, "output_config.")
     choice = object_of(body.get("tool_choice"), "tool_choice")
     beyond(choice, ("type", "name", "disable_parallel_tool_use"), lost, "tool_choice.")
     choices = {"any": ANY_TOOL, "none": NO_TOOL, "tool": choice.get("name")}
@@ -68,7 +75,41 @@ def read(body: Json, lost: set[str]) -> Conversation:
         tools=tuple(tools),
         choice=choices.get(str(choice.get("type"))),
         serial=choice.get("disable_parallel_tool_use") is True,
+        shape=_shape(config.get("format") or body.get("output_format"), lost),
+        effort=config.get("effort"),
     )
+
+
+def _shape(form: object, lost: set[str]) -> Json | None:
+    """The JSON that an answer must be: Messages holds every answer to it."""
+    match form:
+        case None:
+            return None
+        case {"type": "json_schema", "schema": dict(schema)}:
+            return {"name": SHAPE_NAME, "schema": schema, "strict": True}
+    lost.add("output_config.format")
+    return None
+
+
+def _output(conversation: Conversation, lost: set[str]) -> Json | None:
+    """What Messages is told about its output: the answer's shape, and how hard to reason."""
+    config: dict[str, Any] = {}
+    shape = conversation.shape
+    if shape is not None:
+        schema = shape.get("schema")
+        if isinstance(schema, dict):
+            config["format"] = {"type": "json_schema", "schema": schema}
+            plain = {"name": SHAPE_NAME, "strict": True}
+            changed = {name for name in plain if shape.get(name) != plain[name]}
+            changed |= {word(name) for name in shape.keys() - {"schema", *plain}}
+            lost |= {f"json_schema.{name}" for name in changed}
+        else:
+            lost.add("response_format")
+    if conversation.effort in EFFORTS:
+        config["effort"] = conversation.effort
+    elif conversation.effort is not None:
+        lost.add("reasoning_effort")
+    return config or None
 
 
 def _turns(message: Json, lost: set[str]) -> Iterator[Turn]:
@@ -134,16 +175,6 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
     if isinstance(temperature, int | float) and temperature > HOTTEST:
         temperature = HOTTEST
         lost.add("temperature")
-    lost |= {
-        name
-        for name, value in (
-            ("response_format", conversation.shape),
-            ("reasoning_effort", conversation.effort),
-        )
-        if value is not None
-    }
-    if any(tool.strict for tool in conversation.tools):
-        lost.add("tools.strict")
     return filled(
         {
             "model": conversation.model,
@@ -155,8 +186,13 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
             "top_p": conversation.top_p,
             "top_k": conversation.top_k,
             "stop_sequences": list(conversation.stop) or None,
-            "tools": [function_of(tool, parameters="input_schema") for tool in conversation.tools]
+            "tools": [
+                function_of(tool, parameters="input_schema")
+                | ({"strict": True} if tool.strict else {})
+                for tool in conversation.tools
+            ]
             or None,
+            "output_config": _output(conversation, lost),
             "tool_choice": {**choice, **serial} if choice and conversation.tools else None,
         }
     )
