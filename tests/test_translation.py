@@ -150,8 +150,9 @@ CHATS: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": [
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}]}]},
+    {"messages": TURNS, "response_format": {"type": "json_schema", "json_schema": SHAPE}},
 ]  # fmt: skip
-"""Chats of plain words, of tools offered, of tools that were called, of a picture."""
+"""Chats of plain words, of tools offered, of tools that were called, of a picture, of an answer in JSON."""
 
 
 def recorded(path: str, body: bytes, seq: int = 0) -> Exchange:
@@ -228,7 +229,9 @@ def test_a_replay_in_another_dialect_is_measured_as_that_one(
     for name in ("prompt_tokens", "output_tokens"):
         assert run.columns[name].tolist() == as_chat.columns[name].tolist()
     first = np.isnan(run.columns["first_token"])
-    assert (~first).tolist() == run.columns["stream"].tolist() == [True, True, False, False]
+    assert (~first).tolist() == run.columns["stream"].tolist() == [
+        True, True, False, False, False,
+    ]  # fmt: skip
     assert run.totals["skipped"] == {"no_dialect": 1}
     assert run.totals["portability"] == {"seed": len(CHATS)}
 

@@ -81,6 +81,10 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     thinking = fields.get("thinking")
     if isinstance(thinking, dict):
         chat["reasoning"] = {"enabled": thinking.get("type") != "disabled"}
+    config = fields.get("output_config")
+    shape = config.get("format") if isinstance(config, dict) else None
+    if isinstance(shape, dict):
+        chat["response_format"] = {"type": shape.get("type"), "json_schema": shape}
     marked = b'"cache_control":{' in orjson.dumps(fields)
     return replace(chat_order(chat, context_tokens), keeps_prefix=marked)
 

@@ -143,7 +143,9 @@ STRICT: Final[Mapping[str, Strictness]] = {
     ),
     "messages": Strictness(
         members={
-            "": _words(f"{_SAMPLING} messages max_tokens system stop_sequences top_k thinking"),
+            "": _words(
+                f"{_SAMPLING} messages max_tokens system stop_sequences top_k thinking output_config"
+            ),
             "messages[]": _words("role content"),
             "messages[].content[]": _words(
                 "type text source id name input tool_use_id content is_error thinking signature data"
@@ -151,7 +153,7 @@ STRICT: Final[Mapping[str, Strictness]] = {
             "messages[].content[].source": _words("type media_type data url"),
             "messages[].content[].content[]": _words("type text source"),
             "system[]": _words("type text"),
-            "tools[]": _words("type name description input_schema"),
+            "tools[]": _words("type name description input_schema strict"),
         },
         kinds={
             "messages[].content[]": _words(
