@@ -314,6 +314,19 @@ def test_mlperf_agentic(tmp_path: Path) -> None:
     assert figures["sessions"] == 2
 
 
+def test_mlperf_rows_that_are_no_message_end_their_conversation(tmp_path: Path) -> None:
+    """What follows would be asked without what was said before; another conversation is whole."""
+    rows = [*logs.MLPERF[1:3], {"turn": 3, "role": "user", "content": "whose?"},
+            {"conversation_id": "c1", "turn": 3, "role": "narrator"}, *logs.MLPERF[3:]]  # fmt: skip
+    figures, exchanges = imported(lines(tmp_path, rows))
+
+    assert [body["messages"][-1]["content"] for body in bodies(exchanges)] == ["fix", "hi"]
+    assert figures["import"]["left_out"] == {
+        "that are no message of a conversation, or follow such a one": 4,
+        "an answer, which is in the history of the next request": 1,
+    }
+
+
 def test_results_of_genai_bench(tmp_path: Path) -> None:
     """The lengths of a point's requests; its times begin nowhere, and failures have no length."""
     source = tmp_path / "text-to-text_D100_100_num_concurrency_2.json"

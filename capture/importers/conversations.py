@@ -17,7 +17,7 @@ NO_TURNS: Final = LeftOut("a conversation without a turn of its user")
 BAD_TURN: Final = LeftOut("a conversation with a turn that is none")
 ANSWER: Final = LeftOut("an answer, which is in the history of the next request")
 ABOUT: Final = LeftOut("about the dataset itself")
-BAD_MESSAGE: Final = LeftOut("that are no message, or follow one in their conversation")
+BAD_MESSAGE: Final = LeftOut("that are no message of a conversation, or follow such a one")
 
 
 def sharegpt(row: Row) -> Iterator[Call | LeftOut]:
@@ -54,8 +54,11 @@ def histories(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
         if row.get("_type") == "dataset_metadata":
             yield ABOUT
             continue
-        if row.get("conversation_id") != name:
-            name, history, settings, broken = row.get("conversation_id"), [], {}, False
+        if row.get("conversation_id") in (None, ""):
+            yield BAD_MESSAGE
+            continue
+        if row["conversation_id"] != name:
+            name, history, settings, broken = row["conversation_id"], [], {}, False
             if isinstance(row.get("system"), str) and row["system"]:
                 history.append({"role": "system", "content": row["system"]})
         if isinstance(row.get("tools"), list) and row["tools"]:
