@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import IO, Any, Final, NamedTuple
@@ -40,7 +41,7 @@ CROWDED: Final = LeftOut("of a window with more than 200,000 requests")
 MOST: Final = 200_000
 """Requests of a window: the busiest of ServeGen's has 50,750."""
 LAST_S: Final = 600
-"""Length of the last window of a file, which no other ends, where there is no other."""
+"""Length of a file's only window."""
 
 
 class Shares(NamedTuple):
@@ -54,39 +55,49 @@ class Shares(NamedTuple):
         return self.tokens[min(bisect_left(self.up_to, share), len(self.tokens) - 1)]
 
 
+class Window(NamedTuple):
+    """A window of a client: s and requests/s; `lengths` by what they are of."""
+
+    client: str
+    start: int
+    seconds: int
+    rate: float
+    law: str
+    shape: float
+    scale: float
+    lengths: Mapping[str, Shares]
+
+
 def windows(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
-    """The windows of a client, each with its lengths."""
+    """The windows of a client, each with its lengths: what no JSON can hold."""
     lengths = _lengths(path)
-    rows: list[Any] = []
+    before: list[Any] | None = None
+    size = LAST_S
     for line in file:
         match = WINDOW.fullmatch(line)
         if match is None:
             yield NO_WINDOW
             continue
-        rows.append(match.groups())
-        if len(rows) == 2:
-            yield _window(rows, path, lengths)
-            del rows[0]
-    if rows:
-        start = int(rows[0][0])
-        before = [at for at in lengths if at < start]
-        size = min(LAST_S, start - max(before)) if before else LAST_S
-        yield _window([rows[0], (start + size,)], path, lengths)
+        words = [word.decode() for word in match.groups(default=b"")]
+        if before is not None:
+            size = int(words[0]) - int(before[0])
+            yield _window(before, size, path, lengths)
+        before = words
+    if before is not None:  # nothing ends the last one: it is as long as that before it
+        yield _window(before, size, path, lengths)
 
 
-def _window(rows: Sequence[Any], path: Path, lengths: Mapping[int, Mapping[str, Shares]]) -> Row:
-    (start, rate, law, shape, scale), (end, *_) = rows
+def _window(
+    words: Sequence[str], size: int, path: Path, lengths: Mapping[int, Mapping[str, Shares]]
+) -> Row | LeftOut:
+    start, rate, law, shape, scale = words
     known = [at for at in lengths if at <= int(start)]
-    return {
-        "client": path.name,
-        "start": int(start),
-        "seconds": int(end) - int(start),
-        "rate": rate.decode(),
-        "law": (law or b"").decode(),
-        "shape": shape.decode(),
-        "scale": scale.decode(),
-        "lengths": lengths[max(known)] if known else {},
-    }
+    numbers = [_number(word) for word in (rate, shape, scale)]
+    if size <= 0 or any(number is None for number in numbers):
+        return NO_WINDOW
+    per_second, first, second = (number or 0.0 for number in numbers)
+    of = lengths[max(known)] if known else {}
+    return {"window": Window(path.name, int(start), size, per_second, law, first, second, of)}
 
 
 def _lengths(path: Path) -> dict[int, Mapping[str, Shares]]:
@@ -121,43 +132,58 @@ def _fields(fields: Mapping[str, str]) -> Mapping[str, Shares]:
 
 def calls(row: Row) -> Iterator[Call | LeftOut]:
     """The requests of a window, drawn anew each time as they were before."""
-    rate, shape, scale = (_positive(row.get(name)) for name in ("rate", "shape", "scale"))
-    number = round(rate * row["seconds"])
-    if not number or not row["law"]:
+    window = row.get("window")
+    if not isinstance(window, Window):
+        yield NO_WINDOW
         return
-    lengths: Mapping[str, Shares] = row["lengths"]
-    prompts = lengths.get("input_tokens") or lengths.get("text_tokens")
+    number = round(window.rate * window.seconds)
+    prompts = window.lengths.get("input_tokens") or window.lengths.get("text_tokens")
+    outputs = window.lengths.get("output_tokens")
+    if not number or not window.law:
+        return
     if number > MOST:
         yield CROWDED
-    elif prompts is None or not shape or not scale:
+    elif prompts is None or not window.shape or not window.scale:
         yield from [NO_LENGTHS] * number
     else:
-        random = Random(f"{row['client']} {row['start']}")
-        law = random.gammavariate if row["law"] == "Gamma" else random.weibullvariate
-        first, second = (shape, scale) if row["law"] == "Gamma" else (scale, shape)
-        ends = list(accumulate(law(first, second) for _ in range(number + 1)))
-        for at in ends[:-1]:
+        random = Random(f"{window.client} {window.start}")
+        for at in _arrivals(window, number, random):
             share = random.random()
             prompt = max(1, prompts.at(share))
-            outputs = lengths.get("output_tokens")
             output = (outputs.at(share) or None) if outputs else None
-            arrive = row["start"] + row["seconds"] * (at / ends[-1] if ends[-1] else 0)
             yield Call(
-                arrive_ns=round(arrive * NS["s"]),
+                arrive_ns=round(at * NS["s"]),
                 lengths=Lengths(prompt, output),
                 usage=Usage(prompt=prompt, output=output),
             )
 
 
-def _positive(value: object) -> float:
-    """A number above 0 that is no giant; 0 for anything else."""
-    number = scaled(value, "s")
-    return number / NS["s"] if number is not None and number > 0 else 0.0
+def _arrivals(window: Window, number: int, random: Random) -> Iterator[float]:
+    """So many arrivals, s: gaps by the window's law, stretched to fill it."""
+    gaps = (
+        random.gammavariate(window.shape, window.scale)
+        if window.law == "Gamma"
+        else random.weibullvariate(window.scale, window.shape)
+        for _ in range(number + 1)
+    )
+    try:
+        ends = list(accumulate(gaps))
+    except OverflowError:  # a law with a longer tail than numbers have
+        ends = [0.0] * (number + 1)
+    whole = ends[-1] if 0 < ends[-1] < inf else 0.0
+    for place, at in enumerate(ends[:-1]):
+        yield window.start + window.seconds * (at / whole if whole else place / number)
+
+
+def _number(word: str) -> float | None:
+    """A number from 0 on; None for anything else."""
+    billionths = scaled(word, "s")
+    return None if billionths is None or billionths < 0 else billionths / NS["s"]
 
 
 SERVEGEN = Importer(
     calls=calls,
-    matches=lambda row: {"client", "start", "law", "lengths"} <= row.keys(),
+    matches=lambda row: isinstance(row.get("window"), Window),
     trust={"arrival": "derived"},
     cannot="texts, images, audio, video, models, sessions, answers, latencies: requests are drawn of rates "
     "and shares of lengths",
