@@ -170,9 +170,9 @@ def _arrivals(window: Window, number: int, random: Random) -> Iterator[float]:
         ends = list(accumulate(gaps))
     except OverflowError:  # a law with a longer tail than numbers have
         ends = [0.0] * (number + 1)
-    whole = ends[-1] if 0 < ends[-1] < inf else 0.0
+    length = ends[-1] if 0 < ends[-1] < inf else 0.0
     for place, at in enumerate(ends[:-1]):
-        yield window.start + window.seconds * (at / whole if whole else place / number)
+        yield window.start + window.seconds * (at / length if length else place / number)
 
 
 def _number(word: str) -> float | None:
