@@ -6,6 +6,7 @@ import resource
 import signal
 import stat
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -258,6 +259,25 @@ def test_a_bloated_length_is_refused_before_anything_is_allocated(tmp_path: Path
     assert by_block(container) == three_blocks()
     assert container.losses.damaged_blocks == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16
+
+
+def test_a_frame_over_the_limit_is_not_read_though_the_file_holds_it(tmp_path: Path) -> None:
+    """300 MiB of a sparse file: looked through in pieces, never in memory at once."""
+    path = written(tmp_path / "x.msgpack", three_blocks(), close=False)
+    size = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(struct.pack(">BIb", 0xC9, 300 << 20, frames.BLOCK))
+        file.truncate(size + (301 << 20))
+    container = open_container(path)
+    tracemalloc.start()
+    try:
+        assert by_block(container) == three_blocks()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert container.losses.damaged_blocks == 1
+    assert peak < 64 << 20
 
 
 @pytest.mark.parametrize("length", [0, 3, 2**32 - 1])
