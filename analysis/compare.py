@@ -17,8 +17,8 @@ from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
 from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import match
-from tbench.analysis.proportions import Failures, error_difference, rates
-from tbench.analysis.run_metrics import Slo
+from tbench.analysis.proportions import Failures, error_difference
+from tbench.analysis.run_metrics import Slo, rates
 from tbench.analysis.spending import compared_costs
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.t_tests import adjusted

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.mean_ratio import Overall, Thirds
-from tbench.analysis.proportions import ErrorDifference, Pair
+from tbench.analysis.proportions import ErrorDifference
+from tbench.analysis.run_metrics import Pair
 from tbench.analysis.spending import CostRatio
 from tbench.analysis.summary import Caution, Confidence, Floats
 

@@ -3,7 +3,7 @@
 from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import chain, islice
 from typing import cast
 
@@ -18,6 +18,7 @@ from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.pacing import Warmup
 from tbench.replay.table import short
+from tbench.replay.throughput import Throughput, rate_of
 
 Places = npt.NDArray[np.int64]
 
@@ -104,6 +105,11 @@ class RunView:
     places: Places
     at: int
     _sorted: dict[str, Floats] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def throughput(self) -> Throughput:
+        """What the shared requests add up to."""
+        return rate_of(self.arm.run, self.places)
 
     def values(self, metric: Metric) -> Floats:
         """A metric of the shared requests: absent is NaN, timed out +inf."""

@@ -4,17 +4,17 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from tbench.analysis.arms import Arm, Truths
 from tbench.analysis.metrics import METRICS, Direction, applies, values
-from tbench.analysis.pairing import RunView
+from tbench.analysis.pairing import Places, RunView
 from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, spending
 from tbench.analysis.summary import Floats, quantile, refusal
 from tbench.capture.errors import InputError
-from tbench.replay.throughput import Throughput, rate_of, window
+from tbench.replay.throughput import Tokens, three, window
 
 FORM: Final = "ttft<500ms,tpot<50ms,e2e<3s"
 UNITS: Final = {
@@ -134,6 +134,7 @@ class Figure:
     `clumps` is by how much the events of BLOCKS stretches of the run vary (shares): the sum of their squared
     deviations, to be held against events * (1 - share), what it would be if they came one by one; None
     where the order is not known. `offered` is the rate that an open loop's arrivals would allow (rates).
+    Of a rate of tokens `uncounted` successes name none: it is refused, and is `least` at least.
     """
 
     value: float
@@ -142,14 +143,17 @@ class Figure:
     refusal: str | None = None
     clumps: float | None = None
     offered: float | None = None
+    uncounted: int = 0
+    least: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMetric:
     """A row of the table. `scale` says whether arms differ by a ratio, or by points of a share.
 
-    `form` is a gate on it as a user writes one. `worst` is the figure with every failure as the slowest
-    request (of latencies). `paced`: in an open loop the arrivals set it, up to what the server can take.
+    `form` is a gate on it as a user writes one. `title` is its heading where reports show it beside the
+    quantiles (`rates`). `worst` is the figure with every failure as the slowest request (of latencies).
+    `paced`: in an open loop the arrivals set it, up to what the server can take.
     """
 
     name: str
@@ -159,6 +163,7 @@ class RunMetric:
     form: str
     definition: str
     figure: Callable[[RunView, Slo], Figure]
+    title: str = ""
     worst: Callable[[RunView], Figure] | None = None
     needs_slo: bool = False
     paced: bool = False
@@ -212,7 +217,7 @@ def _goodput(run: RunView, slo: Slo) -> Figure:
 
 def _rate(run: RunView, amount: float, n: int, most: float | None = None) -> Figure:
     """So much per second of the run; `most` would be there if nothing failed (None: as much as is)."""
-    rate, due = _throughput(run).per_s(amount), run.column("due")
+    rate, due = run.throughput.per_s(amount), run.column("due")
     if rate is None:
         return Figure(value=math.nan, n=n, refusal=NOTHING)
     # From the first due to the last: what the server adds at the end is not offered load.
@@ -221,13 +226,9 @@ def _rate(run: RunView, amount: float, n: int, most: float | None = None) -> Fig
     return Figure(value=rate, n=n, offered=offered)
 
 
-def _throughput(run: RunView) -> Throughput:
-    return rate_of(run.arm.run, run.places)
-
-
 def _requests(run: RunView, _: Slo) -> Figure:
     n = len(run.counted(run.arm.ok))
-    return _rate(run, _throughput(run).successes, n, n)
+    return _rate(run, run.throughput.successes, n, n)
 
 
 def _good_requests(run: RunView, slo: Slo) -> Figure:
@@ -238,12 +239,15 @@ def _good_requests(run: RunView, slo: Slo) -> Figure:
     return _rate(run, int(met(run.arm, slo)[counted].sum()), good.n, good.n)
 
 
-def _tokens(run: RunView, _: Slo) -> Figure:
-    tokens = _throughput(run).output
+def _tokens(run: RunView, *sides: Tokens) -> Figure:
+    tokens = sum(sides, Tokens())
     # A rate of those that were counted would be too low, and by how much nobody knows.
     if tokens.uncounted:
         why = f"{tokens.uncounted:,} of a run's {tokens.n:,} successes have no token count by the server"
-        return Figure(value=math.nan, n=tokens.n, refusal=why)
+        least = run.throughput.tokens_per_s(*sides)
+        return Figure(
+            value=math.nan, n=tokens.n, refusal=why, uncounted=tokens.uncounted, least=least
+        )
     return _rate(run, tokens.total, tokens.n)
 
 
@@ -257,6 +261,27 @@ def _cost(name: str, run: RunView) -> Figure:
     return Figure(value=ratio.value, n=n)
 
 
+def _per_s(
+    name: str,
+    title: str,
+    definition: str,
+    figure: Callable[[RunView, Slo], Figure],
+    **more: str | bool,
+) -> RunMetric:
+    """A row of what a run does per second: more is better, and an open loop's arrivals set it."""
+    row: dict[str, Any] = {"unit": "/s", "form": f"{name}:5%, or '{name}>=20'"} | more
+    return RunMetric(
+        name=name,
+        title=title,
+        definition=f"{definition}, per second of the run",
+        figure=figure,
+        better="higher",
+        scale="ratio",
+        paced=True,
+        **row,
+    )
+
+
 _ROWS = (
     RunMetric(
         name=ERRORS,
@@ -267,8 +292,32 @@ _ROWS = (
         definition="the share of requests that failed, timeouts included",
         figure=lambda run, _: share(run.counted(run.arm.failed)),
     ),
+    _per_s("requests_per_s", "requests/s", "requests that succeeded", _requests),
+    _per_s(
+        "output_tokens_per_s",
+        "output tokens/s",
+        "output tokens of all successes by the server's usage",
+        lambda run, _: _tokens(run, run.throughput.output),
+        unit="tok/s",
+        form="output_tokens_per_s:5% (the run's total), or output_tokens_per_s:p50:5% (a request's)",
+    ),
+    _per_s(
+        "input_tokens_per_s",
+        "input tokens/s",
+        "prompt tokens of all successes by the server's usage",
+        lambda run, _: _tokens(run, run.throughput.input),
+        unit="tok/s",
+    ),
+    _per_s(
+        "total_tokens_per_s",
+        "total tokens/s",
+        "prompt and output tokens of all successes by the server's usage",
+        lambda run, _: _tokens(run, run.throughput.input, run.throughput.output),
+        unit="tok/s",
+    ),
     RunMetric(
         name=GOODPUT,
+        title="goodput",
         unit="share",
         better="higher",
         scale="points",
@@ -277,36 +326,12 @@ _ROWS = (
         figure=_goodput,
         needs_slo=True,
     ),
-    RunMetric(
-        name="goodput_per_s",
-        unit="/s",
-        better="higher",
-        scale="ratio",
-        form="goodput_per_s:5%, or 'goodput_per_s>=20'",
-        definition="requests that met every objective of --slo, per second of the run",
-        figure=_good_requests,
-        paced=True,
+    _per_s(
+        "goodput_per_s",
+        "good requests/s",
+        "requests that met every objective of --slo",
+        _good_requests,
         needs_slo=True,
-    ),
-    RunMetric(
-        name="requests_per_s",
-        unit="/s",
-        better="higher",
-        scale="ratio",
-        form="requests_per_s:5%, or 'requests_per_s>=20'",
-        definition="requests that succeeded, per second of the run",
-        figure=_requests,
-        paced=True,
-    ),
-    RunMetric(
-        name="output_tokens_per_s",
-        unit="tok/s",
-        better="higher",
-        scale="ratio",
-        form="output_tokens_per_s:5% (the run's total), or output_tokens_per_s:p50:5% (a request's)",
-        definition="output tokens of all successes by the server's usage, per second of the run",
-        figure=_tokens,
-        paced=True,
     ),
     *(
         RunMetric(
@@ -323,4 +348,68 @@ _ROWS = (
 )
 
 RUN_LEVEL: Final[Mapping[str, RunMetric]] = {row.name: row for row in _ROWS}
-"""Endpoints that are one number per run and have no quantile."""
+"""What is one number of a run and has no quantile. Gates hold all, reports show those with a title."""
+
+# Rates: the figures of a run that reports show beside its quantiles.
+#
+# They have no interval: a run gives one figure of each. In an open loop the arrivals set them for as long
+# as the server keeps up, unless turns wait for its answers: these come later where it is slow.
+
+OPEN_LOOP: Final = "open loop: the trace sets the load, so that equal rates say nothing of speed"
+TURNS_WAIT: Final = (
+    "open loop, turns waited: a slow target is asked later, so the rates are partly its own"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A row's figure of one run, None where there is none; at least that where `uncounted` name no tokens."""
+
+    row: RunMetric
+    value: float | None
+    uncounted: int
+
+    @property
+    def text(self) -> str:
+        """With its doubt; the unit stands in the title."""
+        if self.value is None:
+            return "unknown" if self.uncounted else "-"
+        figure = f"{self.value:.2%}" if self.row.unit == "share" else three(self.value)
+        return f"≥ {figure}" if self.uncounted else figure
+
+
+Pair = tuple[Rate, Rate]
+
+
+def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, ...]:
+    """Those of the requests at these places; of all outside the warm-up without any."""
+    run = RunView(arm=arm, places=np.flatnonzero(arm.measured) if places is None else places, at=0)
+    shown = [row for row in RUN_LEVEL.values() if row.title and (slo or not row.needs_slo)]
+    figures = [row.figure(run, slo) for row in shown]
+    return tuple(
+        Rate(
+            row=row,
+            value=figure.least if figure.refusal else figure.value,
+            uncounted=figure.uncounted,
+        )
+        for row, figure in zip(shown, figures, strict=True)
+    )
+
+
+def ratio(pair: Pair) -> float | None:
+    """Candidate / baseline of rates; None of shares, and where either is unknown or only a bound."""
+    first, second = pair
+    # A ratio of bounds is no bound: both may be too low by different amounts.
+    if first.row.unit == "share" or first.uncounted or second.uncounted or not first.value:
+        return None
+    return None if second.value is None else second.value / first.value
+
+
+def footnote(pairs: tuple[Pair, ...]) -> str | None:
+    """How many successes name no tokens, where some do not."""
+    missing = [
+        f"{first.row.title} {first.uncounted:,} and {second.uncounted:,}"
+        for first, second in pairs
+        if first.uncounted or second.uncounted
+    ]
+    return f"successes without token counts: {'; '.join(missing)}" if missing else None

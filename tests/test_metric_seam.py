@@ -8,9 +8,11 @@ import pytest
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
+from tbench.analysis.pairing import RunView
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
+from tbench.analysis.report.tables import throughput_table
 from tbench.analysis.report.text import comparison_text, run_text
-from tbench.analysis.run_metrics import parse_slo
+from tbench.analysis.run_metrics import RUN_LEVEL, Figure, RunMetric, Slo, parse_slo
 from tbench.replay.metrics import METRICS, Columns, Metric, Values
 
 DEFINITION = "from the first token to the end of the request"
@@ -65,3 +67,25 @@ def test_gates_and_objectives_hold_it(repeats: Any) -> None:
     assert results["comparisons"][0]["metric"] == "stream_time"
     assert results["comparisons"][0]["verdict"] == "FAIL"
     assert results["comparisons"][1]["verdict"] != "FAIL"
+
+
+def test_a_row_of_a_run_is_gated_and_shown(repeats: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is one number of a run is a row as well: gates hold it, and reports show it by its title."""
+
+    def figure(run: RunView, _: Slo) -> Figure:
+        duration = float(np.nanmax(run.column("end")) - np.nanmin(run.column("sent")))
+        return Figure(value=duration, n=len(run.places))
+
+    row = RunMetric(
+        name="lasts", title="seconds", unit="s", better="lower", scale="ratio",
+        form="lasts:5%", definition="from the first sent to the last end", figure=figure,
+    )  # fmt: skip
+    monkeypatch.setitem(RUN_LEVEL, "lasts", row)  # type: ignore[misc]
+    arms = repeats.arms(spoil=longer)
+    first, second = (arm.runs[0] for arm in arms)
+    results = judgement_json(evaluate_gates(arms, parse_gates(None, ["lasts:5%"])))
+    document = comparison_json(compare(first, second))
+
+    assert results["comparisons"][0]["metric"] == "lasts"
+    assert document["rates"]["lasts"]["candidate"] > document["rates"]["lasts"]["baseline"] > 0
+    assert "seconds" in throughput_table({"run": (first,)}).heads

@@ -262,7 +262,7 @@ def test_every_report_has_the_rate_of_that_time(tmp_path: Path) -> None:
     arm, slo = arm_of_run(run), parse_slo("e2e<2s")
     observed = RunView(arm=arm, places=np.arange(len(CLOSED)), at=0)
     pair = compare(arm, arm, CompareOptions(metrics=("e2e",), slo=slo))
-    rates = {first.name: (first.value, second.value) for first, second in pair.rates}
+    rates = {first.row.name: (first.value, second.value) for first, second in pair.rates}
 
     assert endpoint("requests_per_s", None).figure(observed, ()).value == pytest.approx(3.8)
     assert report_json(arm)["requests_per_s"] == pytest.approx(3.8)
@@ -297,7 +297,7 @@ def pair(tmp_path: Path) -> Comparisons:
 
 def test_a_comparison_has_the_rates_of_both_arms(pair: Comparisons) -> None:
     """By hand: two streams and an embedding in 5 s; one of the candidate's is late for the objective."""
-    found = {first.name: (first.value, second.value) for first, second in pair.rates}
+    found = {first.row.name: (first.value, second.value) for first, second in pair.rates}
 
     assert found["requests_per_s"] == pytest.approx((3 / 5, 3 / 5))
     assert found["output_tokens_per_s"] == pytest.approx((40 / 5, 40 / 5))

@@ -12,9 +12,8 @@ from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS, values
-from tbench.analysis.proportions import GOOD, rates, ratio
 from tbench.analysis.report.gate_sentences import declared, objectives, unseen_runs
-from tbench.analysis.run_metrics import Slo
+from tbench.analysis.run_metrics import Slo, rates, ratio
 from tbench.analysis.spending import CostRatio, spending
 from tbench.analysis.summary import Summary, summarise
 from tbench.analysis.words import percentile
@@ -46,8 +45,8 @@ def comparison_json(comparison: Comparisons) -> Json:
             for first, second, change in comparison.costs
         },
         "rates": {
-            first.name: {
-                "unit": first.unit,
+            first.row.name: {
+                "unit": first.row.unit,
                 "baseline": first.value,
                 "candidate": second.value,
                 "ratio": ratio((first, second)),
@@ -87,7 +86,7 @@ def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
         **numbers(arm.run),
         "fidelity": arm.run.fidelity.json if arm.kind == "run" else None,
         **_arm(arm),
-        **{rate.name: rate.value for rate in rates(arm, slo=slo) if rate.name in GOOD},
+        **{rate.row.name: rate.value for rate in rates(arm, slo=slo) if rate.row.needs_slo},
         "cost": _cost(arm),
         "summaries": {summary.metric: _summary(summary) for summary in summaries(arm)},
     }

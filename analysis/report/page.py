@@ -14,14 +14,13 @@ from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons, V
 from tbench.analysis.contrast import FINDINGS, shifts
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.proportions import rates, ratio
 from tbench.analysis.report import gate_sentences, sections, sentences, tables
 from tbench.analysis.report.facts import Sides, about, days
 from tbench.analysis.report.figures import Report, part
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.report.markup import Html, details, drawn, html, join, number, span, tag
-from tbench.analysis.run_metrics import Slo
+from tbench.analysis.run_metrics import Slo, rates, ratio
 from tbench.analysis.summary import Caution, Summary, facts
 from tbench.capture.terminal import plural
 from tbench.replay.totals import loss
@@ -197,7 +196,7 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
             )
         )
     for pair in comparison.rates:
-        if pair[0].name == OUTPUT:
+        if pair[0].row.name == OUTPUT:
             arrow = _arrow((pair[0].value, pair[1].value), (pair[0].text, pair[1].text))
             quotient = ratio(pair)
             tiles.append(_tile("output tok/s", arrow, number(quotient, words.ratio(quotient))))
@@ -381,7 +380,7 @@ def _run_head(arm: Arm, metrics: Sequence[Summary], title: str) -> Html:
     measured, every = arm.measured, rates(arm)
     n, good = int(measured.sum()), int((arm.ok & measured).sum())
     fate = f"{good:,} of {plural(n, 'request')} succeeded" if n else "no request was measured"
-    speed = ", ".join(f"{rate.text} {rate.title}" for rate in every[:3])
+    speed = ", ".join(f"{rate.text} {rate.row.title}" for rate in every[:3])
     strip = _strip("", "Measured", f"{fate}; {speed}")
     if arm.invalid_because:
         strip = _strip("bad", "INVALID", f"{arm.invalid_because}; {fate}")
@@ -389,7 +388,7 @@ def _run_head(arm: Arm, metrics: Sequence[Summary], title: str) -> Html:
     tiles += [
         _tile("output tok/s", number(rate.value, rate.text), "")
         for rate in every
-        if rate.name == OUTPUT and rate.value
+        if rate.row.name == OUTPUT and rate.value
     ]
     notes = [tag("p", f"{note}.") for note in (arm.buffered, loss(arm.run)) if note]
     target = [arm.target] if arm.target else []

@@ -13,7 +13,7 @@ from tbench.analysis.comparison import (
     EqualLengths,
     Verdict,
 )
-from tbench.analysis.proportions import OPEN_LOOP, TURNS_WAIT, footnote
+from tbench.analysis.run_metrics import OPEN_LOOP, TURNS_WAIT, footnote
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.throughput import drain, drained, three

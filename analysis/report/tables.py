@@ -11,12 +11,11 @@ from tbench.analysis.comparison import Comparison, Comparisons, Verdict
 from tbench.analysis.gate import ERRORS
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.proportions import Rate, rates, ratio
 from tbench.analysis.report import facts, gate_sentences, sentences
 from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.markup import Html, html, join, number, table, tag
-from tbench.analysis.run_metrics import Slo, endpoint
+from tbench.analysis.run_metrics import Rate, Slo, endpoint, rates, ratio
 from tbench.analysis.spending import TITLES, CostRatio, spending
 from tbench.analysis.summary import Caution, Floats, Quantile, Summary, ordered, quantile
 from tbench.analysis.summary import facts as plain_facts
@@ -66,9 +65,9 @@ def comparison_table(comparison: Comparisons, *, short: bool = False) -> Table:
     if paced and any(arm.paced_by_answers for arm in arms):
         paced = "partly its own: turns waited"
     for pair in comparison.rates:
-        if not short or pair[0].name in RATES:
-            note = paced if pair[0].unit != "share" else ""
-            title = pair[0].title.replace("tokens/s", "tok/s")
+        if not short or pair[0].row.name in RATES:
+            note = paced if pair[0].row.unit != "share" else ""
+            title = pair[0].row.title.replace("tokens/s", "tok/s")
             quotient = _ratio(ratio(pair))
             cells.append([title, "", "", *map(_rate, pair), quotient, "", note, "", "", ""])
     for first, second, change in comparison.costs:
@@ -209,7 +208,7 @@ def _ratio(value: float | None) -> Cell:
 def _rate(rate: Rate) -> Cell:
     least = "≥ " if rate.text.startswith("≥ ") else ""
     text = rate.text.removeprefix(least)
-    return Cell(text=text, value=rate.value, unit=rate.unit, marks=(least, ""))
+    return Cell(text=text, value=rate.value, unit=rate.row.unit, marks=(least, ""))
 
 
 def overall_table(comparison: Comparisons) -> Table:
@@ -306,7 +305,7 @@ def throughput_table(sides: Sides, slo: Slo = ()) -> Table:
         if outside := drained(drain(place.arm.run)):
             caption += f"; {place.name}: {outside}"
     rows: list[list[Cell | str]] = [[name, *map(_rate, every)] for name, every in runs]
-    return words.table(caption, ("run", *(rate.title for rate in runs[0][1])), rows)
+    return words.table(caption, ("run", *(rate.row.title for rate in runs[0][1])), rows)
 
 
 def outcome_table(sides: Sides) -> Table:

@@ -19,10 +19,9 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparisons
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.proportions import GOOD, rates
 from tbench.analysis.report import gate_sentences, sentences, tables
 from tbench.analysis.report.machine import summaries
-from tbench.analysis.run_metrics import Slo
+from tbench.analysis.run_metrics import Slo, rates
 from tbench.analysis.spending import TITLES, CostRatio, spending
 from tbench.analysis.summary import facts
 from tbench.analysis.words import Table
@@ -260,7 +259,9 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
     sheet.line(f"{arm.kind} {arm.path}", style="bold")
     for line in _run_facts(arm):
         sheet.paragraph(line)
-    if good := [f"{rate.title} {rate.text}" for rate in rates(arm, slo=slo) if rate.name in GOOD]:
+    if good := [
+        f"{rate.row.title} {rate.text}" for rate in rates(arm, slo=slo) if rate.row.needs_slo
+    ]:
         sheet.paragraph(f"{', '.join(good)} ({', '.join(objective.text for objective in slo)})")
     by_name = {metric.metric: metric for metric in summaries(arm)}
     metrics = [
