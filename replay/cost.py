@@ -89,10 +89,9 @@ def parse_prices(words: Sequence[str]) -> dict[str, Price]:
 
 
 def prices_written(prices: Mapping[str, Price | str]) -> dict[str, str]:
-    """Prices by model as a plan file has them; whatever is no Price stays."""
+    """Prices by model as a plan file has them; those that are written already stay."""
     return {
-        model: price.written if isinstance(price, Price) else price
-        for model, price in prices.items()
+        model: price if isinstance(price, str) else price.written for model, price in prices.items()
     }
 
 

@@ -1,6 +1,6 @@
 """Requests: the request line and header fields as they go on the wire, written once per shape.
 
-httpx decides what a request looks like; it is written here as httpx would (tests/test_heads.py).
+httpx decides what a request looks like; it is written here as httpx would (tests/test_plain_forms.py).
 Of two requests of one shape only the id and the length of the body differ, so the rest is kept as a
 template, and an id and a length are put into it.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # A URL in the parts that a request needs. httpx says what they are.
 #
 # A plain http or https URL is taken apart here, since httpx takes longer to load than a small replay takes;
-# any other is left to httpx. Both say the same (tests/test_address.py).
+# any other is left to httpx. Both say the same (tests/test_plain_forms.py).
 
 PORTS: Final = {"http": 80, "https": 443}
 _PLAIN: Final = re.compile(

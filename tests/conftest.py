@@ -16,9 +16,9 @@ import pytest
 from hypothesis import settings
 
 from tbench.analysis.arms import Arm, Replicates
-from tbench.replay.columns import NUMBERS
 from tbench.replay.runfile import Run, recount
 from tests.forked import Command, loaded
+from tests.recorded import Columns, arm_of, run_columns
 
 settings.register_profile("house", deadline=None)
 settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)  # of `make test`
@@ -137,7 +137,6 @@ def simulator() -> Iterator[Server]:
 
 TURNS = ((0, 1), (1, 0), (0, 1), (0, 1), (1, 0))
 """Which arm begins each pair of runs: no rule in it."""
-Columns = dict[str, Any]
 
 
 class Repeats:
@@ -145,48 +144,23 @@ class Repeats:
 
     def columns(self, n: int, seed: int, factor: float = 1.0) -> Columns:
         """So many streamed requests with lognormal latencies times `factor`."""
-        random = np.random.default_rng(seed)
-        absent = {"f": np.nan, "i": -1, "b": False}
-        found: Columns = {
-            name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
-        }
-        found["index"], found["cycle"] = np.arange(n), np.zeros(n, int)
-        found["due"] = found["sent"] = np.arange(n) * 0.1
-        found["first_token"] = found["sent"] + np.exp(random.normal(size=n) * 0.3 - 2) * factor
-        found["last_token"] = found["end"] = found["first_token"] + 0.5 * factor
-        found["output_tokens"] = found["token_events"] = np.full(n, 20)
-        found["prompt_tokens"], found["cached_tokens"] = np.full(n, 1000), np.full(n, 100)
-        found["held"] = found["connect"] = np.zeros(n)
-        found["stream"] = np.ones(n, bool)
-        found["warmup"] = np.zeros(n, bool)
-        found["status"] = np.full(n, 200)
-        words = {
-            "outcome": "ok",
-            "finish_reason": "stop",
-            "endpoint": "chat",
-            "model": "m",
-            "error": None,
-        }
-        for name, word in words.items():
-            found[name] = np.full(n, word, dtype=object)
-        found["request_id"] = np.full(n, "", dtype=np.dtypes.StringDType())
-        found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
-        return found
+        wait_s = np.exp(np.random.default_rng(seed).normal(size=n) * 0.3 - 2) * factor
+        columns = run_columns(n, gap_s=0.1, wait_s=wait_s, stream_s=0.5 * factor)
+        return columns | {"cached_tokens": np.full(n, 100)}
 
     def run(self, found: Columns, started: int, source: str = "trace-1", **totals: Any) -> Arm:
         complete = totals.pop("complete", True)
-        named = {name: totals.pop(name, None) for name in ("model", "target", "pacing")}
+        named = {name: totals.pop(name) for name in ("model", "target", "pacing") if name in totals}
         path, whole = Path(f"{started}-{id(found)}.run"), {**recount(found), **totals}
-        return Arm(
-            kind="run",
-            name="a",
+        n = len(found["id"])
+        return arm_of(
+            found,
+            "a",
             run=Run(path, {"wall_ns": started}, found, whole, complete=complete),
             source=source,
-            model=named["model"] or "m",
-            target=named["target"],
-            pacing=named["pacing"] or "as recorded",
-            as_recorded=named["pacing"] is None,
-            token_gaps=lambda: (np.arange(len(found["id"]) + 1), np.full(len(found["id"]), 0.1)),
+            as_recorded="pacing" not in named,
+            token_gaps=lambda: (np.arange(n + 1), np.full(n, 0.1)),
+            **named,
         )
 
     def arms(
@@ -238,44 +212,35 @@ def experiment() -> Callable[..., Any]:
     `experiment(folder, {"A": 1.0, "B": 1.2}, repeats)` makes A-0.run ... and returns their Replicates:
     lognormal latencies times the factor, `failing` the share of 429 by arm, n requests each.
     """
-    import numpy as np
-
     from tbench.analysis.arms import load_replicates
     from tbench.replay import columns as blocks
     from tbench.replay.runfile import RunWriter
 
-    def columns(n: int, seed: int, factor: float, failing: float, model: str) -> dict[str, Any]:
+    def columns(n: int, seed: int, factor: float, failing: float, model: str) -> Columns:
         random = np.random.default_rng(seed)
-        absent = {"f": np.nan, "i": -1, "b": False}
-        found: dict[str, Any] = {
-            name: np.full(n, absent[np.dtype(kind).kind], kind)
-            for name, kind in blocks.NUMBERS.items()
-        }
-        found["due"] = np.arange(n) * 0.01
-        found["sent"] = found["due"] + random.exponential(0.001, n)
-        first = found["sent"] + factor * np.exp(random.normal(-2, 0.3, n))
-        last = first + factor * 0.02 * 49
+        lag_s = random.exponential(0.001, n)
+        wait_s = factor * np.exp(random.normal(-2, 0.3, n))
         bad = random.random(n) < failing
-        found["end"] = np.where(bad, found["sent"] + 0.05, last)
-        for name in ("first_byte", "first_token", "first_answer"):
-            found[name] = np.where(bad, np.nan, first)
-        found["last_token"] = np.where(bad, np.nan, last)
-        found["index"], found["stream"] = np.arange(n), np.ones(n, bool)
-        found["cycle"] = found["held"] = found["connect"] = np.zeros(n)
-        found["status"] = np.where(bad, 429, 200)
-        found["sent_wall_ns"] = 10**18 + (found["sent"] * 1e9).astype(int)
-        found["output_tokens"] = np.where(bad, -1, 50)
-        found["token_events"] = np.where(bad, 0, 50)
-        found["prompt_tokens"] = np.full(n, 9)
-        return found | {
-            "endpoint": ["chat"] * n,
+        columns = run_columns(
+            n, gap_s=0.01, wait_s=wait_s, stream_s=factor * 0.02 * 49, lag_s=lag_s
+        )
+        columns["first_byte"] = columns["first_token"]
+        for name in ("first_byte", "first_token", "first_answer", "last_token"):
+            columns[name] = np.where(bad, np.nan, columns[name])
+        columns |= {
+            "end": np.where(bad, columns["sent"] + 0.05, columns["end"]),
+            "status": np.where(bad, 429, 200),
+            "sent_wall_ns": 10**18 + (columns["sent"] * 1e9).astype(int),
+            "output_tokens": np.where(bad, -1, 50),
+            "token_events": np.where(bad, 0, 50),
+            "prompt_tokens": np.full(n, 9),
             "model": [model] * n,
             "outcome": np.where(bad, "http_error", "ok").tolist(),
-            "error": ["slow down" if one else None for one in bad],
+            "error": ["slow down" if failed else None for failed in bad],
             "finish_reason": [None] * n,
-            "id": [f"r{k}" for k in range(n)],
             "request_id": [f"s{k}" for k in range(n)],
         }
+        return columns
 
     def write(path: Path, began: int, whole: dict[str, Any]) -> None:
         header = {
@@ -332,43 +297,6 @@ def repeated() -> Callable[..., Any]:
     of each run by itself. One request each `gap` seconds. Run i begins at place
     `at + step * i`: `step` arms take turns, forwards and backwards, and this one is the `at`th of them.
     """
-    import numpy as np
-
-    from tbench.analysis.arms import Arm, Replicates
-    from tbench.replay.columns import NUMBERS, Column
-    from tbench.replay.runfile import Run, recount
-
-    def columns(n: int, slow: float, gap: float, logs: Any) -> dict[str, Column]:
-        absent = {"f": np.nan, "i": -1, "b": False}
-        found = {
-            name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
-        }
-        found["index"], found["cycle"] = np.arange(n), np.zeros(n, int)
-        found["due"] = found["sent"] = np.arange(n) * gap
-        found["first_token"] = found["sent"] + np.exp(logs - 2) * slow
-        found["last_token"] = found["end"] = found["first_token"] + 0.5 * slow
-        found["output_tokens"] = found["token_events"] = np.full(n, 20)
-        found["held"] = found["connect"] = np.zeros(n)
-        found["stream"], found["warmup"] = np.ones(n, bool), np.zeros(n, bool)
-        found["status"] = np.full(n, 200)
-        found["outcome"] = np.full(n, "ok", dtype=object)
-        found["endpoint"] = np.full(n, "chat", dtype=object)
-        found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
-        return found
-
-    def arm(name: str, wall_ns: int, found: dict[str, Column], changes: dict[str, Any]) -> Arm:
-        given: dict[str, Any] = {
-            "kind": "run",
-            "name": name,
-            "run": Run(Path(name), {"wall_ns": wall_ns}, found, recount(found), complete=True),
-            "source": "trace-1",
-            "model": "m",
-            "target": None,
-            "pacing": "as recorded",
-            "as_recorded": True,
-            "token_gaps": lambda: (np.zeros(len(found["id"]) + 1, int), np.zeros(0)),
-        }
-        return Arm(**(given | changes))
 
     def make(
         slow: Sequence[float],
@@ -388,11 +316,12 @@ def repeated() -> Callable[..., Any]:
         runs = []
         for i, factor in enumerate(slow):
             logs = common + np.random.default_rng(1000 * seed + i).normal(size=n) * own
-            found = columns(n, factor, gap, logs)
-            spoil(found)
+            wait_s = np.exp(logs - 2) * factor
+            columns = run_columns(n, gap_s=gap, wait_s=wait_s, stream_s=0.5 * factor)
+            spoil(columns)
             turned = i % 2 and at < step
             place = step * i + (step - 1 - at if turned else at)
-            runs.append(arm(f"{name}-{i}.run", place, found, changes))
+            runs.append(arm_of(columns, f"{name}-{i}", {"wall_ns": place}, **changes))
         return Replicates(name=name, runs=tuple(runs))
 
     return make

@@ -17,6 +17,7 @@ from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
+from tests.recorded import chat_request
 
 MS = 1_000_000
 HEADER = {
@@ -51,18 +52,7 @@ def event(delta: str | None, usage: dict[str, int] | None = None) -> bytes:
 def request(number: int, path: str = "/v1/chat/completions", stream: bool = True) -> Request:
     body = json.dumps({"model": "m", "stream": stream, "messages": []}).encode()
     at = (5000 + 100 * number) * MS
-    return Request(
-        id=f"r{number}",
-        seq=number,
-        arrive_ns=at,
-        end_ns=at + MS,
-        method="POST",
-        scheme="http",
-        host="h",
-        path=path,
-        body=body,
-        body_bytes=len(body),
-    )
+    return chat_request(number, at, body, id=f"r{number}", end_ns=at + MS, path=path)
 
 
 def streamed(asked: Request, *pieces: bytes, **changes: Any) -> Exchange:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from tbench.capture.exchange import Exchange, Request
+from tbench.capture.exchange import Exchange
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.metrics import buffered
 from tbench.replay.runfile import read_run
 from tests.answering import EVENTS, Answering, Given, Received, answering, stream
 from tests.conftest import Done
+from tests.recorded import chat_request
 
 TOKENS = 12
 
@@ -39,11 +40,7 @@ def trace(tmp_path: Path) -> Path:
     path = tmp_path / "t.msgpack"
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(16):
-            request = Request(
-                id=f"{seq:032x}", seq=seq, arrive_ns=seq, end_ns=seq, method="POST", scheme="http",
-                host="h", path="/v1/chat/completions", headers=(("content-type", "application/json"),),
-                body=body, body_bytes=len(body),
-            )  # fmt: skip
+            request = chat_request(seq, seq, body)
             writer.exchange(Exchange(request=request, response=None))
     return path
 

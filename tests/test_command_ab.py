@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import tbench as tbench_api
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import read_run
 from tests.conftest import Done, Server, interruptible
+from tests.recorded import chat_request
 
 WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:20pp")
 TEXTS = {".json", ".md", ".xml"}
@@ -47,19 +48,7 @@ def exchange(seq: int) -> Exchange:
     at = seq * 10_000_000
     usage = b'{"usage":{"prompt_tokens":300,"completion_tokens":4}}'
     return Exchange(
-        request=Request(
-            id=f"x{seq}",
-            seq=seq,
-            arrive_ns=at,
-            end_ns=at,
-            method="POST",
-            scheme="http",
-            host="h",
-            path="/v1/chat/completions",
-            headers=(("content-type", "application/json"),),
-            body=body,
-            body_bytes=len(body),
-        ),
+        request=chat_request(seq, at, body, id=f"x{seq}"),
         response=Response(
             head_ns=at,
             end_ns=at + 10**8,

@@ -11,11 +11,12 @@ import pytest
 from tbench.__main__ import run as tbench
 from tbench.analysis.planning import load_pilot, parse_asked, parse_share
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
+from tests.recorded import chat_request
 
 Said = pytest.CaptureFixture[str]
 DOC = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
@@ -88,19 +89,7 @@ def test_a_trace_is_a_pilot_of_one_run(pilots: Path, capsys: Said) -> None:
     with TraceWriter(pilots / "t.msgpack", TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(400):
             at = seq * 20_000_000
-            request = Request(
-                id=f"{seq:032x}",
-                seq=seq,
-                arrive_ns=at,
-                end_ns=at,
-                method="POST",
-                scheme="http",
-                host="h",
-                path="/v1/chat/completions",
-                headers=(("content-type", "application/json"),),
-                body=b"{}",
-                body_bytes=2,
-            )
+            request = chat_request(seq, at, b"{}")
             response = Response(head_ns=at, end_ns=at + 9_000_000 + seq % 7 * 10**5, status=200)
             writer.exchange(Exchange(request=request, response=response))
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tbench.__main__ import run
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.closing import priced
+from tests.recorded import chat_request
 
 BODY = json.dumps(
     {"model": "openai/gpt-oss-20b", "messages": [], "max_tokens": 10, "stream": True}
@@ -20,18 +21,7 @@ USAGE = b'{"usage":{"prompt_tokens":100,"completion_tokens":10}}'
 
 
 def exchange(seq: int, at: float, **fields: Any) -> Exchange:
-    known: dict[str, Any] = {
-        "id": f"x{seq}",
-        "seq": seq,
-        "arrive_ns": round(at * 1e9),
-        "end_ns": round(at * 1e9),
-        "method": "POST",
-        "scheme": "http",
-        "host": "h",
-        "path": "/v1/chat/completions",
-        "body": BODY,
-        "body_bytes": len(BODY),
-    }
+    request = chat_request(seq, round(at * 1e9), BODY, **fields)
     response = Response(
         head_ns=0,
         end_ns=round((at + 2.0) * 1e9),
@@ -40,7 +30,7 @@ def exchange(seq: int, at: float, **fields: Any) -> Exchange:
         body=USAGE,
         body_bytes=len(USAGE),
     )
-    return Exchange(request=Request(**{**known, **fields}), response=response)
+    return Exchange(request=request, response=response)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tbench.capture import (
     TraceWriter,
 )
 from tbench.capture.container_writer import ContainerWriter
+from tests.recorded import chat_request
 
 WALL = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 KEYS = {
@@ -70,17 +71,12 @@ EMBEDDED = b'{"object":"list","data":[],"usage":{"prompt_tokens":7,"total_tokens
 
 def request(number: int) -> Request:
     body = json.dumps(ASKS[number]).encode()
-    return Request(
+    return chat_request(
+        number,
+        (number + 1) * 10**9,
+        body,
         id=f"r{number}",
-        seq=number,
-        arrive_ns=(number + 1) * 10**9,
-        end_ns=(number + 1) * 10**9,
-        method="POST",
-        scheme="https",
-        host="h",
         path="/v1/embeddings" if number == 3 else "/v1/chat/completions",
-        body=body,
-        body_bytes=len(body),
         retry_of="r1" if number == 2 else None,
     )
 

@@ -15,49 +15,25 @@ from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.page import comparison_head
 from tbench.analysis.report.text import comparison_text, pair_text
 from tbench.capture.errors import InputError, UnreachableError
-from tbench.replay.columns import NUMBERS, Column
+from tbench.replay.columns import Column
 from tbench.replay.pacing import parse_warmup
 from tbench.replay.runfile import Run, recount
+from tests.recorded import Columns, arm_of, run_columns
 
 
-def columns(n: int, seed: int = 1, *, slow: float = 1.0, gap: float = 1.0) -> dict[str, Column]:
+def columns(n: int, seed: int = 1, *, slow: float = 1.0, gap: float = 1.0) -> Columns:
     """So many streamed requests, one each `gap` seconds, whose shared part of the TTFT depends on nothing."""
     random, shared = np.random.default_rng(seed), np.random.default_rng(99)
-    absent = {"f": np.nan, "i": -1, "b": False}
-    found = {name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()}
     tokens = shared.integers(20, 200, n)
-    found["index"], found["cycle"] = np.arange(n), np.zeros(n, int)
-    found["due"] = np.arange(n) * gap
-    found["sent"] = found["due"] + 1e-4
-    ttft = np.exp(shared.normal(size=n) * 0.4 + random.normal(size=n) * 0.2 - 2) * slow
-    found["first_token"] = found["first_answer"] = found["sent"] + ttft
-    found["last_token"] = found["first_token"] + tokens * 0.02 * slow * random.uniform(0.9, 1.1, n)
-    found["end"] = found["last_token"]
-    found["output_tokens"] = found["token_events"] = tokens
-    found["prompt_tokens"], found["cached_tokens"] = np.full(n, 1000), np.full(n, 100)
-    found["held"] = found["connect"] = np.zeros(n)
-    found["stream"] = np.ones(n, bool)
-    found["warmup"] = np.zeros(n, bool)
-    found["status"] = np.full(n, 200)
-    found["outcome"] = np.full(n, "ok", dtype=object)
-    found["endpoint"] = np.full(n, "chat", dtype=object)
-    found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
-    return found
+    wait_s = np.exp(shared.normal(size=n) * 0.4 + random.normal(size=n) * 0.2 - 2) * slow
+    stream_s = tokens * 0.02 * slow * random.uniform(0.9, 1.1, n)
+    columns = run_columns(n, gap_s=gap, wait_s=wait_s, stream_s=stream_s, lag_s=1e-4)
+    columns["output_tokens"] = columns["token_events"] = tokens
+    return columns | {"cached_tokens": np.full(n, 100)}
 
 
-def arm(found: dict[str, Column], name: str = "a", **changes: Any) -> Arm:
-    given: dict[str, Any] = {
-        "kind": "run",
-        "name": name,
-        "run": Run(Path(f"{name}.run"), {}, found, recount(found), complete=True),
-        "source": "trace-1",
-        "model": "m",
-        "target": None,
-        "pacing": "as recorded",
-        "as_recorded": True,
-        "token_gaps": lambda: (np.zeros(len(found["id"]) + 1, int), np.zeros(0)),
-    }
-    return Arm(**(given | changes))
+def arm(columns: Columns, name: str = "a", **changes: Any) -> Arm:
+    return arm_of(columns, name, **changes)
 
 
 def row(found: Comparisons, metric: str, quantile: float) -> Comparison:

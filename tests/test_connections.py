@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import trio
 
-from tbench.capture.exchange import Exchange, Outcome, Request
+from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.engine.connection import Connection
@@ -26,6 +26,7 @@ from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import Pool
 from tbench.replay.sender import BREAKS, MEMORY_S, TIDY_S, Reply, Reuse, unconnected
 from tests.conftest import Done
+from tests.recorded import chat_request
 
 BODY = b'{"model":"m","messages":[]}'
 ANSWER = (
@@ -106,18 +107,7 @@ def trace(tmp_path: Path) -> Path:
     path = tmp_path / "t.msgpack"
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0, upstream=None)) as writer:
         for seq in range(24):
-            request = Request(
-                id=f"{seq:032x}",
-                seq=seq,
-                arrive_ns=seq * 50_000_000,
-                end_ns=seq * 50_000_000,
-                method="POST",
-                scheme="http",
-                host="h",
-                path="/v1/chat/completions",
-                body=BODY,
-                body_bytes=len(BODY),
-            )
+            request = chat_request(seq, seq * 50000000, BODY)
             writer.exchange(Exchange(request=request, response=None))
     return path
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.capture.exchange import Outcome, Request
+from tbench.capture.exchange import Outcome
 from tbench.capture.providers import (
     GENERATIVE,
     PROMISED,
@@ -23,6 +23,7 @@ from tbench.capture.providers import (
 )
 from tbench.capture.selection import Selection
 from tbench.capture.sessions import Sessions
+from tests.recorded import chat_request
 
 Json = dict[str, Any]
 
@@ -505,10 +506,7 @@ def places(path: str, *bodies: Json) -> list[tuple[str, int]]:
     """Session and turn of each request."""
     sessions = Sessions()
     requests = [
-        Request(
-            id=str(at), seq=at, arrive_ns=at, end_ns=at, method="POST", scheme="http", host="x",
-            path=path, body=json.dumps(body).encode(),
-        )
+        chat_request(at, at, json.dumps(body).encode(), id=str(at), path=path)
         for at, body in enumerate(bodies)
     ]  # fmt: skip
     return [sessions.assign(request)[:2] for request in requests]

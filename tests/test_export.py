@@ -21,6 +21,7 @@ from tbench.capture.importers.importer import LeftOut
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tests.recorded import chat_request
 
 WALL = 1_767_225_600_123_456_789
 S = 10**9
@@ -59,10 +60,6 @@ def ask(number: int, body: bytes, path: str = "chat/completions", **changes: Any
     at = number * S + number
     plain: dict[str, Any] = {
         "id": f"r{number}",
-        "seq": number,
-        "arrive_ns": at,
-        "end_ns": at,
-        "method": "POST",
         "scheme": "https",
         "host": "api.example",
         "path": f"/v1/{path}",
@@ -71,10 +68,8 @@ def ask(number: int, body: bytes, path: str = "chat/completions", **changes: Any
             ("authorization", f"Bearer {SECRET}"),
             ("x-session-id", f"c{number % 2}"),
         ),
-        "body": body,
-        "body_bytes": len(body),
     }
-    return Request(**{**plain, **changes})
+    return chat_request(number, at, body, **{**plain, **changes})
 
 
 def told(request: Request, body: bytes, **changes: Any) -> Response:

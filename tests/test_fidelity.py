@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.capture.exchange import Chunk, Exchange, Request, Response
+from tbench.capture.exchange import Chunk, Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.fidelity import Fidelity, Recorded, displaced, fidelity, fidelity_of
 from tbench.replay.runfile import RunWriter, read_run
 from tbench.replay.sample import Sample
+from tests.recorded import chat_request
 
 Columns = dict[str, Any]
 Make = Callable[..., Columns]
@@ -271,11 +272,7 @@ def write_trace(path: Path) -> str:
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(10):
             at = (7 + seq) * 10**9
-            request = Request(
-                id=f"{seq:032x}", seq=seq, arrive_ns=at, end_ns=at, method="POST", scheme="http", host="h",
-                path="/v1/chat/completions", headers=(("content-type", "application/json"),),
-                body=body, body_bytes=len(body),
-            )  # fmt: skip
+            request = chat_request(seq, at, body)
             end = at + 300_000_000
             response = Response(
                 head_ns=end, end_ns=end, status=200, headers=(("content-type", "application/json"),),

@@ -31,6 +31,7 @@ from tbench.capture.jsontext import loads, read_json
 from tbench.capture.records import header_map, request_record, response_record
 from tbench.replay.pacing import Occupancy, diffused
 from tests.benchmark_folder import BenchmarkFolder
+from tests.recorded import chat_request
 
 Said = pytest.CaptureFixture[str]
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, upstream="https://h")
@@ -43,10 +44,7 @@ YEAR_NS = 365 * 86_400 * 10**9
 
 
 def request(number: int, at_ns: int) -> Request:
-    return Request(
-        id=f"r{number}", seq=number, arrive_ns=at_ns, end_ns=at_ns, method="POST", scheme="https", host="h",
-        path="/v1/chat/completions", body=BODY, body_bytes=len(BODY),
-    )  # fmt: skip
+    return chat_request(number, at_ns, BODY, id=f"r{number}")
 
 
 def response(at_ns: int) -> Response:

@@ -19,12 +19,13 @@ from rich.text import Text
 from tbench.__main__ import run as tbench
 from tbench.analysis.report.text import Sheet, grid
 from tbench.benchmark.board import Log
-from tbench.capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter
+from tbench.capture import Exchange, Outcome, Response, TraceHeader, TraceWriter
 from tbench.capture.console import Console
 from tbench.capture.terminal import Guard, escaped, named
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
 from tests.benchmark_folder import BenchmarkFolder
+from tests.recorded import chat_request
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 ALONE = [*map(chr, range(0x0A)), *map(chr, range(0x0B, 0x20)), *map(chr, range(0x7F, 0xA0)), *BIDI,
@@ -67,10 +68,7 @@ def exchanges(names: list[str], status: int = 200) -> Iterator[Exchange]:
         }
         said = json.dumps({"error": {"message": name}} if status >= 400 else answer).encode()
         yield Exchange(
-            request=Request(
-                id=f"r{i}", seq=i, arrive_ns=(i + 1) * 10**8, end_ns=(i + 1) * 10**8, method="POST",
-                scheme="https", host="h", path="/v1/chat/completions", body=body, body_bytes=len(body),
-            ),
+            request=chat_request(i, (i + 1) * 10 ** 8, body, id=f"r{i}"),
             response=Response(
                 head_ns=(i + 2) * 10**8, end_ns=(i + 2) * 10**8, status=status, body=said,
                 body_bytes=len(said), headers=(("content-type", "application/json"), ("x-request-id", "é")),

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
+from tests.recorded import chat_request
 
 DOC = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
 SECTIONS = {
@@ -52,19 +53,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(4):
             at = seq * 20_000_000
-            request = Request(
-                id=f"{seq:032x}",
-                seq=seq,
-                arrive_ns=at,
-                end_ns=at,
-                method="POST",
-                scheme="http",
-                host="h",
-                path="/v1/chat/completions",
-                headers=(("content-type", "application/json"),),
-                body=body,
-                body_bytes=len(body),
-            )
+            request = chat_request(seq, at, body)
             response = Response(head_ns=at, end_ns=at + 9_000_000, status=200)
             writer.exchange(Exchange(request=request, response=response))
     return path

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.capture.exchange import Exchange, Request
+from tbench.capture.exchange import Exchange
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import read_run
+from tests.recorded import chat_request
 
 TOKENS = 5
 HEAD = (
@@ -132,11 +133,7 @@ def trace(tmp_path: Path) -> Path:
     with TraceWriter(
         tmp_path / "t.msgpack", TraceHeader(wall_ns=0, mono_ns=0, upstream=None)
     ) as writer:
-        request = Request(
-            id="0", seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="http", host="h",
-            path="/v1/chat/completions", headers=(("content-type", "application/json"),),
-            body=body, body_bytes=len(body),
-        )  # fmt: skip
+        request = chat_request(0, 0, body)
         writer.exchange(Exchange(request=request, response=None))
     return tmp_path / "t.msgpack"
 

@@ -12,13 +12,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.capture.exchange import Request, Response
+from tbench.capture.exchange import Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor, Secrets, without_credentials
 from tbench.capture.sanitize import Sanitizer
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tests.recorded import chat_request
 from tests.test_capture_end_to_end import frames
 
 Place = Callable[[str], dict[str, Any]]
@@ -149,18 +150,8 @@ def test_no_credential_of_a_body_is_in_any_byte_of_the_trace(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "t.msgpack"
         with TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0)) as writer:
-            request = Request(
-                id="a",
-                seq=0,
-                arrive_ns=0,
-                end_ns=0,
-                method="POST",
-                scheme="http",
-                host="h",
-                path="/v1/responses",
-                headers=headers,
-                body=encode(body),
-                body_bytes=len(body),
+            request = chat_request(
+                0, 0, encode(body), id="a", path="/v1/responses", headers=headers
             )
             writer.request(sanitizer.request(request, none))
             reply = Response(head_ns=1, end_ns=2, status=400)

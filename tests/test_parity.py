@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runner import run_replay
+from tests.recorded import chat_request
 from tests.recording import Ending, recording_server
 
 REQUESTS = 60
@@ -36,10 +37,9 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, by
             if seq % 10 == 9:
                 body, headers = gzip.compress(body), (*headers, ("content-encoding", "gzip"))
             at = seq // 3 * 30_000_000
-            request = Request(
-                id=f"{seq:032x}", seq=seq, arrive_ns=at, end_ns=at, method="POST", scheme="http", host="h",
-                path="/v1/chat/completions?a=b%20c", headers=headers, body=body, body_bytes=len(body),
-            )  # fmt: skip
+            request = chat_request(
+                seq, at, body, path="/v1/chat/completions?a=b%20c", headers=headers
+            )
             response = Response(head_ns=at, end_ns=at + 40_000_000, status=200)
             writer.exchange(Exchange(request=request, response=response))
             bodies[request.id] = body

@@ -9,30 +9,20 @@ from typing import Any
 
 import pytest
 
-from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.replay.estimate import survey
 from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Planned
+from tests.recorded import chat_request
 
 
 def exchange(seq: int = 0, at: float = 0.0, took: float | None = 1.0, **fields: Any) -> Exchange:
     body = json.dumps({"model": "m", "messages": [], "max_tokens": 7}).encode()
-    known: dict[str, Any] = {
-        "id": f"x{seq}",
-        "seq": seq,
-        "arrive_ns": round(at * 1e9),
-        "end_ns": round(at * 1e9),
-        "method": "POST",
-        "scheme": "https",
-        "host": "h",
-        "path": "/v1/chat/completions",
-        "body": body,
-        "body_bytes": len(body),
-    }
+    request = chat_request(seq, round(at * 1e9), body, **{"id": f"x{seq}", **fields})
     response = (
         None if took is None else Response(head_ns=0, end_ns=round((at + took) * 1e9), status=200)
     )
-    return Exchange(request=Request(**{**known, **fields}), response=response)
+    return Exchange(request=request, response=response)
 
 
 def test_offsets_count_from_the_first_request_that_is_sent() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tbench.capture.exchange import Exchange, Request
+from tbench.capture.exchange import Exchange
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import refused_by
@@ -16,6 +16,7 @@ from tbench.replay.portability import BONDS, Bond, carried, changes_hands, famil
 from tbench.replay.runfile import read_run
 from tbench.replay.target import Target
 from tests.conftest import Done, Server
+from tests.recorded import chat_request
 
 DOC = (Path(__file__).parent.parent / "docs" / "portability.md").read_text()
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -28,10 +29,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
 
 def exchange(endpoint: str, body: dict[str, Any], host: str = "api.openai.com") -> Exchange:
     packed = json.dumps(body).encode()
-    request = Request(
-        id="x", seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="https", host=host,
-        path=f"/v1/{PATHS[endpoint]}", body=packed, body_bytes=len(packed),
-    )  # fmt: skip
+    request = chat_request(0, 0, packed, scheme="https", host=host, path=f"/v1/{PATHS[endpoint]}")
     return Exchange(request=request, response=None)
 
 

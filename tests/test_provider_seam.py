@@ -6,13 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.answering import EVENTS, Answering, Given, Received, answering
 
 ROOT = Path(__file__).parent.parent
 ROW = '    "openai": OPENAI,'
@@ -72,43 +72,18 @@ ACME = Provider(
 '''
 
 
-class Server(ThreadingHTTPServer):
-    """Speaks Acme's API, and keeps what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.asked: list[tuple[str | None, dict[str, object]]] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.asked.append((self.headers["acme-version"], body))
-        words = [("hello", {}), ("word", {"word": "a"}), ("word", {"word": "b"})]
-        events = [*words, ("stop", {"in": 7, "out": 2})]
-        text = "".join(f"event: {name}\ndata: {json.dumps(said)}\n\n" for name, said in events)
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *args: object) -> None:
-        pass
+def acme(_request: Received) -> Given:
+    """Two words by Acme's API, and how many there were."""
+    words = [("hello", {}), ("word", {"word": "a"}), ("word", {"word": "b"})]
+    events = [*words, ("stop", {"in": 7, "out": 2})]
+    text = "".join(f"event: {name}\ndata: {json.dumps(told)}\n\n" for name, told in events)
+    return Given([text.encode()], headers=EVENTS)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+def server() -> Iterator[Answering]:
+    with answering(acme) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -147,7 +122,9 @@ def post(port: int, turns: list[dict[str, str]]) -> None:
             pass
 
 
-def test_a_provider_is_one_file_and_one_row(server: Server, extended: Path, tmp_path: Path) -> None:
+def test_a_provider_is_one_file_and_one_row(
+    server: Answering, extended: Path, tmp_path: Path
+) -> None:
     """Captured unasked, listed, joined to a conversation, replayed with its header and a salt, measured."""
     environment = {**os.environ, "PYTHONPATH": str(extended)}
 
@@ -184,7 +161,8 @@ def test_a_provider_is_one_file_and_one_row(server: Server, extended: Path, tmp_
     assert r"api\.acme\.example" in hosts.split()
     assert (info["endpoints"], info["models"], info["sessions"]) == ({"speak": 2}, {"acme-1": 2}, 1)
     assert (info["outcomes"], info["prompt_tokens"], info["output_tokens"]) == ({"ok": 2}, 14, 4)
-    recorded, replayed = server.asked[:2], sorted(server.asked[2:], key=lambda each: len(str(each)))
+    asked = [(one.headers.get("acme-version"), one.json) for one in server.received]
+    recorded, replayed = asked[:2], sorted(asked[2:], key=lambda each: len(str(each)))
     assert [version for version, _ in replayed] == ["3", "3"]
     (salt,) = {str(body["rules"]).removesuffix("Be brief.") for _, body in replayed}
     assert salt.strip().isdigit()

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import tbench
-from tbench.capture.exchange import Chunk, Exchange, Request, Response
+from tbench.capture.exchange import Chunk, Exchange, Response
 from tbench.capture.option import rows
 from tbench.replay.options import ReplayOptions
+from tests.recorded import chat_request
 
 ROOT = Path(__file__).parent.parent
 ASK = (
@@ -54,18 +55,8 @@ def chat(number: int) -> Exchange:
     """One small streaming exchange, 50 ms after the one before."""
     arrive = number * 50_000_000
     body, answer = ASK % number, ANSWER
-    request = Request(
-        id=f"{number:032x}",
-        seq=number,
-        arrive_ns=arrive,
-        end_ns=arrive + 1000,
-        method="POST",
-        scheme="http",
-        host="127.0.0.1:1",
-        path="/v1/chat/completions",
-        headers=(("content-type", "application/json"),),
-        body=body,
-        body_bytes=len(body),
+    request = chat_request(
+        number, arrive, body, end_ns=arrive + 1000, scheme="http", host="127.0.0.1:1"
     )
     response = Response(
         head_ns=arrive + 2_000_000,

@@ -20,6 +20,7 @@ from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tests.recorded import chat_request
 
 
 class Shelf:
@@ -71,18 +72,7 @@ def recorder(writer: object, limit: int = 1 << 20, **options: object) -> Recorde
 
 
 def ask(number: int, body: bytes = b"{}") -> Request:
-    return Request(
-        id=str(number),
-        seq=number,
-        arrive_ns=number,
-        end_ns=number,
-        method="POST",
-        scheme="http",
-        host="h",
-        path="/v1/chat/completions",
-        body=body,
-        body_bytes=len(body),
-    )
+    return chat_request(number, number, body, id=str(number))
 
 
 def answer() -> Response:

@@ -8,7 +8,6 @@ from tbench.capture import (
     Clock,
     Exchange,
     Gap,
-    Request,
     Response,
     TraceHeader,
     TraceWriter,
@@ -19,6 +18,7 @@ from tbench.capture.container_reader import open_container
 from tbench.capture.container_writer import ContainerWriter, Place
 from tbench.capture.errors import InputError
 from tbench.capture.repair import check, repair
+from tests.recorded import chat_request
 
 HEADER = TraceHeader(capture_id="c", wall_ns=10**18, mono_ns=0, extra={"newer": [1]})
 
@@ -33,14 +33,11 @@ class Time:
 
 
 def exchange(number: int) -> Exchange:
-    request = Request(
+    request = chat_request(
+        number,
+        number * 1000,
         id=f"r{number}",
-        seq=number,
-        arrive_ns=number * 1000,
         end_ns=number * 1000 + 10,
-        method="POST",
-        scheme="https",
-        host="h",
         path="/",
         extra={"mood": number},
     )

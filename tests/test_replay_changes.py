@@ -12,7 +12,7 @@ import brotli
 import pytest
 import zstandard
 
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import without_credentials
 from tbench.capture.sessions import Sessions
@@ -25,6 +25,7 @@ from tbench.replay.runfile import read_run
 from tbench.replay.runner import calls
 from tests.answering import Answering, answering, chat
 from tests.conftest import Done
+from tests.recorded import chat_request
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -46,11 +47,15 @@ def recorded(
 ) -> Exchange:
     """One answered exchange; its place in the trace is given when it is written."""
     names = {"content-type": "application/json", **headers}
-    request = Request(
-        id="", seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="http", host=host, path=f"/v1/{path}",
-        headers=tuple((name.replace("_", "-"), value) for name, value in names.items()),
-        body=body, body_bytes=len(body),
-    )  # fmt: skip
+    request = chat_request(
+        0,
+        0,
+        body,
+        scheme="http",
+        host=host,
+        path=f"/v1/{path}",
+        headers=tuple(((name.replace("_", "-"), value) for name, value in names.items())),
+    )
     return Exchange(request=request, response=None)
 
 

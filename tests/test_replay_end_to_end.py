@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from tbench.capture.container_reader import open_container
-from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.api import replay
@@ -27,6 +27,7 @@ from tbench.replay.cost import Price
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.totals import identity, numbers
 from tests.conftest import interruptible
+from tests.recorded import chat_request
 
 CHAT = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 OTHER = "openai/gpt-oss-20b"
@@ -61,19 +62,7 @@ def write_trace(path: Path, asked: list[Asked], gap_s: float = 0.02, **fields: A
         for seq, (route, payload) in enumerate(asked):
             body = json.dumps(payload).encode()
             arrive = round(seq * gap_s * 1e9)
-            known: dict[str, Any] = {
-                "id": f"{seq:032x}",
-                "seq": seq,
-                "arrive_ns": arrive,
-                "end_ns": arrive,
-                "method": "POST",
-                "scheme": "https",
-                "host": "api.together.xyz",
-                "path": route,
-                "headers": (("content-type", "application/json"),),
-                "body": body,
-                "body_bytes": len(body),
-            }
+            known = {"scheme": "https", "host": "api.together.xyz", "path": route, **fields}
             usage = b'{"usage":{"prompt_tokens":11,"completion_tokens":8}}'
             response = Response(
                 head_ns=arrive,
@@ -83,7 +72,8 @@ def write_trace(path: Path, asked: list[Asked], gap_s: float = 0.02, **fields: A
                 body=usage,
                 body_bytes=len(usage),
             )
-            writer.exchange(Exchange(request=Request(**{**known, **fields}), response=response))
+            request = chat_request(seq, arrive, body, **known)
+            writer.exchange(Exchange(request=request, response=response))
     return path
 
 

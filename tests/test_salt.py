@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.capture.exchange import Exchange, Request
+from tbench.capture.exchange import Exchange
 from tbench.capture.providers.openai import with_prefix
 from tbench.replay.plan import Plan
 from tbench.replay.target import DIGITS, Target, new_salt
 from tbench.simulator.prompt import chat_prompt
+from tests.recorded import chat_request
 
 TEXTS = st.text(max_size=20)
 SALT = "12345678"
@@ -119,10 +120,7 @@ DIALECTS = {
 
 def exchange(body: object, path: str = "/v1/chat/completions", id_: str = "a") -> Exchange:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = Request(
-        id=id_, seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="https", host="h", path=path,
-        headers=(), body=raw, body_bytes=len(raw),
-    )  # fmt: skip
+    request = chat_request(0, 0, raw, id=id_, path=path, headers=())
     return Exchange(request=request, response=None)
 
 

@@ -13,6 +13,7 @@ from tbench.capture.exchange import Headers, Outcome, Request, Response
 from tbench.capture.redact import Redactor, Secrets
 from tbench.capture.sanitize import Sanitizer
 from tbench.capture.tee import Budget, Tee
+from tests.recorded import chat_request
 
 KEY = "sk-editor-0123456789"
 SECRETS = Secrets.of([KEY])
@@ -30,17 +31,7 @@ CODINGS = {
 
 
 def request(**fields: object) -> Request:
-    known = {
-        "id": "a",
-        "seq": 0,
-        "arrive_ns": 0,
-        "end_ns": 1,
-        "method": "POST",
-        "scheme": "https",
-        "host": "h",
-        "path": "/v1/chat/completions",
-    }
-    return Request(**known | fields)  # type: ignore[arg-type]
+    return chat_request(0, 0, **{"id": "a", "end_ns": 1, **fields})
 
 
 def response(status: int = 200, headers: Headers = SSE, outcome: Outcome = Outcome.OK) -> Response:

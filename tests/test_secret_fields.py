@@ -1,11 +1,9 @@
 """A credential that goes into bodies (--set, --additional-request-params) is in no file, even when quoted."""
 
 import json
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import zstandard
 
 from tbench.capture.redact import Secrets
 from tbench.replay.target import Target
+from tests.answering import Answering, Given, Received, answering
 from tests.conftest import Done
 
 Run = Callable[..., Done]
@@ -20,39 +19,21 @@ SECRET = "leakLEAK-31337-leak"
 ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-class _Echo(BaseHTTPRequestHandler):
-    """Refuses every third request and quotes its body; answers the others in its words, too."""
-
-    protocol_version = "HTTP/1.1"
-    bodies: list[bytes] = []  # noqa: RUF012 (one server)
-
-    def do_POST(self) -> None:
-        sent = self.rfile.read(int(self.headers["content-length"])).decode()
-        self.bodies.append(sent.encode())
-        if bad := len(self.bodies) % 3 == 0:
-            body = json.dumps({"error": {"message": f"cannot take {sent}"[:150]}}).encode()
-        else:
-            choice = {"index": 0, "message": {"content": "x"}, "finish_reason": sent[:200]}
-            usage = {"prompt_tokens": 9, "completion_tokens": 3}
-            body = json.dumps({"choices": [choice], "usage": usage}).encode()
-        self.send_response(400 if bad else 200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (theirs)
-        pass
-
-
 @pytest.fixture
-def echo() -> Iterator[str]:
-    """A server that quotes what it is sent; its address."""
-    _Echo.bodies.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Echo) as one:
-        threading.Thread(target=one.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{one.server_port}"
-        one.shutdown()
+def echo() -> Iterator[Answering]:
+    """A server that refuses every third request and quotes its body; answers the others in its words, too."""
+
+    def quoted(request: Received) -> Given:
+        sent = request.body.decode()
+        if len(server.received) % 3 == 0:
+            refusal = {"error": {"message": f"cannot take {sent}"[:150]}}
+            return Given([json.dumps(refusal).encode()], status=400)
+        choice = {"index": 0, "message": {"content": "x"}, "finish_reason": sent[:200]}
+        usage = {"prompt_tokens": 9, "completion_tokens": 3}
+        return Given([json.dumps({"choices": [choice], "usage": usage}).encode()])
+
+    with answering(quoted) as server:
+        yield server
 
 
 def plain(data: bytes) -> bytes:
@@ -80,26 +61,26 @@ def leaks(folder: Path) -> list[str]:
     return found
 
 
-def test_a_quoted_field_is_in_no_file(tbench: Run, echo: str, tmp_path: Path) -> None:
+def test_a_quoted_field_is_in_no_file(tbench: Run, echo: Answering, tmp_path: Path) -> None:
     """Neither in the run's errors nor in what is made from it."""
     assert not tbench("trace", "synth", "-o", "t.msgpack", "--model", "m", "--requests", 9,
                       "--scenario", "D(3,3)").code  # fmt: skip
-    done = tbench("replay", "t.msgpack", "--base-url", echo, "--concurrency", 1, "-o", "a.run",
+    done = tbench("replay", "t.msgpack", "--base-url", echo.url, "--concurrency", 1, "-o", "a.run",
                   "--set", f'api_key="{SECRET}"', "--set", "messages=[]")  # fmt: skip
     shown = [tbench("report", "a.run", "--html", "a.html", "--xlsx", "a.xlsx"),
              tbench("compare", "a.run", "a.run", "--html", "b.html")]  # fmt: skip
 
-    assert any(SECRET.encode() in body for body in _Echo.bodies)
+    assert any(SECRET.encode() in request.body for request in echo.received)
     assert (tmp_path / "a.xlsx").exists()
     assert leaks(tmp_path) == []
     for one in (done, *shown):
         assert SECRET not in one.out + one.err
 
 
-def test_a_secret_parameter_is_in_no_file(tbench: Run, echo: str, tmp_path: Path) -> None:
+def test_a_secret_parameter_is_in_no_file(tbench: Run, echo: Answering, tmp_path: Path) -> None:
     """Of a benchmark: bodies have it, while runs, traces, metadata, the log and an upload do not."""
     command = (
-        "benchmark", "--api-backend", "vllm", "--api-base", echo, "--api-model-name", "m",
+        "benchmark", "--api-backend", "vllm", "--api-base", echo.url, "--api-model-name", "m",
         "--task", "text-to-text", "--num-concurrency", "1", "--traffic-scenario", "D(9,9)",
         "--max-requests-per-run", "4", "--experiment-folder-name", "x", "--no-summary", "--upload-traces",
         "--upload-results", f"file://{tmp_path}/up",
@@ -108,8 +89,8 @@ def test_a_secret_parameter_is_in_no_file(tbench: Run, echo: str, tmp_path: Path
     done = tbench(*command, "--additional-request-params", params)
 
     assert done.code in (0, 4), done.err
-    assert all(json.loads(body)["api_key"] == SECRET for body in _Echo.bodies)
-    assert all(json.loads(body)["top_p"] == 0.5 for body in _Echo.bodies)
+    assert all(request.json["api_key"] == SECRET for request in echo.received)
+    assert all(request.json["top_p"] == 0.5 for request in echo.received)
     assert leaks(tmp_path) == []
     metadata = json.loads((tmp_path / "x/experiment_metadata.json").read_text())
     assert metadata["additional_request_params"] == {"top_p": 0.5, "api_key": "***"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Secrets
 from tbench.capture.trace_writer import TraceWriter
@@ -23,6 +23,7 @@ from tbench.replay.sample import (
     headers_of,
     server_headers,
 )
+from tests.recorded import chat_request
 
 NOTHING = Secrets()
 
@@ -101,11 +102,7 @@ def test_both_senders_bring_them_to_the_run(
         b'{"model":"meta-llama/Llama-3.3-70B-Instruct-Turbo","stream":true,"max_tokens":2,'
         b'"messages":[{"role":"user","content":"Hi"}]}'
     )
-    request = Request(
-        id="0" * 32, seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="http", host="h",
-        path="/v1/chat/completions", headers=(("content-type", "application/json"),), body=body,
-        body_bytes=len(body),
-    )  # fmt: skip
+    request = chat_request(0, 0, body)
     with TraceWriter(tmp_path / "t.msgpack", TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         writer.exchange(
             Exchange(request=request, response=Response(head_ns=0, end_ns=9, status=200))

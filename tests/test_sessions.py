@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tbench.capture.exchange import Request, Response
 from tbench.capture.sessions import Place, Sessions
+from tests.recorded import chat_request
 
 
 def say(role: str, content: Any) -> dict[str, Any]:
@@ -19,18 +20,7 @@ def say(role: str, content: Any) -> dict[str, Any]:
 def request(name: str, messages: Any, **fields: Any) -> Request:
     """A chat request; `fields` override those of Request."""
     body = json.dumps({"model": "m", "messages": messages}).encode()
-    given: dict[str, Any] = {
-        "id": name,
-        "seq": 0,
-        "arrive_ns": 0,
-        "end_ns": 0,
-        "method": "POST",
-        "scheme": "http",
-        "host": "h",
-        "path": "/v1/chat/completions",
-        "body": body,
-    }
-    return Request(**given | fields)
+    return chat_request(0, 0, **{"id": name, "body": body, **fields})
 
 
 SYSTEM, HI = say("system", "be brief"), say("user", "hi")

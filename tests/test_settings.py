@@ -11,7 +11,6 @@ import pytest
 from tbench.abtest.command import settings_of
 from tbench.abtest.plan import experiment
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Request
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.cli import app
@@ -20,6 +19,7 @@ from tbench.replay.options import ReplayOptions
 from tbench.replay.target import find_key, host_variable
 from tbench.settings import mistyped, settings_file, settle, sources, told
 from tests.conftest import Done, Server
+from tests.recorded import chat_request
 
 FILE = """
 [defaults]
@@ -272,20 +272,7 @@ def one_request(path: Path) -> None:
     body = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]}
     with TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0)) as writer:
         for seq, url in enumerate(("/v1/chat/completions", "/v1/messages")):
-            writer.request(
-                Request(
-                    id=f"{seq:032x}",
-                    seq=seq,
-                    arrive_ns=0,
-                    end_ns=0,
-                    method="POST",
-                    scheme="http",
-                    host="h",
-                    path=url,
-                    headers=(("content-type", "application/json"),),
-                    body=json.dumps(body).encode(),
-                )
-            )
+            writer.request(chat_request(seq, 0, json.dumps(body).encode(), path=url))
 
 
 def test_the_command_line_takes_all_of_it(

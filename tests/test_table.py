@@ -1,4 +1,4 @@
-"""Columns of many records: what the first pass keeps, what the second brings, and what is refused."""
+"""Columns of many records: what each pass brings, what is refused; the gaps between tokens."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tbench.replay.columns import MOST
 from tbench.replay.runfile import USUAL, RunWriter, read_run
 from tbench.replay.runform import IDENTITY
 from tbench.replay.sample import Sample
-from tbench.replay.table import EVERY, Table, at, short, where, words
+from tbench.replay.table import EVERY, Table, at, gather_gaps, short, where, words
 
 DECISION = Path(__file__).parent.parent / "fixtures/golden/decision"
 NONE = dict.fromkeys(IDENTITY, 0)
@@ -202,3 +202,36 @@ def test_every_word_that_is_used_is_known() -> None:
     for columns in (table, dict(table)):
         assert words(columns, "model") == {"m0", "m1", "m2"}
         assert words(columns, "error") == {"x"}
+
+
+GAPS = st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=5), max_size=12)
+
+
+@given(GAPS, st.randoms(use_true_random=False), st.integers(1, 5), st.integers(0, 40))
+def test_token_gaps_come_in_the_order_of_the_plan(
+    gaps: list[list[int]], random: Any, per_record: int, expected: int
+) -> None:
+    """However they lie in the file, and however many were expected."""
+    places = list(range(len(gaps)))
+    random.shuffle(places)
+    records = [
+        blocks.tokens_record(
+            np.array(few),
+            np.array([len(gaps[k]) for k in few]),
+            np.array([gap for k in few for gap in gaps[k]]),
+        )
+        for few in (places[at : at + per_record] for at in range(0, len(places), per_record))
+    ]
+    offsets, found = gather_gaps(records, len(gaps), expected)
+
+    whole = [gap / 1e6 for one in gaps for gap in one]
+    assert offsets.tolist() == np.cumsum([0, *map(len, gaps)]).tolist()
+    assert found.tolist() == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_token_gaps_of_other_samples_are_refused(samples: int) -> None:
+    """More or fewer than the run has."""
+    records = [blocks.tokens_record(np.arange(2), np.array([1, 1]), np.array([5, 6]))]
+    with pytest.raises(ValueError, match="token stamps are not those of its samples"):
+        gather_gaps(records, samples)

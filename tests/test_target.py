@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.replay.plan import Plan
 from tbench.replay.provenance import scrubbed
 from tbench.replay.request import Label
@@ -32,6 +32,7 @@ from tbench.replay.target import (
     printable,
     rebased,
 )
+from tests.recorded import chat_request
 
 BODY = b'{ "model": "old", "messages": [], "stream": true, "max_tokens": 9 }'
 KEY = "tgp_v1_0123456789abcdef"
@@ -42,15 +43,7 @@ def call(
 ) -> Call:
     known: dict[str, Any] = {
         "id": "abc",
-        "seq": 0,
-        "arrive_ns": 0,
-        "end_ns": 0,
-        "method": "POST",
         "scheme": "https",
-        "host": "h",
-        "path": "/v1/chat/completions",
-        "body": body,
-        "body_bytes": len(body or b""),
         "headers": (
             ("content-type", "application/json"),
             ("accept", "application/json"),
@@ -61,7 +54,7 @@ def call(
             ("x-sim-tokens", "3"),
         ),
     }
-    request = Request(**{**known, **recorded})
+    request = chat_request(0, 0, body, **{**known, **recorded})
     plan = Plan(trace=[Exchange(request=request, response=None)], allow_unsafe=True)
     (planned,) = plan
     return target.call(replace(planned, index=4, cycle=cycle, clone=clone, offset=0.5))
@@ -523,10 +516,7 @@ def test_vision_bodies_survive_a_change_of_model() -> None:
 def answered(path: str, body: dict[str, Any], usage: dict[str, int] | None) -> Exchange:
     """A request with the answer that it got, whose server counted its tokens or did not."""
     raw, answer = orjson.dumps(body), orjson.dumps({"choices": [], "usage": usage})
-    request = Request(
-        id="a", seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="https", host="h", path=path,
-        headers=(), body=raw, body_bytes=len(raw),
-    )  # fmt: skip
+    request = chat_request(0, 0, raw, path=path, headers=())
     response = Response(
         head_ns=1, end_ns=2, status=200, body=answer, body_bytes=len(answer), outcome=Outcome.OK
     )  # fmt: skip

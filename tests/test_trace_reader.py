@@ -18,6 +18,7 @@ from tbench.capture.arrival_order import Block, Budgets, ReadOptions, Segment, i
 from tbench.capture.container_reader import Losses, open_container
 from tbench.capture.exchange import LED_BACK
 from tbench.capture.trace_reader import together
+from tests.recorded import chat_request
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
@@ -42,18 +43,7 @@ class Time:
 
 def request(number: int, arrive_ns: int | None = None, body: bytes = b"") -> Request:
     arrive_ns = number * 1000 if arrive_ns is None else arrive_ns
-    return Request(
-        id=f"r{number}",
-        seq=number,
-        arrive_ns=arrive_ns,
-        end_ns=arrive_ns + 10,
-        method="POST",
-        scheme="https",
-        host="h",
-        path="/",
-        body=body,
-        body_bytes=len(body),
-    )
+    return chat_request(number, arrive_ns, body, id=f"r{number}", end_ns=arrive_ns + 10, path="/")
 
 
 def response(number: int) -> Response:

@@ -16,13 +16,14 @@ from tbench.capture import frames
 from tbench.capture.container_reader import Container
 from tbench.capture.copying import Part, copy
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.capture.filters import Condition, Facts, bind
 from tbench.capture.frames import BLOCK
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.repair import check
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tests.recorded import chat_request
 
 WALL = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 S = 10**9
@@ -40,15 +41,9 @@ def exchange(number: int, *, name: str = "r", **request: Any) -> Exchange:
     body = json.dumps({"model": "b" if number % 3 == 0 else "a", "messages": messages}).encode()
     plain = {
         "id": f"{name}{number:04d}",
-        "seq": number,
-        "arrive_ns": number * S,
         "end_ns": number * S + 1,
-        "method": "POST",
         "scheme": "https",
         "host": "api.example",
-        "path": "/v1/chat/completions",
-        "body": body,
-        "body_bytes": len(body),
         "extra": {"of_a_newer_writer": [number]},
     }
     said = (
@@ -67,9 +62,8 @@ def exchange(number: int, *, name: str = "r", **request: Any) -> Exchange:
         body_bytes=len(answer),
         outcome=Outcome.OK if status == 200 else Outcome.HTTP_ERROR,
     )
-    return Exchange(
-        request=Request(**{**plain, **request}), response=None if number % 7 == 0 else response
-    )
+    asked = chat_request(number, number * S, body, **{**plain, **request})
+    return Exchange(request=asked, response=None if number % 7 == 0 else response)
 
 
 def write(path: Path, exchanges: Iterable[Exchange], **header: Any) -> Path:

@@ -27,6 +27,7 @@ from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.records import pack_chunks, read_chunks
 from tbench.capture.versions import version
+from tests.recorded import chat_request
 
 HEADER = TraceHeader(
     capture_id="c",
@@ -92,16 +93,7 @@ responses = st.builds(
 
 def request(number: int, **changes: object) -> Request:
     return replace(
-        Request(
-            id=f"r{number}",
-            seq=number,
-            arrive_ns=number * 1000,
-            end_ns=number * 1000 + 10,
-            method="POST",
-            scheme="https",
-            host="h",
-            path="/v1/chat/completions",
-        ),
+        chat_request(number, number * 1000, id=f"r{number}", end_ns=number * 1000 + 10),
         **changes,
     )
 

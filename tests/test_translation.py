@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench import replay
-from tbench.capture.exchange import Exchange, Request
+from tbench.capture.exchange import Exchange
 from tbench.capture.providers import parse_response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
@@ -33,6 +33,7 @@ from tbench.replay.dialects.conversation import (
 from tbench.replay.plan import Plan
 from tbench.replay.portability import BONDS, carried, left_out
 from tbench.replay.target import Outgoing, Target
+from tests.recorded import chat_request
 
 FIELD = {
     "max_tokens": "limit",
@@ -157,11 +158,7 @@ CHATS: list[dict[str, Any]] = [
 
 def recorded(path: str, body: bytes, seq: int = 0) -> Exchange:
     """A request as it is captured."""
-    request = Request(
-        id=f"{seq:032x}", seq=seq, arrive_ns=seq, end_ns=seq, method="POST", scheme="https",
-        host="api.together.xyz", path=path, headers=(("content-type", "application/json"),),
-        body=body, body_bytes=len(body),
-    )  # fmt: skip
+    request = chat_request(seq, seq, body, scheme="https", host="api.together.xyz", path=path)
     return Exchange(request=request, response=None)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tbench.analysis.arms import load_arm
 from tbench.analysis.report.text import run_text
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.api import replay
@@ -27,6 +27,7 @@ from tbench.replay.sender import Attempt, Call, Ended, Reply
 from tbench.replay.totals import numbers
 from tbench.replay.turns import REMEMBERED, Turns
 from tests.answering import Given, Received, answering, chat
+from tests.recorded import chat_request
 from tests.test_player import Calls, Played, Waiter, call, play
 
 SECONDS = st.integers(0, 40).map(lambda quarters: quarters / 4)
@@ -282,11 +283,7 @@ def recorded(path: Path) -> int:
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq, (arrive, messages, extra) in enumerate(sorted(exchanges, key=lambda row: row[0])):
             body = json.dumps({"model": "m", "messages": messages, "max_tokens": 4}).encode()
-            request = Request(
-                id=f"{seq:032x}", seq=seq, arrive_ns=arrive, end_ns=arrive, method="POST", scheme="http",
-                host="recorded", path="/v1/chat/completions", headers=(("content-type", "application/json"),),
-                body=body, body_bytes=len(body),
-            )  # fmt: skip
+            request = chat_request(seq, arrive, body)
             end = arrive + 30_000_000
             response = Response(head_ns=end, end_ns=end, status=307 if extra else 200, extra=extra)
             writer.exchange(Exchange(request=request, response=response))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
@@ -27,6 +27,7 @@ from tbench.replay.runner import Shards, run_duet
 from tbench.replay.totals import identity, numbers
 from tbench.replay.workers.messages import share
 from tests.conftest import interruptible
+from tests.recorded import chat_request
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 
@@ -50,19 +51,7 @@ def _exchange(seq: int, talk: int, turn: int, gap_s: float, tokens: int) -> Exch
     payload = {"model": MODEL, "messages": messages, "stream": True, "max_tokens": tokens}
     body = json.dumps(payload).encode()
     arrive = round(seq * gap_s * 1e9)
-    request = Request(
-        id=f"{seq:032x}",
-        seq=seq,
-        arrive_ns=arrive,
-        end_ns=arrive,
-        method="POST",
-        scheme="http",
-        host="recorded",
-        path="/v1/chat/completions",
-        headers=(("content-type", "application/json"),),
-        body=body,
-        body_bytes=len(body),
-    )
+    request = chat_request(seq, arrive, body)
     return Exchange(
         request=request, response=Response(head_ns=arrive, end_ns=arrive + 50_000_000, status=200)
     )

@@ -125,24 +125,10 @@ NO_SCRIPT: Final = "This chart needs JavaScript, which did not run; its figures 
 def document(title: str, body: Html, pictures: Mapping[str, Picture]) -> str:
     """A whole page: style, body, data and program. Nothing in it comes from elsewhere."""
     scripts = [vega(), _part("page.js")] if pictures else []
-    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
-    hashes = (
-        " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
-    )
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    head = join(
-        [
-            tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=policy),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", title),
-            tag("style", Html(_part("page.css"))),
-        ]
-    )
+    metas = [
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+    ]
     data = json.dumps(
         {name: _compact(picture) for name, picture in pictures.items()},
         separators=(",", ":"),
@@ -157,13 +143,29 @@ def document(title: str, body: Html, pictures: Mapping[str, Picture]) -> str:
         ]
     )
     skip = tag("a", "Skip to the results", href="#results", class_="skip")
-    page = tag(
-        "html",
-        tag("head", head),
-        tag("body", skip, body, end if scripts else html(None)),
-        lang="en",
+    inside = tag("body", skip, body, end if scripts else html(None))
+    return whole_page(title, _part("page.css"), inside, scripts, *metas)
+
+
+def whole_page(title: str, style: str, body: Html, scripts: Sequence[str], *metas: Html) -> str:
+    """A page of its own; its policy lets these scripts run, and nothing be asked for."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    hashes = (
+        " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
     )
-    return f"<!DOCTYPE html>\n{page}\n"
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        *metas,
+        tag("title", title),
+        tag("style", Html(style)),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def _compact(picture: Picture) -> dict[str, object]:

@@ -9,8 +9,7 @@ from typing import Final
 from tbench.capture.exporters.exporter import Exporter
 from tbench.capture.exporters.otlp import OTLP
 from tbench.capture.exporters.recordings import HAR, VCR
-from tbench.capture.exporters.tables import CSV, PARQUET
-from tbench.capture.exporters.workloads import BATCH, EVALSCOPE, MOONCAKE
+from tbench.capture.exporters.rows import BATCH, CSV, EVALSCOPE, MOONCAKE, PARQUET
 
 EXPORTERS: Final[Mapping[str, Exporter]] = {
     "openai-batch": BATCH,

@@ -89,7 +89,7 @@ def _export_run(run: Path, name: str, out: Path, *, filtered: bool) -> None:
     from tbench.analysis.arms import load_arm
     from tbench.capture.errors import InputError
     from tbench.capture.exporters.exporter import new_file
-    from tbench.capture.exporters.tables import TABLES
+    from tbench.capture.exporters.rows import TABLES
     from tbench.replay import metrics
     from tbench.replay.columns import NUMBERS
 

@@ -3,8 +3,6 @@
 Each sheet becomes a combined picture and one of each panel, under genai-bench's names.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any, Final
 import altair as alt
 import vl_convert
 
-from tbench.analysis.report.figures import vega
+from tbench.analysis.report.figures import vega, whole_page
 from tbench.analysis.report.markup import Html, join, tag
 from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, Unit, load_experiments
 from tbench.benchmark.genai_bench import safe
@@ -42,20 +40,7 @@ STYLE: Final = (
 def page(spec: dict[str, Any]) -> bytes:
     """The page of one Vega-Lite specification; nothing in its data can become markup, or end the script."""
     scripts = (vega(), DRAW)
-    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()) for script in scripts]
-    hashes = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
     data = json.dumps(spec, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("title", spec["title"]["text"]),
-        tag("style", Html(STYLE)),
-    )
     body = tag(
         "body",
         tag("div", id="sheet"),
@@ -63,7 +48,7 @@ def page(spec: dict[str, Any]) -> bytes:
         tag("script", Html(data), type="application/json", id="spec"),
         join([tag("script", Html(script)) for script in scripts]),
     )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n".encode()
+    return whole_page(spec["title"]["text"], STYLE, body, scripts).encode()
 
 
 # No address is loaded from while a picture is drawn: data may name some.

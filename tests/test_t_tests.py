@@ -1,4 +1,4 @@
-"""Welch's t on a few numbers: golden cases, symmetry, and how often it is wrong."""
+"""Student's and Welch's t on a few numbers, how often they are wrong, and the false discovery rate."""
 
 import math
 
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tbench.analysis.t_tests import difference, level
+from tbench.analysis.inversion import Pair, invert
+from tbench.analysis.t_tests import benjamini_hochberg, difference, level
 
 
 def test_welch_is_welchs() -> None:
@@ -80,3 +81,24 @@ def test_turning_the_sign_turns_the_bounds() -> None:
 
     assert (found.negated.least, found.negated.most) == pytest.approx((-found.most, -found.least))
     assert (found.negated.low, found.negated.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_golden_case_g9() -> None:
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_it_is_scipys(p_values: list[float]) -> None:
+    wanted = stats.false_discovery_control(p_values, method="bh")
+
+    assert benjamini_hochberg(p_values) == pytest.approx(wanted.tolist())
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.02, 1.06, 1.2])
+def test_the_p_value_agrees_with_the_interval(factor: float) -> None:
+    """Below 5 % just where the 95 % interval leaves 1 out."""
+    random = np.random.default_rng(8)
+    common = random.normal(size=2000) * 0.3
+    a, b = (np.exp(common + random.normal(size=2000) * 0.3) for _ in range(2))
+    for found in invert(Pair(a, b * factor), [0.1, 0.5, 0.9, 0.95]):
+        assert (found.p_value < 0.05) == (not found.low <= 1 <= found.high)
