@@ -268,7 +268,8 @@ def test_every_gate_of_every_candidate_is_a_test_case(repeats: Any) -> None:
 def test_a_run_that_does_not_count_makes_every_case_an_error(repeats: Any) -> None:
     """Though the gates themselves would pass: exit code 4 and a green board do not go together."""
     found = evaluate_gates(
-        repeats.arms(lost_workers=["worker 1 was killed"]), parse_gates("10%", [])
+        repeats.arms(lost_workers=["worker 1 was killed"], never_sent=1),
+        parse_gates("10%", []),
     )
     whole = document(found)
 

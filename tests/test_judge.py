@@ -99,7 +99,10 @@ def test_a_run_that_does_not_count_makes_the_verdict_invalid(repeats: Any) -> No
     """Its client was the limit, or it lost requests."""
     first, second = repeats.arms()
     bad = repeats.run(
-        repeats.columns(500, 1, 1.0), 10**6, lost_workers=["worker 1 was killed by SIGKILL"]
+        repeats.columns(500, 1, 1.0),
+        10**6,
+        lost_workers=["worker 1 was killed by SIGKILL"],
+        never_sent=1,
     )
     spoilt = Replicates(name="B", runs=(*second.runs[:-1], bad))
 
