@@ -319,6 +319,60 @@ def test_what_has_a_form_is_masked_and_nothing_else(text: str) -> None:
     assert bool(masks.counts) == (TOLD[text] is not None)
 
 
+ADDRESS = "anna.b@example.org"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        rb"anna.b\u0040example.org",
+        rb"\u0061nna.b@example\u002eorg",
+        rb"anna.b\\u0040example.org",
+        rb"{\"to\": \"anna.b\\u0040example.org\"}",
+        rb"\"anna.b@example.org\"",
+        rb"line\nanna.b@example.org\ttab",
+    ],
+)
+def test_what_is_escaped_is_masked_as_it_reads(written: bytes) -> None:
+    """In JSON, and in JSON within JSON; what is left is JSON, as long as it was."""
+    masks = Masks()
+    body = b'{"content":"write to ' + written + b' now","n":1}'
+    masked = masks.mask(body)
+    text = json.loads(masked)["content"]
+
+    assert ADDRESS in json.loads(body)["content"].replace("\\u0040", "@")
+    assert "anna" not in text
+    assert "example" not in text
+    assert text.startswith("write to ")
+    assert text.endswith(" now")
+    assert len(masked) == len(body)
+    assert masks.counts == {"e-mail addresses": 1}
+
+
+@given(st.lists(st.tuples(st.sampled_from('a@é\n"\\ .😀5'), st.booleans()), max_size=40))
+def test_masking_keeps_every_other_character(characters: list[tuple[str, bool]]) -> None:
+    """However each character is written, all that is not masked reads as before."""
+    written = "".join(
+        json.dumps(char)[1:-1] if not escaped else "".join(f"\\u{unit:04x}" for unit in utf16(char))
+        for char, escaped in characters
+    )
+    body = f'{{"content":"{written}"}}'.encode()
+    masked = Masks().mask(body)
+
+    assert len(masked) == len(body)
+    before, after = (json.loads(text)["content"] for text in (body, masked))
+    assert before.translate(NO_ADDRESS) == after.replace("*", "").translate(NO_ADDRESS)
+
+
+NO_ADDRESS = {ord(char): None for char in "a@.5"}
+"""What an address is made of here."""
+
+
+def utf16(char: str) -> list[int]:
+    data = char.encode("utf-16-be")
+    return [int.from_bytes(data[at : at + 2]) for at in range(0, len(data), 2)]
+
+
 def test_what_streams_in_pieces_is_masked_as_a_whole() -> None:
     """Of two answers at once, each by itself; as long as before, so that chunks still fit."""
     pieces = zip("ask anna@example.org.", "or call +15550104477.", strict=True)

@@ -5,6 +5,7 @@ takes the shape. A text that streamed is read as a whole, since what it names co
 """
 
 import re
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,6 +42,9 @@ _SPOKEN: Final = re.compile(
 _INDEX: Final = re.compile(rb'"(?:index|output_index|content_index)"\s*:\s*(\d+)')
 _TYPE: Final = re.compile(rb'"type"\s*:\s*"([\w.]+)"')
 _ESCAPE: Final = re.compile(rb"\\(?:u[\da-fA-F]{4}|.)", re.DOTALL)
+_SHORT: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+LEVELS: Final = 3
+"""JSON is read within JSON within JSON: the arguments of a tool that quote another's."""
 _BLOB: Final = re.compile(rb"data:|[A-Za-z\d+/=_-]{200}")
 """How base64 begins, in which a pattern would be chance."""
 
@@ -116,13 +120,61 @@ def _texts(body: bytes, content_type: str) -> Iterator[Places]:
 
 
 def _spans(text: bytes) -> Iterator[tuple[str, int, int]]:
-    """What each pattern finds in the inside of a literal; an escape in it is as a space."""
-    plain = bytearray(_ESCAPE.sub(lambda escape: b" " * len(escape[0]), text))
-    for name, pattern in PATTERNS.items():
-        for match in pattern.finditer(plain):
-            if name != "card numbers" or _sums_up(match[0]):
-                yield name, *match.span()
-                plain[match.start() : match.end()] = b" " * len(match[0])
+    """What each pattern finds in the inside of a literal, read as whoever parses it does.
+
+    An escape is the character that it stands for (`\\u0040` is an @), in JSON within JSON as well; found in
+    it is what is found around it, down to its last byte.
+    """
+    read, levels = bytearray(text), list[_Escapes]()
+    for _ in range(LEVELS):
+        escapes = _Escapes(bytes(read))
+        read = escapes.read
+        levels.insert(0, escapes)
+        for name, pattern in PATTERNS.items():
+            for match in pattern.finditer(read):
+                if name != "card numbers" or _sums_up(match[0]):
+                    first, last = match.span()
+                    read[first:last] = b" " * (last - first)
+                    for level in levels:
+                        first, last = level.place(first), level.place(last - 1, end=True)
+                    yield name, first, last
+        if b"\\" not in read:
+            return
+
+
+class _Escapes:
+    """A text without its escapes, `read`, and where each byte of it was."""
+
+    def __init__(self, text: bytes) -> None:
+        self.read = bytearray()
+        self._starts: list[int] = []
+        self._where: list[tuple[int, int, int, int]] = []
+        place = 0
+        for escape in _ESCAPE.finditer(text):
+            self.read += text[place : escape.start()]
+            place = escape.end()
+            character = _character(escape[0])
+            self._starts.append(len(self.read))
+            self._where.append((len(self.read), len(character), *escape.span()))
+            self.read += character
+        self.read += text[place:]
+
+    def place(self, at: int, *, end: bool = False) -> int:
+        """Where a byte of what was read begins in the text, or behind which it ends there."""
+        number = bisect_right(self._starts, at) - 1
+        if number < 0:
+            return at + end
+        start, length, first, last = self._where[number]
+        if at < start + length:
+            return last if end else first
+        return last + at - start - length + end
+
+
+def _character(escape: bytes) -> bytes:
+    """The bytes of an escape's character."""
+    if len(escape) == 6:
+        return chr(int(escape[2:], 16)).encode("utf-8", "surrogatepass")
+    return _SHORT.get(escape[1:], escape[1:])
 
 
 def _sums_up(number: bytes) -> bool:
