@@ -340,7 +340,7 @@ _ROWS = (
             better="lower",
             scale="ratio",
             form=f"{name}:5%, or '{name}<=0.002'",
-            definition=f"what all requests cost by list prices, or --price, over the {units}, US dollars",
+            definition=f"what all requests cost by the run's prices, over the {units}, US dollars",
             figure=lambda run, _, name=name: _cost(name, run),  # type: ignore[misc]
         )
         for name, units in ((PER_SUCCESS, "successes"), (PER_SESSION, "sessions"))

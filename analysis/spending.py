@@ -19,7 +19,9 @@ from tbench.analysis.mean_ratio import mean_of_series
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.summary import Floats
 from tbench.capture.exchange import Outcome
-from tbench.replay.cost import Price, price_of
+from tbench.replay.cost import Price
+from tbench.replay.price_table import prices_at
+from tbench.replay.request import address
 from tbench.replay.table import where, words
 
 PER_SUCCESS: Final = "cost_per_success"
@@ -29,6 +31,8 @@ FREE: Final = (Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT)
 """Outcomes that cost nothing, though no tokens were counted."""
 MOST_UNCOUNTED: Final = 0.01
 """So many of the requests may have been charged without naming their tokens: a timeout ends no experiment."""
+LEAST_RUNS: Final = 3
+"""As a verdict takes."""
 LEAST_SESSIONS: Final = 100
 """With fewer, one that did not occur may cost as much as all that did: no interval
 (docs/statistics.md, "Cost")."""
@@ -133,7 +137,8 @@ def spending(arm: Arm, places: Places | None = None) -> Spending:
 def _amounts(arm: Arm, places: Places) -> tuple[Floats, int, str | None]:
     """US dollars of each request; how many name no tokens; and why no ratio is made of them."""
     given = (arm.run.header.get("target") or {}).get("prices") or {}
-    prices = {model: Price(*figures) for model, figures in given.items()}
+    host = address(arm.target).host if arm.target else None
+    prices = prices_at(host, {model: Price(*figures) for model, figures in given.items()})
 
     def tokens(name: str, at: Places) -> Floats:
         return np.maximum(arm.columns[name][places[at]], 0).astype(np.float64)
@@ -144,7 +149,7 @@ def _amounts(arm: Arm, places: Places) -> tuple[Floats, int, str | None]:
     for model in sorted(words(arm.columns, "model")):
         at = np.flatnonzero(where(arm.columns, "model", model)[places] & counted)
         named[at] = True
-        price = price_of(model, prices)
+        price = prices.get(model)
         if price is None:
             unpriced += [model] if len(at) else []
             continue
@@ -193,3 +198,23 @@ def compared_costs(
             )
         rows.append((before, after, change))
     return tuple(rows)
+
+
+def over_runs(
+    ratios: Sequence[CostRatio | None],
+) -> tuple[float | None, float | None, float | None, str | None]:
+    """A ratio's geometric mean over runs, low and high of 95 % confidence, and why one of them is missing.
+
+    The run is the unit: Student's t of the logarithms. None stands for a run whose sessions are not known.
+    """
+    if not ratios:
+        return None, None, None, "no runs"
+    for each in ratios:
+        if each is None or each.value is None:
+            return None, None, None, "no sessions known" if each is None else each.refusal
+    logs = np.log([each.value for each in ratios if each and each.value])
+    mean, n = float(logs.mean()), len(logs)
+    if n < LEAST_RUNS:
+        return math.exp(mean), None, None, f"{n} runs < {LEAST_RUNS}"
+    reach = -float(special.stdtrit(n - 1, 0.025)) * float(logs.std(ddof=1)) / math.sqrt(n)
+    return math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), None

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from tbench.capture.errors import UnreachableError
-from tbench.capture.exchange import Outcome
+from tbench.capture.exchange import NOTHING, Outcome
 from tbench.capture.terminal import named, plural
 from tbench.replay import metrics
 from tbench.replay.dialects import CHANGES
@@ -20,7 +20,7 @@ from tbench.replay.runfile import Run
 from tbench.replay.table import where
 from tbench.replay.target import KEYS
 from tbench.replay.throughput import drained, spoken, three
-from tbench.replay.totals import identity, loss
+from tbench.replay.totals import identity, loss, price_sources
 
 LATENCIES: Final = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
 MORE_LATENCIES: Final = {"itl": "ITL", "lag": "schedule lag"}
@@ -50,8 +50,15 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
     yield row("fidelity", run.fidelity.sentence)
     cost = run.totals.get("cost") or {}
     if cost.get("usd") or cost.get("uncounted"):
-        given = target.get("prices") or {}
-        yield row("cost", priced(cost["usd"], cost["uncounted"], cost["unpriced"], given))
+        yield row(
+            "cost", priced(cost["usd"], cost["uncounted"], cost["unpriced"], price_sources(run))
+        )
+    if waited := cost.get("waited"):
+        yield row(
+            "budget",
+            f"{plural(waited, 'request')} waited until others had cost less than they might: with a higher "
+            "--max-cost more would have been in flight",
+        )
     if verbose:
         since = "was sent: a closed loop schedules none"
         if pacing.get("open_loop"):
@@ -102,7 +109,8 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield from _rate_limit(run, numbers)
     held = run.columns["held"]
     if waited := int((held > 0).sum()):
-        reason = "as the target had refused others" if polite else "for --max-in-flight"
+        reason = "for --max-in-flight" if pacing.get("max_in_flight") else "for --max-cost"
+        reason = "as the target had refused others" if polite else reason
         counts = "part" if pacing.get("open_loop") else "no part"
         yield row(
             "queued",
@@ -420,21 +428,26 @@ def priced(
     usd: float | None,
     uncounted: int,
     unpriced: Iterable[str],
-    given: Collection[str] = (),
+    sources: Mapping[str, Collection[str]] = NOTHING,
     *,
     about: str = "",
 ) -> str:
-    """A cost by list prices, but for the models whose prices were `given`, and what it leaves out."""
+    """A cost, what it leaves out, and the `sources` of its prices, each with its models."""
     omitted = [f"{plural(uncounted, 'request')} without token counts"] if uncounted else []
     if models := ", ".join(map(named, unpriced)):
         omitted.append(f"models without a known price: {models}")
     if usd is None or (omitted and not usd):
         return f"unknown ({'; '.join(omitted)})"
-    by = f"at --price for {', '.join(map(named, given))}, else " if given else "at "
+    alone = len(sources) == 1
+    by = [
+        source if alone else f"{source} for {', '.join(map(named, models))}"
+        for source, models in sources.items()
+    ]
+    at = f" at {', '.join(by)}" if by else ""
     less = f" (left out: {'; '.join(omitted)})" if omitted else ""
     if 0 < usd < LEAST_USD:
-        return f"under ${LEAST_USD:.4f} {by}list prices{less}"
-    return f"{about}${usd:,.{2 if usd >= 1 else 4}f} {by}list prices{less}"
+        return f"under ${LEAST_USD:.4f}{at}{less}"
+    return f"{about}${usd:,.{2 if usd >= 1 else 4}f}{at}{less}"
 
 
 LEAST_USD: Final = 0.0001

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
 from tbench.capture.providers import Usage
+from tbench.capture.terminal import plural
+from tbench.replay.bounds import REASONS, most_cost
 from tbench.replay.cost import Bill, expected
 from tbench.replay.pacing import WINDOW_S, Causal, Occupancy, Stretches
 from tbench.replay.plan import Plan, Planned, nothing_to_send, recorded_usage
+from tbench.replay.price_table import priced_by
 from tbench.replay.target import Target
 
 if TYPE_CHECKING:
@@ -35,7 +38,8 @@ class Survey:
     `turns` of its requests continue an earlier answer. `in_flight` is the recorded mean concurrency of each
     second; `unended` requests have no recorded end and are not in it. `hosts` counts where requests were
     recorded, `idle` is the plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target)
-    and `bill` are filled only where tokens were asked for.
+    and `bill` are filled only where tokens were asked for. So are `unbounded`, which counts the requests that
+    nothing bounds by the reason (replay.bounds), and `least_usd`, what the cheapest of the others may cost.
     """
 
     requests: int = 0
@@ -54,6 +58,8 @@ class Survey:
     unchanged: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     bill: Bill = field(default_factory=Bill)
+    unbounded: Counter[str] = field(default_factory=Counter)
+    least_usd: float = math.inf
 
 
 def survey(plan: Plan, target: Target | None = None) -> Survey:
@@ -86,6 +92,11 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
             if reason := target.unchanged_because(planned) or outgoing.unmatched:
                 totals.unchanged[reason] += 1
             totals.masked.update(target.masked_in(planned))
+            most = most_cost(planned, outgoing, target.prices)
+            if isinstance(most, str):
+                totals.unbounded[most] += 1
+            else:
+                totals.least_usd = min(totals.least_usd, most)
     totals.longest_s = max(lasts.values(), default=0.0)
     totals.in_flight = occupancy.means()
     totals.skipped, totals.hosts, totals.idle = (
@@ -117,10 +128,25 @@ def first_look(job: "Job", *, tokens: bool = False) -> Survey | None:
     if not job.pace.option.needs_survey and not priced:
         return None
     totals = survey(job.plan(answers=True), job.target if priced else None)
-    if job.budget is not None and totals.bill.unpriced:
+    if job.budget is not None:
+        _check_budget(job.budget, totals)
+    return totals
+
+
+def _check_budget(budget: float, totals: Survey) -> None:
+    """Raise InputError where no budget can be kept, or this one lets nothing go."""
+    if totals.bill.unpriced:
         unknown = ", ".join(sorted(totals.bill.unpriced))
         raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
-    return totals
+    for reason, count in totals.unbounded.most_common(1):
+        raise InputError(
+            f"--max-cost cannot be kept: {count:,} of {plural(totals.requests, 'request')} {REASONS[reason]}"
+        )
+    if budget < totals.least_usd < math.inf:
+        raise InputError(
+            f"--max-cost {budget:g}: every request may cost more, {totals.least_usd:.2g} USD at least: "
+            "raise it, or limit the output by --set max_tokens=N"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +159,7 @@ class Estimate:
     `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the survey does, `idle` says
     what is cut; arrivals come in ticks of `tick_s` seconds (None: of a fine clock). `cost_usd` leaves out
     the requests of models `unpriced`, which have no known price, and the `uncounted` ones, whose tokens the
-    trace does not name; None where nothing is left. `prices` are the models whose prices were given; all
-    others' are the list's.
+    trace does not name; None where nothing is left. `prices` says who knows the prices, and of which models.
     """
 
     base_url: str
@@ -157,7 +182,7 @@ class Estimate:
     cost_usd: float | None
     uncounted: int
     unpriced: list[str]
-    prices: list[str]
+    prices: dict[str, list[str]]
 
 
 def estimate(job: "Job") -> Estimate:
@@ -188,7 +213,7 @@ def estimate(job: "Job") -> Estimate:
         cost_usd=bill.usd * rounds + end.usd if bill.usd or bill.complete else None,
         uncounted=bill.uncounted * rounds + end.uncounted,
         unpriced=sorted(bill.unpriced),
-        prices=list(job.target.prices),
+        prices=priced_by(job.target.prices, totals.models),
     )
 
 

@@ -16,9 +16,12 @@ from tbench.capture.providers import GENERATIVE, ParsedRequest
 from tbench.capture.records import CONTENTLESS
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
+from tbench.replay.cost import as_prices
 from tbench.replay.options import MatchLength, ReplayOptions
 from tbench.replay.pacing import Pacing, Warmup, parse_warmup
 from tbench.replay.plan import Plan, Refusal
+from tbench.replay.price_table import prices_at
+from tbench.replay.request import address
 from tbench.replay.runfile import read_run
 from tbench.replay.sender import Deadlines
 from tbench.replay.senders import Kind, chosen
@@ -87,7 +90,7 @@ class Job:
     @property
     def budget(self) -> float | None:
         """US dollars that may be spent; None: no bound."""
-        spent = 0.0 if self.probe is None else self.probe["usd"]
+        spent = 0.0 if self.probe is None else self.probe["most_usd"]
         return None if self.options.max_cost is None else self.options.max_cost - spent
 
     def plan(self, *, answers: bool = True) -> Plan:
@@ -162,7 +165,7 @@ def resolve(
             cold=options.cache == "cold",
             salt_field=None if options.cache_by == "text" else options.cache_by,
             lengths=_lengths(options),
-            prices=options.price,
+            prices=prices_at(address(base_url).host, as_prices(options.price), options.prices),
             portable=options.portable,
             to=options.to,
         ),

@@ -41,6 +41,17 @@ Timeout = Annotated[
 ]
 
 
+Prices = Annotated[
+    str | Path | None,
+    Option(
+        help="TOML file of what models cost at which hosts (docs/replay.md, Prices).",
+        unit="FILE",
+        group=TARGET,
+        default="list prices of Together and Anthropic",
+    ),
+]
+
+
 Only = Annotated[
     Sequence[str],
     Option(
@@ -319,7 +330,7 @@ class ReplayOptions:
     max_cost: Annotated[
         float | None,
         Option(
-            help="Stop before list prices exceed this many US dollars.",
+            help="Never spend more US dollars than this, by --prices.",
             unit="USD",
             group=LIMITS,
             above=0,
@@ -458,9 +469,10 @@ class ReplayOptions:
             unit="MODEL=PRICES",
             group=TARGET,
             read=_read_by("tbench.replay.cost", "parse_prices"),
-            default="Together's list",
+            default="by --prices",
         ),
     ] = field(default_factory=dict)
+    prices: Prices = None
     timeout: Timeout = 600.0
     polite: Annotated[
         bool,

@@ -66,6 +66,8 @@ class _Alarm:
 
 NUDGE_S: Final = 1e-6
 """Added to the time before a profile is asked, so that rounding cannot ask for a window twice."""
+ASK_AGAIN_S: Final = 0.02
+"""After so long a call that must not leave yet is asked for again: another process says when it may."""
 BURST: Final = 8
 """Calls that can go already are sent so many at a time before answers are read again."""
 
@@ -92,7 +94,8 @@ class Player:
     """Plays the calls of `supply` through `sender` and hands every ended attempt to `keep`.
 
     `keep` is called on the trio loop and must not block. `may_send` is asked before each call; the first
-    refusal ends the play (what is in flight still finishes). `began` is the start on trio's clock: set it
+    refusal ends the play (what is in flight still finishes), and None keeps it, and those behind it, back
+    for now (`postponed` counts such calls). `began` is the start on trio's clock: set it
     before playing. `turns` says which calls wait for others (None: none does). With `politeness`, and
     `send_postponed` beside the play, refused calls are sent again; what waits for its target is in flight.
     `issued`, `in_flight` and `most_in_flight` may be read at any time; `cancel` stops everything at once.
@@ -106,17 +109,19 @@ class Player:
     history: "LiveHistory | None" = None
     politeness: Politeness | None = None
     max_in_flight: int | None = None
-    may_send: Callable[[Call], bool] = lambda _call: True
+    may_send: Callable[[Call], bool | None] = lambda _call: True
     sleep_until: SleepUntil = trio.sleep_until
     began: float = 0.0
     issued: int = field(default=0, init=False)
     in_flight: int = field(default=0, init=False)
     most_in_flight: int = field(default=0, init=False)
     refused: bool = field(default=False, init=False)
+    postponed: int = field(default=0, init=False)
     cancelled: bool = field(default=False, init=False)
     _refill: Callable[[], bool] | None = field(default=None, init=False)
     _more: bool = field(default=False, init=False)
     _opener: Call | None = field(default=None, init=False)
+    _kept_back: Call | None = field(default=None, init=False)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope, init=False)
     _woken: trio.Event | None = field(default=None, init=False)
     _waits: deque[tuple[float, float]] = field(default_factory=deque, init=False)
@@ -160,8 +165,10 @@ class Player:
                     await self.sleep_until(at)
                     overdue = 0
                 overdue += 1
-                if not self._start(call, await self._wait_for_room(at)):
+                held = await self._wait_for_room(call, at)
+                if held is None:
                     break
+                self._start(call, held)
         await self._all_ended()
 
     async def play_closed(self, pacing: Closed, ends: float = float("inf")) -> None:
@@ -183,6 +190,8 @@ class Player:
                 # Where no place is free, the end that makes one sends what may go then.
                 if self.turns and self._places(pacing, tau):
                     news = min(news, self.turns.next_due or math.inf)
+                if self._kept_back:
+                    news = min(news, self.now + ASK_AGAIN_S)
                 with trio.move_on_at(self.began + news):
                     await self._something()
         self._refill = None
@@ -200,13 +209,26 @@ class Player:
         missing = self._places(pacing, tau)
         self._more = missing > BURST
         for _ in range(min(missing, BURST)):
-            call = self._take(pacing, tau)
+            call = self._kept_back or self._take(pacing, tau)
             if call is None:
                 self._more = False
                 return not self._over
-            if not self._start(call, 0.0):
+            if (may := self._may_send(call)) is None:
+                self._more = False
+                break
+            if not may:
                 return False
+            self._start(call, 0.0)
         return True
+
+    def _may_send(self, call: Call) -> bool | None:
+        """What `may_send` says of a call; one that is kept back is remembered until it says otherwise."""
+        may = False if self.cancelled else self.may_send(call)
+        if may is None and self._kept_back is None:
+            self.postponed += 1
+        self._kept_back = call if may is None else None
+        self.refused = self.refused or (may is False and not self.cancelled)
+        return may
 
     def _places(self, pacing: Closed, tau: float) -> int:
         """How many calls may leave; where sessions are counted as many as they have."""
@@ -283,29 +305,37 @@ class Player:
     @property
     def _over(self) -> bool:
         """Whether no call will leave any more."""
-        return self.supply.over and not self._opener and not (self.turns and self.turns.held)
+        waits = self._opener or self._kept_back
+        return self.supply.over and not waits and not (self.turns and self.turns.held)
 
-    async def _wait_for_room(self, at: float) -> float:
-        """Wait while as many are in flight as may be; how long that kept back a call that was due then.
+    async def _wait_for_room(self, call: Call, at: float) -> float | None:
+        """Wait while a call may not leave yet; how long that kept back one that was due then.
 
-        Calls leave in order: those behind one that waits are kept back by it, from when they are due, though
-        they find room themselves. What this process takes between two such waits is its own lateness.
+        That is while as many are in flight as may be, or `may_send` keeps it back; None when it is never to
+        leave. Calls leave in order: those behind one that waits are kept back by it, from when they are due,
+        though they find room themselves. What this process takes between two such waits is its own lateness.
         """
-        if self.max_in_flight is None:
-            return 0.0
         while self._waits and self._waits[0][1] <= at:
             since, until = self._waits.popleft()
             self._waited -= until - since
-        if self.in_flight >= self.max_in_flight:
-            since = trio.current_time()
-            while self.in_flight >= self.max_in_flight:
+        since, waited = trio.current_time(), False
+        while (may := self._has_room(call)) is None:
+            waited = True
+            with trio.move_on_after(ASK_AGAIN_S if self._kept_back else math.inf):
                 await self._something()
+        if not may:
+            return None
+        if waited:
             self._waits.append((since, trio.current_time()))
             self._waited += self._waits[-1][1] - since
         if not self._waits:
             self._waited = 0.0
             return 0.0
         return self._waited - max(0.0, at - self._waits[0][0])
+
+    def _has_room(self, call: Call) -> bool | None:
+        full = self.max_in_flight is not None and self.in_flight >= self.max_in_flight
+        return None if full else self._may_send(call)
 
     async def _all_ended(self) -> None:
         while self.in_flight:
@@ -325,12 +355,7 @@ class Player:
         if self._woken is not None:
             self._woken.set()
 
-    def _start(self, call: Call, held: float) -> bool:
-        if self.cancelled:
-            return False
-        if not self.may_send(call):
-            self.refused = True
-            return False
+    def _start(self, call: Call, held: float) -> None:
         if self.history is not None:
             self.history.thread(call)
         self.issued += 1
@@ -341,7 +366,6 @@ class Player:
             self._launch(attempt)
         else:
             self._postponed.set()
-        return True
 
     async def send_postponed(self) -> None:
         """Send what waits for its target, each in its turn, for ever."""
@@ -384,7 +408,8 @@ class Player:
             self._let_follow(self.turns, call, reply)
         self.keep(attempt)
         goes_on = self._refill is not None and self._refill() and not self._more
-        if not goes_on or (self.turns and self.turns.next_due is not None):
+        waits = self._kept_back or (self.turns and self.turns.next_due is not None)
+        if not goes_on or waits:
             self._wake()
 
     def _let_follow(self, turns: Turns, call: Call, reply: Reply) -> None:

@@ -83,4 +83,5 @@ def told_by(run: "Run") -> dict[str, Any]:
         "prompt": int(columns["prompt_tokens"][second].clip(0).sum()),
         "cached": int(columns["cached_tokens"][second].clip(0).sum()) if named else None,
         "usd": run.totals["cost"]["usd"],
+        "most_usd": run.totals["cost"]["most_usd"] or run.totals["cost"]["usd"],
     }

@@ -13,7 +13,7 @@ from tbench.capture.histogram import Histogram
 from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.columns import COUNTED
-from tbench.replay.cost import Bill, Price, cost, price_of
+from tbench.replay.cost import Bill, Price, cost
 from tbench.replay.hit_rates import OBSERVED
 from tbench.replay.job import Job
 from tbench.replay.measure import to_sample
@@ -99,7 +99,8 @@ class Tally:
     kind: an outcome, or `http_STATUS`; `limits` by why this machine opened no connection. `tokens` counts
     token events, `coalesced` those with the stamp of a later one. `input` and `output` have the definitions
     of a benchmark's results (tbench.benchmark.genai_bench); what gives no text has no output.
-    `usage` is what was counted for each of the first requests, by their index (replay.hit_rates).
+    `usage` is what was counted for each of the first requests, by their index (replay.hit_rates). `most_usd`
+    is what a budget has to reckon with.
     """
 
     ended: int = 0
@@ -110,6 +111,7 @@ class Tally:
     last_error: str | None = None
     last_end: float = 0.0
     bill: Bill = field(default_factory=Bill)
+    most_usd: float = 0.0
     tokens: int = 0
     coalesced: int = 0
     refusals: Refusals = field(default_factory=Refusals)
@@ -192,12 +194,13 @@ def run_totals(
     steal_s: float | None,
     hit_rates: Mapping[str, Any] | None,
     shares: Sequence[int],
+    budgets: Sequence[Budget] = (),
 ) -> dict[str, Any]:
     """The record `totals` of docs/trace-format.md, which closes a run, from what the parts of a replay know.
 
     `planned` is None where time, not the trace, decided how much was sent. `steal_s` is CPU time that a
     hypervisor gave to others meanwhile, seconds, None where not known. `shares` is how many each worker
-    was to send.
+    was to send, `budgets` are what the workers' calls drew on, if there was a bound.
     """
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
     issued = pool.issued(arm)
@@ -210,6 +213,10 @@ def run_totals(
     fates_of_turns = {name: sum(worker.turns[arm][name] for worker in stats) for name in FATES}
     fates_of_turns["forgotten"] += plan.forgotten
     clocks = {worker.clock for worker in stats} or {"user"}
+    probed = 0.0 if job.probe is None else job.probe["most_usd"]
+    most = None
+    if budgets:  # what no worker is left to settle may have been this arm's
+        most = tally.most_usd + max(budget.reserved for budget in budgets) + probed
     reasons = (
         ("interrupt", interrupted),
         ("disk", any(worker.failure for worker in stats)),
@@ -271,20 +278,26 @@ def run_totals(
             "usd": bill.usd + (0.0 if job.probe is None else job.probe["usd"]),
             "unpriced": dict(bill.unpriced),
             "uncounted": bill.uncounted,
+            "most_usd": most,
+            "waited": sum(worker.postponed for worker in stats),
         },
     }
 
 
 def actual_cost(sample: Sample, most: float, prices: Mapping[str, Price] = NOTHING) -> float:
-    """What an attempt cost, US dollars; `most` where the server did not count. An HTTP error is free.
+    """What an attempt cost at most, US dollars: by the count of a whole answer, else `most`.
 
-    What was sent twice may have been worked on twice: `most` for the first try.
+    An HTTP error is free. An answer that was cut may have gone on at the server, and what was sent twice may
+    have been worked on twice: `most` for the first try.
     """
     again = most if sample.reconnected else 0.0
     if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT}:
         return again
-    price = price_of(sample.model, prices)
-    if price is None or sample.prompt_tokens is None:
+    price = prices.get(sample.model or "")
+    uncounted = sample.prompt_tokens is None or (
+        sample.output_tokens is None and sample.endpoint in GENERATIVE
+    )
+    if price is None or uncounted or sample.outcome is not Outcome.OK:
         return again + most
     return again + cost(price, usage_of(sample))
 
@@ -352,7 +365,8 @@ class RunRecorder:
                 most = attempt.call.cost
                 spent = actual_cost(sample, most, output.tally.bill.prices)
                 # What was sent twice was reserved twice.
-                budget.settle(spent, most * (1 + sample.reconnected))
+                budget.settle(spent, *(1 + sample.reconnected) * (most,))
+                output.tally.most_usd += spent
             if count % PUMP == 0:
                 self._pump()
             if behind:

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile, tee
@@ -21,11 +21,11 @@ from zlib import crc32
 import trio
 
 from tbench.capture.errors import InputError, TbenchError
-from tbench.capture.providers import Usage
 from tbench.capture.terminal import stop_signals
 from tbench.capture.trace_reader import together
-from tbench.replay.cost import Bill, Price, cost_at_most, price_of
-from tbench.replay.estimate import Survey, expected_usage, first_look
+from tbench.replay.bounds import most_cost
+from tbench.replay.cost import Bill
+from tbench.replay.estimate import Survey, first_look
 from tbench.replay.hit_rates import hit_rates
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
@@ -36,7 +36,6 @@ from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sender import Call
 from tbench.replay.system import AHEAD, BEHIND, PLAIN, on_thread, steal_s, tls
-from tbench.replay.target import Outgoing
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.counters import MOST_ARMS, Budget
 from tbench.replay.workers.messages import worker_tasks
@@ -77,7 +76,8 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
         call.opening = planned.opening
         call.history = planned.history
         if budget is not None:
-            call.cost = most_cost(planned, job.target.outgoing(planned), job.target.prices)
+            most = most_cost(planned, job.target.outgoing(planned), job.target.prices)
+            call.cost = math.inf if isinstance(most, str) else most  # such a plan is not begun
         return call
 
     plan = together(plan, lambda planned: planned.exchange.request.body_bytes)
@@ -89,29 +89,6 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
     if ends is not None:
         timed = takewhile(lambda pair: pair[0] < ends, timed)
     return (built(request, due) for due, request in timed)
-
-
-OTHER_COUNTS: Final = 2
-"""Tokenizers of today differ by less for the same text, in most languages."""
-
-
-def most_cost(planned: Planned, outgoing: Outgoing, prices: Mapping[str, Price]) -> float:
-    """What a call costs at most, US dollars: all the output it may have; 0 without a price.
-
-    Another model is taken to count up to OTHER_COUNTS times the recorded prompt tokens. Where none were
-    counted, and of what is added to the body, each byte counts as a token: no text has more.
-    """
-    price = price_of(outgoing.info.model, prices)
-    if price is None:
-        return 0.0
-    usage = expected_usage(planned)
-    allowed = (outgoing.info.max_tokens or 0) * outgoing.info.n
-    prompt = len(outgoing.body)
-    if usage.prompt is not None:
-        counts = 1 if outgoing.info.model == planned.info.model else OTHER_COUNTS
-        prompt = counts * usage.prompt + max(0, prompt - len(planned.exchange.request.body or b""))
-    output = max(allowed, usage.output or 0)
-    return cost_at_most(price, Usage(prompt=prompt, output=output))
 
 
 # Shards: which worker sends which request. A session stays with one worker, whose connections it then uses.
@@ -262,8 +239,7 @@ class _ArmState:
 
     def __init__(self, job: Job, survey: Survey | None) -> None:
         self.job = job
-        priced, matched = job.budget is not None, job.target.lengths != "no"
-        self.plan = job.plan(answers=priced or matched)  # both look at what was answered
+        self.plan = job.plan(answers=job.target.lengths != "no")
         self.shards = Shards(self.plan, job.workers, job.pace.places)
         self.tally = Tally(bill=Bill(prices=job.target.prices))
         self.calls = calls(job, self.shards, survey)
@@ -277,6 +253,9 @@ class _ReplayRun:
     ) -> None:
         self.pool = pool
         self.job = jobs[0]
+        limit = self.job.budget
+        drawn_on = [] if limit is None else [worker.shared for worker in pool.workers]
+        self.budgets = [Budget(limit or 0.0, shared) for shared in drawn_on]
         if len(jobs) > 1:  # all send the same requests
             targets = tuple(job.target for job in jobs)
             jobs = [replace(job, beside=targets) for job in jobs]
@@ -330,6 +309,7 @@ class _ReplayRun:
                     steal_s=steal,
                     hit_rates=rates[arm],
                     shares=self.feeder.shares,
+                    budgets=self.budgets,
                 )
             )
             for arm, (state, writer) in enumerate(zip(self.arms, writers, strict=True))
@@ -386,7 +366,7 @@ class _ReplayRun:
 
     async def _play(self, writers: Sequence[RunWriter]) -> None:
         """Have everything sent, and return when all of it is written down."""
-        pool, limit = self.pool, self.job.budget
+        pool = self.pool
 
         def output(arm: int, writer: RunWriter) -> ArmOutput:
             state = self.arms[arm]
@@ -400,9 +380,7 @@ class _ReplayRun:
         recorder = RunRecorder(
             spools=[worker.spool for worker in pool.workers],
             outputs=[output(arm, writer) for arm, writer in enumerate(writers)],
-            budgets=[Budget(limit, worker.shared) for worker in pool.workers]
-            if limit is not None
-            else [],
+            budgets=self.budgets,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_thread, recorder.follow, BEHIND)

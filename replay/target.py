@@ -105,8 +105,8 @@ class Target:
     the endpoint that `model` is not for; `masked` those with what a capture masked, by the member of the body
     that holds it. `headers` are added to each request, in lower case. `key` is sent in the header that the
     recorded one came in, as a bearer token where that is `authorization`, and appears in no file or message.
-    `lengths` says whether answers are limited to their recorded length (`no`, `cap`, `exact`). `prices` go
-    before the list's.
+    `lengths` says whether answers are limited to their recorded length (`no`, `cap`, `exact`). `prices`
+    are what models cost there.
     """
 
     base_url: str

@@ -9,8 +9,11 @@ import numpy as np
 from tbench.capture.errors import InvalidRunError
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
+from tbench.replay.cost import Price
 from tbench.replay.metrics import Columns, Values
+from tbench.replay.price_table import priced_by
 from tbench.replay.runfile import Run
+from tbench.replay.table import words
 from tbench.replay.throughput import drain, rate_of, three
 
 BUDGET_S: Final = 0.010
@@ -332,3 +335,14 @@ def headline(columns: Columns) -> Values:
     """The first token of a stream, the end of anything else."""
     first = metrics.ttft(columns)
     return np.where(np.isnan(first), metrics.e2e(columns), first)
+
+
+def price_sources(*runs: Run) -> dict[str, list[str]]:
+    """Who says what the models of runs cost, and of which of them; an older run does not say."""
+    sources: dict[str, list[str]] = {}
+    for run in runs:
+        given = (run.header.get("target") or {}).get("prices") or {}
+        prices = {model: Price(*figures) for model, figures in given.items()}
+        for source, models in priced_by(prices, sorted(words(run.columns, "model"))).items():
+            sources[source] = sorted({*sources.get(source, ()), *models})
+    return sources

@@ -17,6 +17,7 @@ from tests.recorded import chat_request
 BODY = json.dumps(
     {"model": "openai/gpt-oss-20b", "messages": [], "max_tokens": 10, "stream": True}
 ).encode()
+LIST = "list prices (models.dev for Together AI, 2026-07-02)"
 USAGE = b'{"usage":{"prompt_tokens":100,"completion_tokens":10}}'
 
 
@@ -132,24 +133,29 @@ def test_a_price_leaves_out_what_it_cannot_know(
     assert found["uncounted"] == 3
 
     assert run(["replay", "some.msgpack", "--dry-run"]) == 0
-    said = "cost        under $0.0001 at list prices (left out: 3 requests without token counts)"
+    said = f"cost        under $0.0001 at {LIST} (left out: 3 requests without token counts)"
     assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("usd", "uncounted", "given", "said"),
+    ("usd", "uncounted", "sources", "said"),
     [
-        (0.19, 1, (), "$0.1900 at list prices (left out: 1 request without token counts)"),
-        (12.345, 0, (), "$12.35 at list prices"),
-        (12.345, 0, ("a/b", "c"), "$12.35 at --price for a/b, c, else list prices"),
-        (0.00001, 0, (), "under $0.0001 at list prices"),
-        (0.0, 2, ("a",), "unknown (2 requests without token counts)"),
+        (0.19, 1, {LIST: ["a"]}, f"$0.1900 at {LIST} (left out: 1 request without token counts)"),
+        (12.345, 0, {LIST: ["a"]}, f"$12.35 at {LIST}"),
+        (
+            12.345,
+            0,
+            {LIST: ["a/b", "c"], "--price": ["d"]},
+            f"$12.35 at {LIST} for a/b, c, --price for d",
+        ),
+        (0.00001, 0, {"--price": ["a"]}, "under $0.0001 at --price"),
+        (0.0, 2, {"--price": ["a"]}, "unknown (2 requests without token counts)"),
     ],
 )
 def test_a_cost_is_no_row_of_zeros(
-    usd: float, uncounted: int, given: tuple[str, ...], said: str
+    usd: float, uncounted: int, sources: dict[str, list[str]], said: str
 ) -> None:
-    assert priced(usd, uncounted, (), given) == said
+    assert priced(usd, uncounted, (), sources) == said
 
 
 def test_a_run_is_never_overwritten(trace: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,23 +6,13 @@ import orjson
 import pytest
 
 from tbench.capture.providers import Usage, parse_response
-from tbench.replay.cost import PRICES, Bill, Price, cost, cost_at_most, expected, price_of
-
-
-def test_a_known_model_has_its_list_price() -> None:
-    """Prices are per million tokens, by exact id."""
-    assert price_of("openai/gpt-oss-20b") == Price(0.05, 0.20)
-
-
-@pytest.mark.parametrize("model", [None, "", "gpt-oss-20b", "OPENAI/gpt-oss-20b", "no/such-model"])
-def test_an_unknown_model_has_no_price(model: str | None) -> None:
-    """A price is never guessed from a similar name."""
-    assert price_of(model) is None
+from tbench.replay.cost import Bill, Price, cost, cost_at_most, expected
+from tbench.replay.price_table import prices_at
 
 
 def test_cached_tokens_have_their_own_price() -> None:
     """1M prompt tokens of which half cached, and 1M output: .60 + .10 + 4.50."""
-    price = PRICES["moonshotai/Kimi-K2.6"]
+    price = prices_at("api.together.xyz")["moonshotai/Kimi-K2.6"]
     usage = Usage(prompt=1_000_000, output=1_000_000, cached=500_000)
     assert cost(price, usage) == pytest.approx(5.20)
 
@@ -33,7 +23,7 @@ def test_cached_tokens_without_a_price_cost_as_any() -> None:
     assert cost(Price(1, 2), Usage(prompt=100, cached=60, created=90)) == pytest.approx(100 / 1e6)
 
 
-SONNET = PRICES["claude-sonnet-4-5-20250929"]
+SONNET = prices_at("api.anthropic.com")["claude-sonnet-4-5-20250929"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +97,7 @@ def test_expected_tokens_prefer_the_record() -> None:
 
 def test_a_bill_says_what_it_leaves_out() -> None:
     """Unknown prices and unknown token counts are counted, not taken for nothing."""
-    bill = Bill()
+    bill = Bill(prices=prices_at("api.together.xyz"))
     bill.add("openai/gpt-oss-120b", Usage(prompt=1_000_000, output=1_000_000))
     assert bill.complete
     bill.add("no/such-model", Usage(prompt=7, output=1))

@@ -23,7 +23,7 @@ SECTIONS = {
 DATA = {
     "outcomes", "models", "endpoints", "idc", "errors", "skipped", "shift", "summaries", "definitions",
     "quantiles", "kinds", "hosts", "portability", "unchanged", "masked", "overall", "plan",
-    "error_codes_frequency", "values", "settings", "rate_limits", "attempts",
+    "error_codes_frequency", "values", "settings", "rate_limits", "attempts", "prices",
 }  # fmt: skip
 """Maps from data to numbers: their own keys are not part of the contract."""
 

@@ -11,7 +11,7 @@ import trio.testing
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Closed, Fixed, Profile
-from tbench.replay.player import Player
+from tbench.replay.player import ASK_AGAIN_S, Player
 from tbench.replay.sender import Attempt, Call, Ended, Origin, Reply
 
 HERE = Origin("http", "h", 80)
@@ -140,14 +140,24 @@ def play(
 
 
 def play_closed(
-    number: int, pacing: Closed, took: Callable[[int], float], ends: float = math.inf
+    number: int,
+    pacing: Closed,
+    took: Callable[[int], float],
+    ends: float = math.inf,
+    may_send: Callable[[Call], bool | None] = lambda _call: True,
 ) -> Played:
     waiter = Waiter(took)
     kept: list[Attempt] = []
     calls = Calls(call(index) for index in range(number))
 
     async def main() -> Player:
-        player = Player(sender=waiter, supply=calls, keep=kept.append, began=trio.current_time())
+        player = Player(
+            sender=waiter,
+            supply=calls,
+            keep=kept.append,
+            began=trio.current_time(),
+            may_send=may_send,
+        )
         await player.play_closed(pacing, ends)
         return player
 
@@ -374,3 +384,28 @@ def test_a_refusal_ends_the_sending() -> None:
 
     assert played.player.refused
     assert played.player.issued == len(played.kept) == 2
+
+
+def test_a_call_that_is_kept_back_goes_when_it_may_though_nothing_ends() -> None:
+    """What keeps it back is known elsewhere: it is asked for again, in closed loops and in open ones."""
+
+    def until(at: float) -> Callable[[Call], bool | None]:
+        began: list[float] = []
+
+        def may_send(call: Call) -> bool | None:
+            began.append(trio.current_time())
+            return None if call.index == 2 and began[-1] - began[0] < at else True
+
+        return may_send
+
+    closed = play_closed(4, Fixed(limit=2), lambda _: 1.0, may_send=until(1.5))
+    opened = play_open([0.0, 0.5, 1.0, 1.2, 3.0], lambda _: 0.1, may_send=until(1.5))
+
+    assert closed.sent() == pytest.approx([0.0, 0.0, 1.5, 1.5], abs=ASK_AGAIN_S)
+    assert opened.sent() == pytest.approx([0.0, 0.5, 1.5, 1.5, 3.0], abs=ASK_AGAIN_S)
+    held = {attempt.index: attempt.held for attempt in opened.kept}
+    assert [held[index] for index in range(5)] == pytest.approx(
+        [0.0, 0.0, 0.5, 0.3, 0.0], abs=ASK_AGAIN_S
+    )
+    assert (closed.player.postponed, opened.player.postponed) == (1, 1)
+    assert not closed.player.refused

@@ -1,5 +1,6 @@
 """What answers cost: against sums by hand, what is refused, and as a gate."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
 from tbench.analysis.report.text import comparison_text, judgement_text, run_text
-from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, spending
+from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, CostRatio, over_runs, spending
 from tbench.capture.providers import Usage
 from tbench.replay.cost import Price, cost
 
@@ -166,3 +167,16 @@ def test_few_sessions_that_hold_most_of_the_cost_leave_the_interval_wide() -> No
     assert low
     assert high
     assert high / ratio.value > ratio.value / low > 1.1
+
+
+def test_a_cost_over_runs_has_the_interval_of_the_runs() -> None:
+    """By hand: the logarithms of 1, 2 and 4 are ln 2 apart, t at two degrees of freedom is 4.3027."""
+    ratios = [CostRatio(name="cost_per_success", value=value) for value in (1.0, 2.0, 4.0)]
+    value, low, high, refusal = over_runs(ratios)
+    reach = 4.302653 * math.log(2) / math.sqrt(3)
+
+    assert value == pytest.approx(2.0)
+    assert (low, high) == pytest.approx((2 / math.exp(reach), 2 * math.exp(reach)), rel=1e-5)
+    assert refusal is None
+    assert over_runs(ratios[:2])[1:] == (None, None, "2 runs < 3")
+    assert over_runs([*ratios, None]) == (None, None, None, "no sessions known")

@@ -9,6 +9,7 @@ from tbench.benchmark.genai_bench import Trim, aggregate
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
 from tbench.replay.columns import from_samples, pack
+from tbench.replay.cost import Price
 from tbench.replay.metrics import Columns
 from tbench.replay.pacing import Warmup, parse_warmup
 from tbench.replay.progress import clock, line, time_left
@@ -103,10 +104,12 @@ def test_both_sides_are_as_in_the_results_of_a_benchmark() -> None:
 
 
 def test_what_an_attempt_cost() -> None:
-    """By the server's counts; as expected where it did not count; an HTTP error is free."""
-    assert actual_cost(sample(), 9.0) == pytest.approx(0.05 + 0.20)
-    assert actual_cost(sample(prompt_tokens=None, outcome=Outcome.CUT), 9.0) == 9.0
-    assert actual_cost(sample(outcome=Outcome.HTTP_ERROR, status=503), 9.0) == 0.0
+    """By the count of a whole answer; the most where it was cut or not counted; an HTTP error is free."""
+    prices = {sample().model or "": Price(0.05, 0.20)}
+    assert actual_cost(sample(), 9.0, prices) == pytest.approx(0.05 + 0.20)
+    for fields in ({"prompt_tokens": None}, {"output_tokens": None}, {"outcome": Outcome.CUT}):
+        assert actual_cost(sample(**fields), 9.0, prices) == 9.0
+    assert actual_cost(sample(outcome=Outcome.HTTP_ERROR, status=503), 9.0, prices) == 0.0
 
 
 class Sending:

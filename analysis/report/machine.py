@@ -1,7 +1,7 @@
 """Machine: the same facts as JSON. What is absent, unbounded or infinite is null."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.report.gate_sentences import declared, objectives, unseen_runs
 from tbench.analysis.run_metrics import Slo, rates, ratio
-from tbench.analysis.spending import CostRatio, spending
+from tbench.analysis.spending import TITLES, CostRatio, over_runs, spending
 from tbench.analysis.summary import Summary, summarise
 from tbench.analysis.words import percentile
 from tbench.replay import metrics
@@ -238,6 +238,7 @@ def judgement_json(results: GateResults) -> Json:
                 "started_ns": list(arm.started_ns),
                 "verdict": None if arm is results.baseline else results.verdict_of(arm.name).value,
                 "unseen_bad_runs": unseen_runs(len(arm.runs)) if arm.runs else None,
+                "cost": _cost_of_runs(arm.runs),
             }
             for arm in results.arms
         ],
@@ -270,6 +271,20 @@ def judgement_json(results: GateResults) -> Json:
             for row in results.rows
         ],
         "warnings": [str(caution) for caution in results.warnings],
+    }
+
+
+def _cost_of_runs(runs: Sequence[Arm]) -> Json:
+    """What an arm's runs cost together, and each ratio with what differs from run to run."""
+    spent = [spending(run) for run in runs]
+    each = {}
+    for name in TITLES:
+        value, low, high, refusal = over_runs([each_run.ratios.get(name) for each_run in spent])
+        each[name] = {"value": value, "ci": [low, high], "refusal": refusal}
+    return {
+        "usd": sum(each_run.usd for each_run in spent),
+        "uncounted": sum(each_run.uncounted for each_run in spent),
+        **each,
     }
 
 

@@ -23,7 +23,7 @@ from tbench.analysis.report.markup import Html, details, drawn, html, join, numb
 from tbench.analysis.run_metrics import Slo, rates, ratio
 from tbench.analysis.summary import Caution, Summary, facts
 from tbench.capture.terminal import plural
-from tbench.replay.totals import loss
+from tbench.replay.totals import loss, price_sources
 
 TONES: Final = {
     "faster": "good",
@@ -174,8 +174,7 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
     small = f"Errors {errors.baseline:.2%} and {errors.candidate:.2%}"
     costs = [(arm.run.totals.get("cost") or {}).get("usd") for arm in (first, second)]
     if all(costs):
-        targets = (arm.run.header.get("target") or {} for arm in (first, second))
-        by = "--price, else list prices" if any(t.get("prices") for t in targets) else "list prices"
+        by = ", ".join(price_sources(first.run, second.run)) or "list prices"
         small += f", cost ${costs[0]:,.4f} and ${costs[1]:,.4f} at {by}"
     small += " (baseline and candidate). Ratios are candidate / baseline, with their 95% intervals."
     tone, headline = TONES.get(outcome, ""), sentences.headline(comparison)

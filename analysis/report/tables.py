@@ -131,7 +131,7 @@ def cost_table(sides: Sides) -> Table | None:
         if spent.usd:
             rows.append(row)
     heads = ("run", "cost", *(head for title in TITLES.values() for head in (title, "95% CI")))
-    caption = "Cost of each run by list prices, or those of --price, without the warm-up"
+    caption = "Cost of each run by its prices, without the warm-up"
     return words.table(caption, heads, rows) if rows else None
 
 

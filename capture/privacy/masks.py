@@ -122,7 +122,7 @@ def _texts(body: bytes, content_type: str) -> Iterator[Places]:
 def _spans(text: bytes) -> Iterator[tuple[str, int, int]]:
     """What each pattern finds in the inside of a literal, read as whoever parses it does.
 
-    An escape is the character that it stands for (`\\u0040` is an @), in JSON within JSON as well; found in
+    An escape is the character that it stands for (of an @, its number), in JSON within JSON as well; found in
     it is what is found around it, down to its last byte.
     """
     read, levels = bytearray(text), list[_Escapes]()
@@ -173,7 +173,7 @@ class _Escapes:
 def _character(escape: bytes) -> bytes:
     """The bytes of an escape's character."""
     if len(escape) == 6:
-        return chr(int(escape[2:], 16)).encode("utf-8", "surrogatepass")
+        return chr(int(escape[2:].decode(), 16)).encode("utf-8", "surrogatepass")
     return _SHORT.get(escape[1:], escape[1:])
 
 

@@ -101,12 +101,13 @@ class Carrier:
             self._taken[stream] += len(rest)
 
     def collect(
-        self, spooled: int, heard: int, spent: float, released: float, patience_s: float
+        self, spooled: int, heard: int, spent: int, released: int, patience_s: float
     ) -> Report:
         """What there is beyond so many bytes of the spool and of the messages.
 
         The answer comes after `patience_s` at the latest, at once with a full block or a message.
-        All attempts that were read cost `spent`, and the reservations for them were `released` (US dollars).
+        All attempts that were read cost `spent`, and the reservations for them were `released`, as Budget has
+        them.
         """
         asked = self._asked = time.monotonic()
         with self._shared.money() as money:

@@ -23,17 +23,18 @@ MOST_ARMS: Final = 5
 """So many arms of a duet have a counter of their own for what was issued."""
 WORD: Final = 8
 ROW: Final = 64
-"""Bytes of a row: a cache line. Row 0 is money: what was spent, and what is reserved."""
+"""Bytes of a row: a cache line. Row 0 is money: what was spent, what is reserved, and whether that stays."""
+PICO: Final = 1e12
+"""Money is counted in whole millionths of a microdollar, so that no sum is rounded."""
 
 
 class SharedCounters:
-    """The page, with room for `workers` rows. Counters are 64 bit integers, money is US dollars."""
+    """The page, with room for `workers` rows of 64 bit integers."""
 
     def __init__(self, fd: int, workers: int) -> None:
         self.fd = fd
         self._map = mmap.mmap(fd, (workers + 1) * ROW)
         self._counters = memoryview(self._map).cast("q")
-        self._money = memoryview(self._map).cast("d")
 
     @classmethod
     @contextmanager
@@ -50,7 +51,6 @@ class SharedCounters:
     def close(self) -> None:
         """Let go of the memory."""
         self._counters.release()
-        self._money.release()
         self._map.close()
 
     def row(self, worker: int) -> "WorkerCounters":
@@ -58,16 +58,23 @@ class SharedCounters:
         return WorkerCounters(self._counters[(worker + 1) * ROW // WORD :])
 
     @contextmanager
-    def money(self) -> "Iterator[memoryview[float]]":
-        """What the ended attempts cost, and what is reserved for the others: nobody else may look meanwhile.
+    def money(self) -> "Iterator[memoryview[int]]":
+        """What the ended attempts cost, what is reserved for others, and whether some will never settle.
 
-        The lock is POSIX's: each process has its own, and one that dies has none.
+        Nobody else may look meanwhile. The lock is POSIX's: each process has its own, and one that dies has
+        none.
         """
         fcntl.lockf(self.fd, fcntl.LOCK_EX)
         try:
-            yield self._money[:2]
+            yield self._counters[:3]
         finally:
             fcntl.lockf(self.fd, fcntl.LOCK_UN)
+
+    def forsake(self) -> None:
+        """A worker is gone: what it had reserved stays so, and nobody is to wait for it. For the parent."""
+        self._counters[2] = (
+            1  # without the lock, which the thread that settles may have taken for all
+        )
 
 
 class WorkerCounters:
@@ -120,19 +127,39 @@ class Budget:
     """
 
     def __init__(self, limit: float, shared: SharedCounters) -> None:
-        self._limit = limit
+        self._limit = math.floor(limit * PICO)
         self._shared = shared
 
-    def reserve(self, most: float) -> bool:
-        """Set aside what one more call may cost; False when that would not fit. For a worker."""
-        with self._shared.money() as money:
-            if math.fsum((money[0], money[1], most)) > self._limit:
-                return False
-            money[1] += most
-            return True
+    def reserve(self, most: float) -> bool | None:
+        """Set aside what one more call may cost, for a worker.
 
-    def settle(self, actual: float, most: float) -> None:
-        """Replace a reservation by what the attempt cost. For the parent."""
+        None when that would fit once others have settled for less than they may cost; False when it never
+        will.
+        """
+        amount = _pico(most)
         with self._shared.money() as money:
-            money[0] += actual
-            money[1] -= most
+            spent, reserved, forsaken = money
+            if spent + reserved + amount <= self._limit:
+                money[1] = reserved + amount
+                return True
+            return None if reserved and not forsaken and spent + amount <= self._limit else False
+
+    def settle(self, actual: float, *reserved: float) -> None:
+        """Replace what was `reserved` for a call, each time that it went out, by what it cost.
+
+        For the parent.
+        """
+        with self._shared.money() as money:
+            money[0] += _pico(actual)
+            money[1] -= sum(map(_pico, reserved))
+
+    @property
+    def reserved(self) -> float:
+        """What is reserved: in the end, for calls of workers that are gone."""
+        with self._shared.money() as money:
+            return max(0, money[1]) / PICO
+
+
+def _pico(usd: float) -> int:
+    """Rounded up; what has no bound is more than any budget."""
+    return min(math.ceil(usd * PICO), 2**62) if usd < math.inf else 2**62

@@ -249,11 +249,16 @@ class WorkerPool:
             await trio.sleep(GRACE_S)
             self.kill()
 
+        async def attend(worker: WorkerHandle) -> None:
+            await worker.attend()
+            if worker.lost:
+                self.shared.forsake()
+
         async with trio.open_nursery() as nursery:
             nursery.start_soon(enforce)
             async with trio.open_nursery() as attendants:
                 for worker in self.workers:
-                    attendants.start_soon(worker.attend)
+                    attendants.start_soon(attend, worker)
             nursery.cancel_scope.cancel()
 
     async def _each(self, word: str) -> None:

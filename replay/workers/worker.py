@@ -114,7 +114,7 @@ class Worker:
             helpers.start_soon(calls.run)
             await sender.rehearse()
             if self.budget is not None:
-                sender.may_repeat = self._affords
+                sender.may_repeat = lambda call: bool(self._affords(call))
             self.player = Player(
                 sender=sender,
                 supply=calls,
@@ -185,6 +185,7 @@ class Worker:
             stall=self.stall,
             most_in_flight=player.most_in_flight,
             refused=player.refused,
+            postponed=player.postponed,
             hopeless=any(breaker.on for breaker in self.breakers),
             cpu_s=cpu,
             runnable_s=runnable,
@@ -200,14 +201,14 @@ class Worker:
         )
         self.control.send(stats)
 
-    def _may_send(self, call: Call) -> bool:
-        if not self._affords(call):
-            return False
-        self.counters.issue(call.arm)
-        return True
+    def _may_send(self, call: Call) -> bool | None:
+        may = self._affords(call)
+        if may:
+            self.counters.issue(call.arm)
+        return may
 
-    def _affords(self, call: Call) -> bool:
-        """Whether the budget has room for a call, which then is reserved."""
+    def _affords(self, call: Call) -> bool | None:
+        """Whether the budget has room for a call, which then is reserved; None: not yet."""
         return self.budget is None or self.budget.reserve(call.cost)
 
     def _keep(self, attempt: Attempt) -> None:

@@ -124,8 +124,11 @@ def outlook_text(plan: AbPlan, seen: Outlook) -> Iterator[str]:
         yield f"\narm {arm.name}, each run: {arm.changes.get('model') or 'the recorded models'}"
         yield from outlook_of_run(estimate, plan.order.pacing().meaning)
     about = "about " if seen.estimated else ""
-    given = dict.fromkeys(model for _, estimate in seen.arms for model in estimate.prices)
-    cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, given, about="about ")
+    sources: dict[str, list[str]] = {}
+    for _, estimate in seen.arms:
+        for source, models in estimate.prices.items():
+            sources[source] = sorted({*sources.get(source, ()), *models})
+    cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, sources, about="about ")
     yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
     yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected"
     yield f"          cost {cost}"

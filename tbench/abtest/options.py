@@ -22,9 +22,10 @@ OF_ARM: Final = frozenset(
         "api_key_env",
         "cache_by",
         "price",
+        "prices",
     }
 )
-SHARED: Final = frozenset({"base_url", "cache_by", "price"})
+SHARED: Final = frozenset({"base_url", "cache_by", "price", "prices"})
 """Options of a replay that an arm may have of its own, and which of them all arms may share."""
 COMMON: Final = frozenset(
     {"speed", "rate", "concurrency", "requests", "max_cost", "base_url", "cache"}
@@ -112,7 +113,7 @@ class AbOptions:
             rows={
                 "seed": {"help": "Seed of the order of the runs, and of --poisson.", "group": PLAN},
                 "max_cost": {
-                    "help": "US dollars at list prices that all runs together may cost; a plan that needs "
+                    "help": "US dollars, by --prices, that all runs together may cost; a plan that needs "
                     "more is refused."
                 },
                 "base_url": {"help": "Server for arms without their own."},

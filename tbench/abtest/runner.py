@@ -57,6 +57,11 @@ class RunResult:
         """What it cost by list prices, US dollars, as far as they are known."""
         return float((self.run.totals.get("cost") or {}).get("usd") or 0.0)
 
+    @property
+    def most_usd(self) -> float:
+        """The same with the most for those whose tokens are not known, by which a budget goes."""
+        return float((self.run.totals.get("cost") or {}).get("most_usd") or self.usd)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
@@ -191,7 +196,7 @@ def conduct(
             ended = min(ends - {INVALID}, default=INVALID) if ends else DONE
             for result in made:
                 name = run_name(result.arm.name, slot.round)
-                store.note(name, ended, result.usd, arm=result.arm.name, round=slot.round)
+                store.note(name, ended, result.most_usd, arm=result.arm.name, round=slot.round)
             yield from (replace(result, ended=ended) for result in made)
             for result in made:
                 check_reached(result.run, result.numbers)

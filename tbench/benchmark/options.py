@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from tbench.capture.option import REQUIRED, Option, Shared, check
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.commands.output import Slo
-from tbench.replay.options import On, Timeout
+from tbench.replay.options import On, Prices, Timeout
 
 SERVER, LOAD, SWEEP = "The server", "What is sent", "The sweep"
 LABELS, OUTPUT = "Labels (only written down)", "Output"
@@ -63,6 +63,7 @@ class BenchmarkOptions:
         ),
     ] = None
     timeout: Timeout = 600.0
+    prices: Prices = None
     source: Annotated[
         SynthOptions,
         Shared(

@@ -197,6 +197,7 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
             base_url=options.api_base,
             api_key_env=named if options.api_key is None else KEY,
             timeout=options.timeout,
+            prices=options.prices,
             set=secrets,
             warmup="none",
             workers=options.num_workers or "auto",

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from tbench.replay.cost import PRICES, Price
+from tbench.replay.cost import Price
+from tbench.replay.price_table import prices_at
 from tbench.simulator.answer import (
     JSON_TYPE,
     STREAM_TYPE,
@@ -412,7 +413,9 @@ POSTS: dict[str, Handle] = {
     "rerank": rerank,
 }
 
-# The models that the simulator serves, with the list prices of replay.cost.
+# The models that the simulator serves, with the list prices of its host.
+
+PRICES = prices_at("localhost")
 
 OTHERS: dict[str, tuple[str, Price]] = {
     "meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo": ("chat", Price(0.18, 0.18)),
