@@ -38,6 +38,8 @@ class Price(NamedTuple):
         return "/".join(f"{self.prompt if figure is None else figure:g}" for figure in figures)
 
 
+FIGURES: Final = ("prompt", "output", "cached", "created")
+"""What is in US dollars per million tokens; the first two have to be there."""
 BY_OPTION: Final = "--price"
 """The source of a price that was given on the command line."""
 
@@ -57,7 +59,7 @@ def parse_prices(words: Sequence[str]) -> dict[str, Price]:
                 f"--price {word!r}: write it as MODEL=PROMPT/OUTPUT[/CACHED[/CREATED]], US dollars per "
                 "million tokens"
             )
-        prices[model] = Price(*figures)
+        prices[model] = Price(**dict(zip(FIGURES, figures, strict=False)))  # type: ignore[arg-type]
     return prices
 
 

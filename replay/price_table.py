@@ -15,12 +15,10 @@ from typing import Any, Final, NamedTuple
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
-from tbench.replay.cost import BY_OPTION, Price
+from tbench.replay.cost import BY_OPTION, FIGURES, Price
 
 SHIPPED: Final = Path(__file__).with_name("prices.toml")
 LISTED: Final = "list prices"
-FIGURES: Final = ("prompt", "output", "cached", "created")
-"""US dollars per million tokens; `prompt` and `output` have to be there."""
 CONTEXT: Final = "context"
 
 
@@ -41,11 +39,11 @@ def prices_at(
 ) -> dict[str, Price]:
     """What models cost at a host: by those `given`, else by a file, else by the list of tbench."""
     lists = [*shipped(), *(() if file is None else read_price_lists(Path(file)))]
-    prices = {}
+    prices: dict[str, Price] = {}
     for price_list in lists:  # the later one goes before the earlier
         if price_list.holds_at(host):
-            prices |= price_list.models
-    return prices | given
+            prices.update(price_list.models)
+    return {**prices, **given}
 
 
 @cache
