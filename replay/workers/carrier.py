@@ -56,7 +56,7 @@ class Carrier:
         self._messages = bytearray()
         self._news = threading.Event()
         self._freed = 0
-        self._released = 0.0
+        self._released = 0
         self._asked = time.monotonic()
 
     def describe(self) -> dict[str, Any]:

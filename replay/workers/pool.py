@@ -252,7 +252,7 @@ class WorkerPool:
         async def attend(worker: WorkerHandle) -> None:
             await worker.attend()
             if worker.lost:
-                self.shared.forsake()
+                worker.shared.forsake()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(enforce)
