@@ -94,8 +94,8 @@ def _price(place: str, row: object, source: str) -> Price:
         if name not in row:
             raise InputError(f"{place}: has no price for {name}")
     for name, value in row.items():
-        whole = name == CONTEXT and type(value) is not int
-        if type(value) not in (int, float) or whole or not 0 <= value < math.inf:
+        fraction = name == CONTEXT and type(value) is not int
+        if type(value) not in (int, float) or fraction or not 0 <= value < math.inf:
             unit = "a number of tokens" if name == CONTEXT else "US dollars per million tokens"
             raise InputError(f"{place}: {name}: {value!r} is not {unit}")
     return Price(**row, source=source)
