@@ -190,19 +190,24 @@ WAITS: Final[dict[str, str]] = {
 THREADED: Final = {
     "threaded": "turns hold the target's own answer",
     "other_tools": "hold the recorded one, as the target called other tools",
-    "no_answer": "hold the recorded one, as the target's could not be read or was cut",
+    "forgotten": "hold the recorded one, as the target's is not remembered any more",
+    "no_answer": "hold the recorded one, as the target's could not be read or was cut",  # of older runs
     "rewritten": "hold the recorded one, as their client had not sent all of the history as it was",
     "not_json": "hold the recorded one, as their body is no plain JSON",
+    "unreadable": "not sent, as the target's answer could not be read",
+    "cut": "not sent, as the target's answer was cut, or ended within a tool's call",
+    "empty": "not sent, as the target had answered with neither words nor calls",
 }
 """What became of the answer that a turn continues (replay.live_history)."""
 
 
 def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
     """What became of the turns that continue an earlier answer."""
+    live = turns.get("live")
     parts = {
         "waited": "left later than scheduled, when it had ended",
         "early": "left before it had ended",
-        "skipped": "not sent, as it failed",
+        "skipped": "not sent, as it failed or was of no use" if live else "not sent, as it failed",
     }
     if severed := turns.get("severed"):
         held = f"{severed:,} hold another conversation's answer, which is sent apart,"
@@ -212,7 +217,7 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
             f"{forgotten:,} hold an answer of over 30,000 requests before, which is not remembered,"
         )
         yield row("turns", f"{held} and did not wait for it")
-    if live := turns.get("live"):
+    if live:
         yield row("history", "; ".join(f"{n:,} {THREADED[why]}" for why, n in live.items()))
     if count := turns.get("continued"):
         fates = "; ".join(

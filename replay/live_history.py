@@ -1,8 +1,9 @@
 """The live history: in later turns the target's answers take the place of those that were recorded.
 
 A worker keeps the answers of its calls, and writes the bodies of those that continue them anew. Results of
-tools name the calls that they are of: where the target called the same tools in the same order, they get the
-ids of its calls. Where it did not, or gave no answer, the recorded one stays, and is counted by reason.
+tools name the calls that they are of: where the target called the same tools, they get the ids of its calls.
+Where it called others the recorded answer stays. A call whose predecessor gave nothing to go on with is not
+sent, as after a failure. All are counted by reason.
 """
 
 import re
@@ -13,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from tbench.capture.providers import parse_response
+from tbench.capture.providers.provider import items_of, word_of
 from tbench.capture.recent import Recent
 from tbench.capture.spoken import Spoken, spoken
 from tbench.replay.request import Label
@@ -31,10 +33,10 @@ Key = tuple[int, int]
 
 
 class LiveHistory:
-    """The answers of a worker's calls, for the turns that continue them."""
+    """The answers of a worker's calls, for the turns that continue them; `copies` as in replay.turns."""
 
-    def __init__(self) -> None:
-        self._bodies: Recent[Key, tuple[bytes, str, str]] = Recent(REMEMBERED)
+    def __init__(self, copies: int = 1) -> None:
+        self._bodies: Recent[Key, tuple[bytes, str, str]] = Recent(REMEMBERED * copies)
         self._weight = 0
         self._counts: dict[int, Counter[str]] = defaultdict(Counter)
 
@@ -51,28 +53,31 @@ class LiveHistory:
         while self._weight > MOST_BYTES:
             self._weight -= len(self._bodies.popitem(last=False)[1][0])
 
-    def thread(self, call: Call) -> None:
-        """Put the target's answers into the body of a call that continues them."""
+    def thread(self, call: Call) -> bool:
+        """Put the target's answers into the body of a call that continues them; whether it can be sent."""
         if not call.after:
-            return
+            return True
         try:
             payload = orjson.loads(call.body)
         except orjson.JSONDecodeError:
             payload = None
         if not isinstance(payload, dict):
             self._counts[call.arm]["not_json"] += 1
-            return
+            return True
         member = "messages" if "messages" in payload else "input"
         turns: list[Any] = items if isinstance(items := payload.get(member), list) else []
-        if runs := assistant_runs(turns):  # a sub-agent's first words hold no answer yet
-            reason = "rewritten"
-            if call.history and call.history[-1][1] < len(runs):
-                reason, payload[member] = self._threaded(call, turns, runs)
-                call.body = orjson.dumps(payload)
-                call.head = _LENGTH.sub(b"\\g<1>%d" % len(call.body), call.head)
-                label = Label.unpack(call.label)._replace(request_bytes=len(call.body))
-                call.label = label.pack()
-            self._counts[call.arm][reason] += 1
+        if not (runs := assistant_runs(turns)):  # a sub-agent's first words hold no answer yet
+            return True
+        reason = "rewritten"
+        if call.history and call.history[-1][1] < len(runs):
+            reason, payload[member] = self._threaded(call, turns, runs)
+        self._counts[call.arm][reason] += 1
+        if reason not in {"rewritten", *UNUSABLE}:
+            call.body = orjson.dumps(payload)
+            call.head = _LENGTH.sub(b"\\g<1>%d" % len(call.body), call.head)
+            label = Label.unpack(call.label)._replace(request_bytes=len(call.body))
+            call.label = label.pack()
+        return reason not in UNUSABLE
 
     def _threaded(
         self, call: Call, turns: list[Any], runs: Sequence[tuple[int, int]]
@@ -85,7 +90,8 @@ class LiveHistory:
             start, end = runs[place]
             body = self._bodies.get((call.arm, index))
             fresh += _renamed(turns[at:start], ids)
-            reason, turn, ids = _taken(turns[start:end], body and _whole(*body))
+            answer = "forgotten" if body is None else _whole(*body)
+            reason, turn, ids = _taken(turns[start:end], answer)
             fresh += turn
             at = end
         return reason, [*fresh, *_renamed(turns[at:], ids)]
@@ -107,28 +113,71 @@ def assistant_runs(turns: Sequence[Any]) -> list[tuple[int, int]]:
     return runs
 
 
-def _whole(body: bytes, encoding: str, kind: str) -> Spoken | None:
-    """What an answer says; None of a stream that was cut or holds an error, and of half a tool's call."""
+UNUSABLE: Final = frozenset({"unreadable", "cut", "empty"})
+"""Answers after which a client has nothing to go on with."""
+
+
+def _whole(body: bytes, encoding: str, kind: str) -> Spoken | str:
+    """What an answer says, or why that is of no use.
+
+    It is `cut` where it has no end, holds an error or half a tool's call, `empty` where it has neither words
+    nor calls; its blocks without words are left out, which no API takes.
+    """
     answer = parse_response([(0.0, body)], content_type=kind, content_encoding=encoding)
-    if not (answer.readable and answer.done) or answer.error is not None:
-        return None
+    if not answer.readable:
+        return "unreadable"
+    if not answer.done or answer.error is not None:
+        return "cut"
     speech = spoken(body, encoding)
+    if speech is None:
+        return "empty"
+    if not all(map(_complete, speech.turn)):
+        return "cut"
+    turn = [
+        {**item, "content": list(filter(_says, items_of(content)))}
+        if isinstance(content := item.get("content"), list)
+        else item
+        for item in speech.turn
+    ]
+    speech = speech._replace(turn=[item for item in turn if item.get("content") != []])
+    return speech if speech.calls or speech.text.strip() else "empty"
+
+
+def _says(part: Mapping[str, Any]) -> bool:
+    """Whether a part is more than a text without words."""
+    return "text" not in part or bool(word_of(part, "text").strip())
+
+
+def _complete(item: Mapping[str, Any]) -> bool:
+    """Whether the arguments of the tools that a turn calls are whole JSON, or nothing at all."""
+    texts = [
+        word_of(call.get("function") or {}, "arguments")
+        for call in items_of(item.get("tool_calls"))
+    ]
+    if item.get("type") == "function_call":
+        texts.append(word_of(item, "arguments"))
     try:
-        for call in speech.calls if speech and speech.provider.spoken_in == "messages" else ():
-            orjson.loads(call.arguments)
+        for text in filter(None, texts):
+            orjson.loads(text)
     except orjson.JSONDecodeError:
-        return None
-    return speech
+        return False
+    blocks = items_of(item.get("content"))
+    return all(isinstance(b.get("input"), dict) for b in blocks if b.get("type") == "tool_use")
 
 
-def _taken(recorded: list[Any], answer: Spoken | None) -> tuple[str, list[Any], dict[str, str]]:
-    """What stands for a recorded answer and why, and the ids of its calls with those in their place."""
-    if answer is None:
-        return "no_answer", recorded, {}
-    before = answer._replace(turn=recorded).calls
-    if [call.name for call in before] != [call.name for call in answer.calls]:
+def _taken(recorded: list[Any], answer: Spoken | str) -> tuple[str, list[Any], dict[str, str]]:
+    """What became of a recorded answer, what stands for it, and which ids of calls with which instead."""
+    if isinstance(answer, str):
+        return answer, recorded, {}
+    ids, live = dict[str, str](), list(answer.calls)
+    for old in answer._replace(turn=recorded).calls:
+        new = next((call for call in live if call.name == old.name), None)
+        if new is None:
+            return "other_tools", recorded, {}
+        live.remove(new)
+        ids[old.id] = new.id
+    if live:
         return "other_tools", recorded, {}
-    ids = {old.id: new.id for old, new in zip(before, answer.calls, strict=True)}
     turn = list(answer.turn)
     if answer.provider.spoken_in == "input":
         turn = [

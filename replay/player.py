@@ -259,7 +259,11 @@ class Player:
                     turns.take(call)
             due = math.inf if turns.next_due is None else turns.next_due
             if self._past(due):
-                return turns.leave() if due < ends else None
+                if due >= ends:
+                    return None
+                if self._goes(turns, call := turns.leave()):
+                    return call
+                continue
             if self._past(ends) or (due == math.inf and self._over):
                 return None
             news = min(due, ends, math.inf if starved else self._drawn)
@@ -281,7 +285,12 @@ class Player:
         if turns is None:
             return self.supply.take()
         by_session = isinstance(pacing, Fixed) and pacing.by_session
-        while (call := turns.leave_in_order(tau)) is None:
+        while True:
+            call = turns.leave_in_order(tau)
+            if call is not None:
+                if self._goes(turns, call):
+                    return call
+                continue
             if by_session:
                 taken = self._of_sessions(turns, pacing.allowed(tau))
             else:
@@ -289,7 +298,13 @@ class Player:
             if taken is None or turns.passes(taken):
                 return taken
             turns.take(taken)
-        return call
+
+    def _goes(self, turns: Turns, call: Call) -> bool:
+        """Whether a call that is to leave can be sent: the answers that it holds are of use."""
+        if self.history is None or self.history.thread(call):
+            return True
+        turns.drop(call)
+        return False
 
     def _of_sessions(self, turns: Turns, most: int) -> Call | None:
         """The next call of the sessions under way, or the first of another if they are fewer than `most`."""
@@ -356,8 +371,6 @@ class Player:
             self._woken.set()
 
     def _start(self, call: Call, held: float) -> None:
-        if self.history is not None:
-            self.history.thread(call)
         self.issued += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

@@ -71,8 +71,8 @@ class Turns:
 
         `continued` of those that left or were skipped continue an earlier answer: `waited` left later than
         scheduled, as one that they continue had not ended, `early` before it had (strict), and `skipped`
-        were not sent, as it never came. Of those that were taken `forgotten` continue a call that ended, or
-        failed, too long ago to be remembered: they waited for nothing more of it.
+        were not sent, as it never came, or was of no use. Of those that were taken `forgotten` continue a
+        call that ended, or failed, too long ago to be remembered: they waited for nothing more of it.
         """
         return {name: self._counts[arm][name] for name in FATES}
 
@@ -117,6 +117,12 @@ class Turns:
         while self._due and self._due[0][0] <= now:
             heapq.heappush(self._ready, heapq.heappop(self._due)[1:])
         return self._left(heapq.heappop(self._ready)[-1]) if self._ready else None
+
+    def drop(self, call: Call) -> None:
+        """Do not send a call that has just left, nor what follows it."""
+        self.held += 1
+        self._counts[call.arm]["continued"] -= 1
+        self._skip(call)
 
     def end(self, call: Call, at: float | None) -> bool:
         """A call has ended `at`, or has failed (None). Whether others had waited for it."""

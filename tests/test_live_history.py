@@ -1,6 +1,7 @@
 """What the target answered stands in later turns: its words, its calls of tools, and their ids."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,21 @@ import orjson
 import pytest
 
 from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.providers import parse_request
+from tbench.capture.records import TraceHeader
+from tbench.capture.spoken import calls_in, results_in, spoken
+from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.api import replay
+from tbench.replay.closing import summary
 from tbench.replay.live_history import LiveHistory
 from tbench.replay.options import ReplayOptions
 from tbench.replay.request import Label
 from tbench.replay.sender import Call, Origin, Reply
+from tbench.replay.totals import numbers
+from tests.answering import Given, answering
+from tests.conftest import Server
 
 ASK = {"role": "user", "content": "When?"}
 MORE = {"role": "user", "content": "And then?"}
@@ -67,7 +79,7 @@ def threaded(
         index=index, due=None, origin=Origin("http", "h", 80), body=raw, label=Label(id="a").pack(),
         head=b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(raw), after=(0,), history=before,
     )  # fmt: skip
-    history.thread(call)
+    history.sent = history.thread(call)  # type: ignore[attr-defined]
     if call.body != raw:
         assert b"\r\nContent-Length: %d\r\n\r\n" % len(call.body) in call.head
         assert Label.unpack(call.label).request_bytes == len(call.body)
@@ -134,15 +146,28 @@ def test_responses_hold_the_targets_items_without_its_own_ids() -> None:
     assert sent["input"] == [ASK, item_turn("clock", "live"), {**result, "call_id": "live"}]
 
 
+def test_results_of_parallel_calls_name_the_targets_in_whatever_order() -> None:
+    """Two of one name go by their order among these; a server may call in another."""
+    history = LiveHistory()
+    old, live = chat_turn(None, clock="c"), chat_turn("Wait.", map="m2", clock="c2")
+    old["tool_calls"] += (
+        chat_turn(None, map="m1")["tool_calls"] + chat_turn(None, map="m0")["tool_calls"]
+    )
+    live["tool_calls"] += chat_turn(None, map="m3")["tool_calls"]
+    answered(history, 0, {"choices": [{"message": live}]})
+    asked = [ASK, old, *map(chat_result, ("m0", "c", "m1")), MORE]
+
+    sent = threaded(history, 1, {"messages": asked}, (0, 0))
+
+    assert sent["messages"] == [ASK, live, *map(chat_result, ("m3", "c2", "m2")), MORE]
+
+
 @pytest.mark.parametrize(
     ("answer", "before", "reason"),
     [
         ({"choices": [{"message": chat_turn(None, other="x")}]}, [(0, 0)], "other_tools"),
         ({"choices": [{"message": chat_turn("I know it.")}]}, [(0, 0)], "other_tools"),
-        (b"no JSON", [(0, 0)], "no_answer"),
-        (CUT, [(0, 0)], "no_answer"),
-        (CUT.replace(b"}]}", b'}],"error":{"message":"overloaded"}}'), [(0, 0)], "no_answer"),
-        ({"choices": [{"message": HALF, "finish_reason": "length"}]}, [(0, 0)], "no_answer"),
+        ({"choices": [{"message": chat_turn(None, clock="a")}]}, [(7, 0)], "forgotten"),
         ({"choices": [{"message": chat_turn("hi")}]}, [], "rewritten"),
         ({"choices": [{"message": chat_turn("hi")}]}, [(0, 1)], "rewritten"),
     ],
@@ -155,7 +180,73 @@ def test_where_it_cannot_be_the_recorded_answer_stays(
     asked = {"messages": [ASK, chat_turn(None, clock="old"), chat_result("old")]}
 
     assert threaded(history, 1, asked, *before) == asked
+    assert history.sent  # type: ignore[attr-defined]
     assert history.counts() == {reason: 1}
+
+
+def cut_call(*parts: str) -> bytes:
+    """A stream of Messages that calls a tool, and ends as whole ones do, its limit reached."""
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "m", "role": "assistant", "content": [],
+                                              "usage": {"input_tokens": 1, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0,
+         "content_block": {"type": "tool_use", "id": "t", "name": "clock", "input": {}}},
+        *({"type": "content_block_delta", "index": 0,
+           "delta": {"type": "input_json_delta", "partial_json": part}} for part in parts),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    ]  # fmt: skip
+    lines = (f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
+    return "".join(lines).encode()
+
+
+def message(*content: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "message", "role": "assistant", "content": list(content)}
+
+
+NO_WORDS = {"type": "text", "text": " "}
+HALF_ITEM = {**item_turn("clock", "x"), "arguments": '{"zone": "U'}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"no JSON", "unreadable"),
+        (CUT, "cut"),
+        (CUT.replace(b"}]}", b'}],"error":{"message":"overloaded"}}'), "cut"),
+        ({"choices": [{"message": HALF, "finish_reason": "length"}]}, "cut"),
+        (cut_call('{"zone"', ': "U'), "cut"),
+        ({"id": "r", "object": "response", "output": [HALF_ITEM]}, "cut"),
+        (message(NO_WORDS), "empty"),
+        (message(), "empty"),
+        ({"choices": [{"message": chat_turn("")}]}, "empty"),
+        ({"id": "r", "object": "response", "output": [{"type": "reasoning", "id": "rs"}]}, "empty"),
+    ],
+)
+def test_a_turn_without_an_answer_to_go_on_with_is_not_sent(answer: Any, reason: str) -> None:
+    """Nothing is made up for it."""
+    history = LiveHistory()
+    answered(history, 0, answer)
+    asked = {"messages": [ASK, chat_turn(None, clock="old"), chat_result("old")]}
+
+    assert threaded(history, 1, asked, (0, 0)) == asked
+    assert not history.sent  # type: ignore[attr-defined]
+    assert history.counts() == {reason: 1}
+
+
+def test_a_call_of_a_tool_without_arguments_is_whole() -> None:
+    """As some servers write it, in a stream of Messages too; a text without words beside it is left out."""
+    history = LiveHistory()
+    answered(history, 0, cut_call())
+    answered(history, 1, message(NO_WORDS, *blocks_turn(None, clock="u")["content"]))
+    asked = [ASK, blocks_turn(None, clock="a"), blocks_result("a")]
+    asked += [blocks_turn(None, clock="b"), blocks_result("b")]
+
+    sent = threaded(history, 2, {"messages": asked}, (0, 0), (1, 1))
+
+    calls = [blocks_turn(None, clock="t"), blocks_result("t")]
+    assert sent["messages"] == [ASK, *calls, blocks_turn(None, clock="u"), blocks_result("u")]
 
 
 @pytest.mark.parametrize(
@@ -166,3 +257,110 @@ def test_where_it_cannot_be_the_recorded_answer_stays(
 def test_what_does_not_go_with_it_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"^--live-history and --[a-z]+.*: .*; drop one of them$"):
         ReplayOptions(Path("t"), live_history=True, **other)
+
+
+# Against servers.
+
+ANSWERS = {
+    "chat/completions": {"choices": [{"message": chat_turn(None, clock="old")}]},
+    "messages": message(*blocks_turn(None, clock="old")["content"]),
+    "responses": {"id": "r", "object": "response", "output": [item_turn("clock", "old")]},
+}
+SECONDS = {
+    "chat/completions": [ASK, chat_turn(None, clock="old"), chat_result("old")],
+    "messages": [ASK, blocks_turn(None, clock="old"), blocks_result("old")],
+    "responses": [
+        ASK,
+        item_turn("clock", "old"),
+        {"type": "function_call_output", "call_id": "old", "output": "noon"},
+    ],
+}
+SHAPE = {"type": "object", "properties": {"zone": {"type": "string"}}}
+TOOLS: dict[str, dict[str, Any]] = {
+    "chat/completions": {
+        "tools": [{"type": "function", "function": {"name": "clock", "parameters": SHAPE}}],
+        "tool_choice": "required",
+    },
+    "messages": {
+        "tools": [{"name": "clock", "input_schema": SHAPE}],
+        "tool_choice": {"type": "any"},
+        "max_tokens": 256,
+    },
+    "responses": {
+        "tools": [{"type": "function", "name": "clock", "parameters": SHAPE}],
+        "tool_choice": "required",
+    },
+}
+
+
+def conversation(path: Path, api: str, turns: int = 2, *, stream: bool = False) -> Path:
+    """A trace of a conversation whose first answer calls a tool."""
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for turn in range(turns):
+            member = "input" if api == "responses" else "messages"
+            said: list[Any] = SECONDS[api] if turn else [ASK]
+            if turn > 1:
+                said = [*said, chat_turn("It is noon."), MORE]
+            raw = orjson.dumps({"model": "m", "stream": stream, **TOOLS[api], member: said})
+            at = turn * 10**8
+            request = Request(
+                id=f"{turn:032x}", seq=turn, arrive_ns=at, end_ns=at, method="POST", scheme="http", host="h",
+                path=f"/v1/{api}", headers=(("content-type", "application/json"),), body=raw,
+                body_bytes=len(raw),
+            )  # fmt: skip
+            body = orjson.dumps(ANSWERS[api])
+            response = Response(head_ns=at, end_ns=at + 10**7, status=200, body=body)
+            writer.exchange(Exchange(request=request, response=response))
+    return path
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("api", ANSWERS)
+def test_results_name_the_calls_of_a_simulator(
+    api: str,
+    serve: Callable[..., Server],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    stream: bool,
+) -> None:
+    """In each dialect, by what passed on the wire."""
+    monkeypatch.setenv("TOGETHER_API_KEY", "test-key-0123456789")
+    upstream = serve("serve", "--port", 0, "--any-model")
+    wire = serve(
+        "capture", "--upstream", upstream.url, "--port", 0, "-o", tmp_path / "wire.msgpack"
+    )
+    trace = conversation(tmp_path / "t.msgpack", api, stream=stream)
+    run = replay(trace, base_url=wire.url, out=tmp_path / "r.run", live_history=True)
+    assert wire.stop() == 0
+    first, second = read_trace(tmp_path / "wire.msgpack").ends
+
+    assert run.totals["turns"]["live"] == {"threaded": 1}
+    assert first.response is not None
+    answer = spoken(first.response.body or b"", first.response.header("content-encoding") or "")
+    assert answer is not None
+    (call,) = answer.calls
+    sent = parse_request("POST", f"/v1/{api}", second.request.body, None).messages
+    assert [id_ for turn in sent for id_ in results_in(turn)] == [call.id]
+    assert [given for turn in sent for given in calls_in(turn)] == [call]
+
+
+@pytest.mark.parametrize(
+    "pacing", [{"speed": 1.0}, {"concurrency": 1}, {"sessions": 1}, {"causal": "think"}], ids=str
+)
+def test_what_follows_an_empty_answer_is_skipped_and_the_replay_ends(
+    pacing: dict[str, Any], tmp_path: Path
+) -> None:
+    """By the server: the first turn alone has come."""
+    trace = conversation(tmp_path / "t.msgpack", "chat/completions", turns=3)
+    body = json.dumps({"choices": [{"message": chat_turn("")}]}).encode()
+    with answering(lambda _: Given([body])) as server:
+        run = replay(
+            trace, base_url=server.url, out=tmp_path / "r.run", live_history=True, **pacing
+        )
+
+    turns = run.totals["turns"]
+    assert (len(server.received), run.totals["completed"], run.totals["never_sent"]) == (1, 1, 2)
+    assert (turns["continued"], turns["skipped"], turns["live"]) == (2, 2, {"empty": 1})
+    lines = "\n".join(summary(run, numbers(run)))
+    assert "1 not sent, as the target had answered with neither words nor calls" in lines

@@ -156,7 +156,10 @@ def _as_read(content: object) -> object:
 
 
 def turn(payloads: Sequence[Json]) -> list[dict[str, Any]]:
-    """The assistant's message with its blocks, put together from their deltas."""
+    """The assistant's message with its blocks, put together from their deltas.
+
+    The input of a tool whose JSON was cut stays the text that it is.
+    """
     blocks: dict[int, dict[str, Any]] = {}
     inputs: dict[int, str] = {}
     for payload in payloads:
@@ -173,8 +176,10 @@ def turn(payloads: Sequence[Json]) -> list[dict[str, Any]]:
                 if grown := word_of(delta, name):
                     blocks[place][name] = word_of(blocks[place], name) + grown
     for place, text in inputs.items():
-        with suppress(orjson.JSONDecodeError):
-            blocks[place] |= {"input": orjson.loads(text)} if text else {}
+        if text:
+            blocks[place]["input"] = text
+            with suppress(orjson.JSONDecodeError):
+                blocks[place]["input"] = orjson.loads(text)
     content = [blocks[place] for place in sorted(blocks)]
     return [{"role": "assistant", "content": content}] if content else []
 

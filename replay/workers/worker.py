@@ -100,7 +100,7 @@ class Worker:
     def _live_history(self) -> "LiveHistory":
         from tbench.replay.live_history import LiveHistory  # noqa: PLC0415 (it reads answers)
 
-        return LiveHistory()
+        return LiveHistory(self.task.copies)
 
     async def run(self) -> None:
         """Get ready, send everything when told, and report."""
