@@ -441,6 +441,29 @@ def test_what_comes_after_the_close_passes_and_is_counted(
     ]
 
 
+def test_a_wall_clock_that_is_set_moves_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Back by years amid a capture: its times go on, and the request tells what the wall clock said."""
+    path, answer = (
+        tmp_path / "t.msgpack",
+        httpx.MockTransport(lambda _: httpx.Response(200, json={})),
+    )
+    with httpx.Client(transport=tbench.CaptureTransport(path, answer)) as client:
+        client.post("http://api.test" + CHAT, json=ask("before"))
+        monkeypatch.setattr(time, "time_ns", lambda: 10**18)
+        client.post("http://api.test" + CHAT, json=ask("after"))
+
+    first, second = read_trace(path)
+    assert first.response
+    assert second.response
+    times = [first.request.arrive_ns, first.response.end_ns, second.request.arrive_ns]
+    assert times == sorted(times)
+    assert times[0] >= 0
+    assert second.response.end_ns >= times[-1]
+    assert first.request.extra["wall_ns"] > second.request.extra["wall_ns"] == 10**18
+
+
 END = """
 import os, signal, sys, httpx, tbench
 answer = httpx.MockTransport(lambda _: httpx.Response(200, json={}))
