@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tbench.analysis.arms import Arm, load_arm
+from tbench.analysis.arms import Arm
+from tbench.analysis.beyond import load
 from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparisons
 from tbench.replay.pacing import parse_warmup
@@ -46,6 +47,6 @@ def report(run: str | Path) -> Arm:
 
     Raises InputError where the file is neither, or holds no request; InvalidRunError where it lost them.
     """
-    arm = load_arm(run)
+    arm = load(run)
     arm.check_not_empty()
     return arm

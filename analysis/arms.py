@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tbench.analysis.summary import Caution, Floats
+from tbench.analysis.sums import Sums
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
@@ -21,7 +22,7 @@ from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.runfile import Run, read_run, recount
 from tbench.replay.table import Truths, where, words
-from tbench.replay.totals import why_invalid
+from tbench.replay.totals import RunFigures, first_cause, numbers, why_invalid
 
 __all__ = ["Arm", "Truths", "load_arm"]
 
@@ -45,6 +46,7 @@ class Arm:
     `source` names the trace that both arms must share: its capture id, None when unknown. `model` is
     what was asked for, several joined by commas, `target` the base URL that was asked. `pacing` says in
     words when requests were sent, `as_recorded` whether that was when the application had sent them.
+    Of a run that is more than memory holds there are `sums` (analysis.beyond), and no columns.
     """
 
     kind: Literal["run", "trace"]
@@ -56,6 +58,7 @@ class Arm:
     pacing: str
     as_recorded: bool
     token_gaps: Callable[[], tuple[Column, Column]]
+    sums: Sums | None = None
 
     def __str__(self) -> str:
         """What `tbench report` prints."""
@@ -79,20 +82,56 @@ class Arm:
     @cached_property
     def invalid_because(self) -> str | None:
         """Why the run's numbers do not count; None when they do, and for a trace."""
+        if self.sums is not None:
+            return first_cause(self.run, self.sums.judged)
         return why_invalid(self.run) if self.kind == "run" else None
+
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        """The object of `replay --json`."""
+        if (sums := self.sums) is None:
+            return numbers(self.run)
+        figures = RunFigures(
+            duration_s=sums.ended_s,
+            throughput=sums.throughput,
+            drain=None,
+            spreads={f"{name}_s": metrics.spread(sums.whole(name)) for name in metrics.SUMMARISED},
+            in_flight={
+                "mean": sums.outstanding.mean,
+                "max": self.run.totals.get("most_in_flight"),
+            },
+            uncertain=sums.uncertain,
+            invalid_because=self.invalid_because,
+            errors=dict(sums.errors.most_common()),
+        )
+        return numbers(self.run, figures)
+
+    @cached_property
+    def succeeded(self) -> int:
+        """How many requests did."""
+        return self.sums.successes if self.sums else int(self.ok.sum())
+
+    @cached_property
+    def warm(self) -> int:
+        """How many requests are warm-up."""
+        return len(self) - (self.sums.measured if self.sums else int(self.measured.sum()))
 
     @cached_property
     def uncertain(self) -> int:
         """How many first tokens may have come over a millisecond before their stamp."""
+        if self.sums is not None:
+            return self.sums.uncertain
         return metrics.uncertain(metrics.counted(self.columns))
 
     @cached_property
     def buffered(self) -> str | None:
         """Why its times between tokens are refused; None where they are not."""
+        if self.sums is not None:
+            return self.sums.buffered
         return metrics.buffered(*metrics.gaps(metrics.counted(self.columns)))
 
     def __len__(self) -> int:
-        return len(self.columns["index"])
+        return self.sums.n if self.sums else len(self.columns["index"])
 
     def check_not_empty(self) -> None:
         """Raise InputError where no request was sent, or answered; InvalidRunError where some were lost."""
@@ -125,12 +164,16 @@ class Arm:
     @cached_property
     def timeout_s(self) -> float | None:
         """How long every timed-out request had waited at least, seconds; None without one."""
+        if self.sums is not None:
+            return self.sums.timeout_s
         waited = (self.columns["end"] - self.offset_s)[self.timed_out]
         return float(np.nanmin(waited)) if np.isfinite(waited).any() else None
 
     @property
     def open_loop(self) -> bool:
         """Whether requests had a time at which they were due, from which their latency counts."""
+        if self.sums is not None:
+            return self.sums.due[1] > 0
         return not bool(np.isnan(self.columns["due"]).all())
 
     @cached_property

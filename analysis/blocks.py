@@ -15,15 +15,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tbench.analysis.summary import Floats, ordered, quantile
+from tbench.analysis.summary import Floats, ordered, quantile, rank
+from tbench.analysis.sums import FINE
+from tbench.capture.histogram import LEAST, STEP
+from tbench.replay.counted import Spread, count_below, cumulated, value_at
 
 Ints = npt.NDArray[np.int64]
 
-FINE = 32
-"""Blocks are cut this fine, then merged to 16, 8 or 4."""
 _TIE = 1e-12
 _SAME = 1e-9
 """Values closer than this, on logarithms, are equal: differences of stamps differ in their last digits."""
+_HALVINGS = 48
+"""Of the range of a histogram, 30 on logarithms: to the last digits of a float."""
 _GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, less their whole part, fill the unit interval evenly, however many there are."""
 
@@ -113,6 +116,78 @@ class Side:
             high = np.where(open_ & enough, middle, high)
             low = np.where(open_ & ~enough, middle + 1, low)
         return np.where(low < self.n, self.all[np.minimum(low, self.n - 1)], np.inf)
+
+
+class CountedSide(Side):
+    """The same of values that are more than memory holds, from a histogram of each fine block.
+
+    Within a bucket they are taken to lie evenly, so that a quantile may be half a bucket off (`doubt`).
+    """
+
+    def __init__(self, blocks: Sequence[Spread]) -> None:
+        self.sizes = np.array([block.n for block in blocks])
+        self.n = int(self.sizes.sum())
+        self.timeouts = sum(block.timeouts for block in blocks)
+        self._most = max(block.most for block in blocks)
+        self._edges, self._below = cumulated([block.histogram for block in blocks])
+        self._together = self._below.sum(axis=0)
+
+    @property
+    def steps(self) -> None:
+        """A clock's ticks cannot be seen in buckets that are as wide."""
+
+    @property
+    def untied(self) -> Side:
+        return self
+
+    def doubt(self, p: float) -> float:
+        return STEP / 2 if self.value(p) > 0 else 0.0
+
+    @property
+    def most(self) -> float:
+        return self._most
+
+    @property
+    def largest(self) -> float:
+        return float(np.log(max(self._most, LEAST))) if self._most > -np.inf else -np.inf
+
+    @property
+    def logs(self) -> tuple[Floats, Floats]:
+        """The middles of the buckets above zero, logarithms, and how many values of each block lie there."""
+        return self._edges[1:-1] + STEP / 2, np.diff(self._below[:, 1:], axis=1)
+
+    def value(self, p: float) -> float:
+        return float(np.exp(self.quantile(p)))
+
+    def quantile(self, p: float) -> float:
+        place = rank(self.n, p)
+        if place > self._together[-1]:
+            return np.inf
+        log = value_at(self._edges, self._together, np.array([place - 0.5]))[0]
+        return min(float(log), self.largest)
+
+    def tail_blocks(self, p: float) -> int:
+        at, upper = np.array([self.quantile(p)]), p >= 0.5
+        within = self.counts(at)[0]
+        beyond = self.sizes - within if upper else within
+        return int((beyond.reshape(16, 2).sum(axis=1) > 0).sum())
+
+    def share(self, at: Floats) -> Floats:
+        return np.asarray(count_below(self._edges, self._together, at) / self.n)
+
+    def counts(self, at: Floats) -> Floats:  # type: ignore[override]
+        return np.stack([count_below(self._edges, row, at) for row in self._below], axis=1)
+
+    def first(self, other: Side, shift: Floats, p: Floats) -> Floats:
+        low = np.full(len(p), self._edges[1])
+        high = np.full(len(p), self.largest + STEP)
+        zeros = self.share(low) + other.share(low + shift) >= 2 * p - _TIE
+        reached = self.share(high) + other.share(high + shift) >= 2 * p - _TIE
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            enough = self.share(middle) + other.share(middle + shift) >= 2 * p - _TIE
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        return np.select([zeros, ~reached], [-np.inf, np.inf], high)
 
 
 class Steps(NamedTuple):

@@ -51,6 +51,31 @@ class ComparedArms:
         yield self.baseline, self.match.baseline
         yield self.candidate, self.match.candidate
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many requests of each arm are compared."""
+        return [len(places) for _, places in self.sides()]
+
+    def kinds(self) -> list[Mapping[str, int]]:
+        """How often each outcome other than ok occurs."""
+        return [arm.kinds(places) for arm, places in self.sides()]
+
+    def tallies(self, column: str) -> list[Mapping[str, int]]:
+        """How often each word of a column occurs."""
+        return [tally(arm.columns, column, places) for arm, places in self.sides()]
+
+    def refused(self) -> list[int]:
+        """How many requests were refused at first and sent again."""
+        return [int((arm.columns["refusals"][places] > 0).sum()) for arm, places in self.sides()]
+
+    def due_s(self) -> list[float]:
+        """When requests were due, on the mean."""
+        return [float(np.nanmean(arm.columns["due"][places])) for arm, places in self.sides()]
+
+    def e2e_s(self) -> list[float]:
+        """How long a request of each arm was under way, on the mean; the warm-up too."""
+        return [float(np.nanmean(metrics.e2e(arm.columns))) for arm, _ in self.sides()]
+
     def pair(self, metric: str) -> tuple[Floats, Floats]:
         """A metric's values of the compared requests, baseline first."""
         first, second = (values(arm, METRICS[metric])[places] for arm, places in self.sides())
@@ -84,8 +109,8 @@ class ComparedArms:
 
     def length_ratio(self) -> float:
         """How many times as long the candidate's answers are, typically; 1 where nobody counted."""
-        first, second = self.pair("output_tokens")
         if self.match.paired:
+            first, second = self.pair("output_tokens")
             both = (first > 0) & (second > 0)
             return float(np.median(second[both] / first[both])) if both.any() else 1.0
         medians = [value for side in self.quantiles("output_tokens", [0.5]) for value in side]
@@ -102,9 +127,8 @@ class ComparedArms:
 
         Of arms that speak different dialects, by what all of them tell apart.
         """
-        sides = list(self.sides())
-        reasons = [tally(arm.columns, "finish_reason", places) for arm, places in sides]
-        spoken = [tally(arm.columns, "endpoint", places).keys() for arm, places in sides]
+        reasons = self.tallies("finish_reason")
+        spoken = [side.keys() for side in self.tallies("endpoint")]
         alike = ENDINGS if spoken[0] != spoken[-1] else {}
         counts: list[Mapping[str, int]] = []
         for side in reasons:
@@ -146,17 +170,17 @@ def _uncertain(compared: ComparedArms) -> str | None:
 def _lost(compared: ComparedArms) -> str | None:
     """Whether requests of a run have no sample, as a worker was lost (and --allow-lost let it count)."""
     arms = (compared.baseline, compared.candidate)
-    lost = [f"{arm.name}: {text}" for arm in arms if (text := loss(arm.run))]
+    lost = [f"{arm.name}: {text}" for arm in arms if not arm.sums and (text := loss(arm.run))]
     return "; ".join(lost) or None
 
 
 def _sent_again(compared: ComparedArms) -> str | None:
     """Whether requests waited until their target would have them (`replay --polite`)."""
-    counts = [int((arm.columns["refusals"][places] > 0).sum()) for arm, places in compared.sides()]
+    counts = compared.refused()
     if not any(counts):
         return None
     listed = " against ".join(
-        f"{n:,} of {len(places):,}" for n, (_, places) in zip(counts, compared.sides(), strict=True)
+        f"{n:,} of {size:,}" for n, size in zip(counts, compared.sizes, strict=True)
     )
     return (
         f"requests were refused at first and sent again when the target would have them ({listed}): their "
@@ -275,8 +299,7 @@ def _change(first: float, second: float) -> str:
 def _cut_short(compared: ComparedArms) -> str | None:
     """Whether requests ended before their answer, and not by the server's fault: no latency holds them."""
     counts = [
-        {kind: n for kind, n in arm.kinds(places).items() if kind in STOPPED}
-        for arm, places in compared.sides()
+        {kind: n for kind, n in kinds.items() if kind in STOPPED} for kinds in compared.kinds()
     ]
     if not any(counts):
         return None
@@ -321,12 +344,10 @@ def _load(compared: ComparedArms) -> str | None:
     arms = (compared.baseline, compared.candidate)
     if not any(arm.paced_by_answers for arm in arms) or not all(arm.open_loop for arm in arms):
         return None
-    first, second = (
-        float(np.nanmean(arm.columns["due"][places])) for arm, places in compared.sides()
-    )
+    first, second = compared.due_s()
     apart_s, later = abs(second - first), second > first
     # Held against how long a request is under way: less than that changes how many are at once by less.
-    e2e_s = min(float(np.nanmean(metrics.e2e(arm.columns))) for arm in arms)
+    e2e_s = min(compared.e2e_s())
     if not apart_s > LOAD * e2e_s:
         return None
     names = ("baseline", "candidate")

@@ -9,14 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from tbench.analysis.arms import Arm, load_arm
+from tbench.analysis.beyond import gather, is_beyond
 from tbench.analysis.blocks import Clusters, clusters_of
 from tbench.analysis.cautions import ComparedArms, cautions
+from tbench.analysis.compared_sums import NEEDED, ComparedSums, compared_sums
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
 from tbench.analysis.contrast import Contrast
 from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
 from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.pairing import match
+from tbench.analysis.pairing import match, same_source
 from tbench.analysis.proportions import Failures, error_difference
 from tbench.analysis.run_metrics import Slo, rates
 from tbench.analysis.spending import compared_costs
@@ -53,7 +55,23 @@ def compare_files(
     baseline: Path, candidate: Path, options: CompareOptions | None = None
 ) -> Comparisons:
     """Compare two runs or traces. Raises what `compare` does, and InputError for what is neither."""
-    return compare(load_arm(baseline), load_arm(candidate), options)
+    options = options or CompareOptions()
+    if not is_beyond((baseline, candidate)):
+        return compare(load_arm(baseline), load_arm(candidate), options)
+    _check(options)
+    if alone := [name for name in options.metrics if METRICS[name].gap_quantile is not None]:
+        raise InputError(
+            f"--metric {alone[0]}: of more samples than are held in memory it is not told; leave it out"
+        )
+    if options.warmup is not None:
+        raise InputError(
+            "--warmup: of more samples than are held in memory only the runs' own warm-up can be left out"
+        )
+    names = {*(options.metrics or DEFAULT_METRICS), *(each.metric for each in options.slo), *NEEDED}
+    first, second = (
+        gather(path, names=tuple(names), slo=options.slo) for path in (baseline, candidate)
+    )
+    return compare(first, second, options)
 
 
 def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None) -> Comparisons:
@@ -63,32 +81,24 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
     when no request of an arm succeeded.
     """
     options = options or CompareOptions()
-    for name in options.metrics:
-        if name not in METRICS:
-            raise InputError(f"no metric {name}; there are {', '.join(METRICS)}")
-    for p in options.quantiles:
-        if not 0 < p < 1:
-            raise InputError(f"--quantile {p:g}: give a number between 0 and 1, such as 0.95")
+    _check(options)
     for arm in (baseline, candidate):
         arm.check_not_empty()
-        if not arm.ok.any():
-            kinds = list(arm.kinds(np.arange(len(arm))).items())
+        if not arm.succeeded:
+            kinds = list(arm.numbers["errors"].items())
             commonest = ", ".join(f"{kind} {count:,}" for kind, count in kinds[:3])
             raise UnreachableError(f"{arm.path}: no request succeeded ({commonest})")
-    matched = match(baseline, candidate, paired=options.paired, warmup=options.warmup)
-    sides = ((baseline, matched.baseline), (candidate, matched.candidate))
-    if not len(matched.baseline) or not len(matched.candidate):
-        raise InputError("nothing is left to compare after the warm-up; try --warmup none")
-    sessions = clusters_of(*(arm.sessions[at] for arm, at in sides), paired=matched.paired)
-    first, second = (Failures(failed=arm.failed[at], kinds=arm.kinds(at)) for arm, at in sides)
-    compared = ComparedArms(
-        baseline=baseline,
-        candidate=candidate,
-        match=matched,
-        errors=error_difference(first, second, sessions=sessions),
-    )
+    if baseline.sums is None:
+        compared, sessions = _held(baseline, candidate, options)
+    else:
+        if options.paired:
+            same_source(baseline, candidate)
+        compared, sessions = compared_sums(baseline, candidate), ()
+    matched = compared.match
     answers = _answers(compared, options, sessions)
     beware = cautions(compared)
+    if isinstance(compared, ComparedSums):
+        beware = (*compared.beware(), *beware)
     equal_lengths = _equal_lengths(compared, options, sessions)
 
     def tail() -> Iterable[Comparison]:
@@ -101,12 +111,15 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
     )
     if equal_lengths:
         equal_lengths = replace(equal_lengths, rows=_doubted(compared, equal_lengths.rows, tail))
+    if isinstance(compared, ComparedSums) and (why := compared.sessions_left_out()):
+        rows = tuple(row.doubted(why) for row in rows)
     # One pair advises; not even that where a client was the limit of its own run.
     invalid = any(caution.code == "INVALID_RUN" for caution in beware)
     return Comparisons(
         baseline=baseline,
         candidate=candidate,
         paired=matched.paired,
+        requests=(compared.sizes[0], compared.sizes[1]),
         rows=rows,
         rates=tuple(
             zip(
@@ -127,7 +140,34 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
     )
 
 
+def _check(options: CompareOptions) -> None:
+    """Raises InputError for a metric or a quantile that there is not."""
+    for name in options.metrics:
+        if name not in METRICS:
+            raise InputError(f"no metric {name}; there are {', '.join(METRICS)}")
+    for p in options.quantiles:
+        if not 0 < p < 1:
+            raise InputError(f"--quantile {p:g}: give a number between 0 and 1, such as 0.95")
+
+
+def _held(
+    baseline: Arm, candidate: Arm, options: CompareOptions
+) -> tuple[ComparedArms, tuple[Clusters, ...]]:
+    """Two arms whose samples are at hand, with what sessions have in common."""
+    matched = match(baseline, candidate, paired=options.paired, warmup=options.warmup)
+    sides = ((baseline, matched.baseline), (candidate, matched.candidate))
+    if not len(matched.baseline) or not len(matched.candidate):
+        raise InputError("nothing is left to compare after the warm-up; try --warmup none")
+    sessions = clusters_of(*(arm.sessions[at] for arm, at in sides), paired=matched.paired)
+    first, second = (Failures.of(arm.failed[at], arm.kinds(at)) for arm, at in sides)
+    errors = error_difference(first, second, sessions=sessions)
+    compared = ComparedArms(baseline=baseline, candidate=candidate, match=matched, errors=errors)
+    return compared, sessions
+
+
 def _offsets(compared: ComparedArms) -> tuple[Floats, Floats]:
+    if isinstance(compared, ComparedSums):
+        return np.empty(0), np.empty(0)
     first, second = (arm.offset_s[places] for arm, places in compared.sides())
     return first, second
 
@@ -166,6 +206,8 @@ def _answers(
 def _contrast(
     name: str, compared: ComparedArms, options: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> Contrast:
+    if isinstance(compared, ComparedSums):
+        return compared.contrast(name, options.quantiles)
     offsets = _offsets(compared)
     return Contrast(
         metric=METRICS[name],
@@ -182,6 +224,8 @@ def _equal_lengths(
     compared: ComparedArms, options: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> EqualLengths | None:
     """End to end once more, with the output length taken out; None where lengths have nothing to say."""
+    if isinstance(compared, ComparedSums):
+        return None
     tokens = compared.pair("output_tokens")
     both = np.concatenate(tokens)
     if not min(compared.counts("output_tokens")) or np.nanmin(both) == np.nanmax(both):

@@ -135,12 +135,14 @@ class Comparisons:
     tokens were counted, or all answers are equally long.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
-    arrival of each, in seconds from the start, aligned likewise.
+    arrival of each, in seconds from the start, aligned likewise. Of runs that are more than memory holds both
+    are empty; `requests` is how many of each arm were compared.
     """
 
     baseline: Arm
     candidate: Arm
     paired: bool
+    requests: tuple[int, int]
     rows: tuple[Comparison, ...]
     rates: tuple[Pair, ...]
     shift: Mapping[str, tuple[Shift, ...]]
@@ -164,9 +166,3 @@ class Comparisons:
         return (
             f"<Comparisons: {names}, {self.verdict}, {len(self.rows)} rows; print it for the table>"
         )
-
-    @property
-    def requests(self) -> tuple[int, int]:
-        """How many requests of each arm were compared."""
-        first, second = self.offset_s
-        return len(first), len(second)

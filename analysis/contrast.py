@@ -9,12 +9,14 @@ import numpy as np
 from scipy import special
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.blocks import Clusters, Ints
+from tbench.analysis.blocks import Clusters, CountedSide, Ints
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
 from tbench.analysis.inversion import Interval, Pair, Side, invert
 from tbench.analysis.lengths import AtEqualLengths
 from tbench.analysis.mean_ratio import (
+    EffectiveSize,
     Overall,
+    counted_size,
     effective_size,
     geometric_mean,
     log_ratios,
@@ -62,7 +64,8 @@ class Contrast:
 
     `asked` are the quantiles wanted, empty for the usual ones. `span_s` is how long the shorter arm
     lasted, `timeouts_s` each arm's deadline where known. `sessions` are as of a Pair. With `bins`
-    (analysis.lengths) the output length is taken out, and a row has no values of its own.
+    (analysis.lengths) the output length is taken out, and a row has no values of its own. What is more than
+    memory holds is `counted`, with empty `values`.
     """
 
     metric: Metric
@@ -73,6 +76,7 @@ class Contrast:
     timeouts_s: tuple[float | None, float | None]
     sessions: tuple[Clusters, ...] = ()
     bins: tuple[Ints, Ints] | None = None
+    counted: tuple[CountedSide, CountedSide] | None = None
 
     @property
     def in_both(self) -> bool:
@@ -115,16 +119,21 @@ class Contrast:
         drift = ["SLOW_DRIFT"] if geometric and geometric.drift else []
         doubts = (*self._doubts(geometric.n if geometric else self.n), *drift)
         refused = geometric is None or geometric.refusal is not None
-        with np.errstate(divide="ignore", invalid="ignore"):
-            series = [log_ratios(*self.values)] if self.paired else map(np.log, self.values)
-            effective = min(map(effective_size, series), key=lambda size: size.n_eff)
         return Overall(
             geometric=geometric,
             thirds=typical_by_thirds(*self.values) if geometric and geometric.drift else None,
-            effective=effective,
+            effective=min(self._effective(), key=lambda size: size.n_eff),
             confidence="none" if refused else "low" if doubts else "95%",
             doubts=doubts,
         )
+
+    def _effective(self) -> list[EffectiveSize]:
+        """What the pairs are worth in independent ones, or each arm's requests."""
+        if self.counted is not None:
+            return [counted_size(side) for side in self.counted]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            series = [log_ratios(*self.values)] if self.paired else map(np.log, self.values)
+            return [effective_size(each) for each in series]
 
     @property
     def _points(self) -> tuple[float, ...]:
@@ -134,7 +143,7 @@ class Contrast:
 
     @cached_property
     def _sides(self) -> tuple[Side, Side]:
-        return Side(self.values[0]), Side(self.values[1])
+        return self.counted or (Side(self.values[0]), Side(self.values[1]))
 
     @cached_property
     def _pair(self) -> Pair:
@@ -226,7 +235,9 @@ class Contrast:
             drift=interval.drift,
             p_value=interval.p_value,
             sessions=interval.sessions if by_session else None,
-            thirds=quantile_by_thirds(*self.values, row.quantile) if interval.drift else None,
+            thirds=quantile_by_thirds(*self.values, row.quantile)
+            if interval.drift and self.counted is None
+            else None,
         )
 
     def _warnings(self, interval: Interval) -> Iterator[Caution]:

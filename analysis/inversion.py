@@ -19,7 +19,6 @@ import numpy.typing as npt
 from scipy import special
 
 from tbench.analysis.blocks import (
-    FINE,
     Clusters,
     Exceedance,
     Ints,
@@ -31,6 +30,7 @@ from tbench.analysis.blocks import (
     logarithms,
 )
 from tbench.analysis.summary import Floats
+from tbench.analysis.sums import FINE
 
 __all__ = [
     "FINE",

@@ -14,9 +14,10 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis.blocks import BLOCKS, FINE, Clusters, Ints, Side, logarithms
+from tbench.analysis.blocks import BLOCKS, Clusters, Ints, Side, logarithms
 from tbench.analysis.inversion import Pair, lag_one
 from tbench.analysis.summary import Floats
+from tbench.analysis.sums import FINE
 
 MOST_BINS, PER_BIN = 40, 50
 """Answers are sorted by length into so many bins at most, with so many of an arm in each on average."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from tbench.analysis.blocks import Clusters, freedom, inflated
+from tbench.analysis.blocks import Clusters, CountedSide, freedom, inflated
 from tbench.analysis.inversion import DRIFTING, blocks_for, fine_blocks, lag_one, variance
 from tbench.analysis.summary import (
     Confidence,
@@ -23,6 +23,7 @@ from tbench.analysis.summary import (
     quantile,
     refusal,
 )
+from tbench.capture.histogram import STEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +170,20 @@ def effective_size(series: Floats) -> EffectiveSize:
     flat = variance <= np.finfo(np.float64).eps * float(np.abs(finite).max()) ** 2
     tau = None if flat else len(finite) * mean_of_series(series).se ** 2 / variance
     return EffectiveSize(n=len(finite), tau=tau)
+
+
+def counted_size(side: CountedSide) -> EffectiveSize:
+    """The same of the logarithms of values that were counted in buckets."""
+    logs, counts = side.logs
+    n, in_all = int(counts.sum()), counts.sum(axis=0)
+    if not n:
+        return EffectiveSize(n=0, tau=None)
+    mean = float(in_all @ logs) / n
+    variance = float(in_all @ (logs - mean) ** 2) / n
+    if variance <= STEP**2:  # all in a bucket or two
+        return EffectiveSize(n=n, tau=None)
+    terms = counts @ (logs - mean) / n
+    return EffectiveSize(n=n, tau=n * mean_of_terms(mean, terms).se ** 2 / variance)
 
 
 # Drift: a ratio within each third of the trace, to show which way conditions changed. Estimates only.

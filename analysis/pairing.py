@@ -109,7 +109,16 @@ class RunView:
     @cached_property
     def throughput(self) -> Throughput:
         """What the shared requests add up to."""
+        if self.arm.sums is not None:
+            return self.arm.sums.throughput
         return rate_of(self.arm.run, self.places)
+
+    @property
+    def due(self) -> Floats:
+        """When the shared requests were due, or the first and the last of them; NaN in a closed loop."""
+        if (sums := self.arm.sums) is not None:
+            return np.array(sums.span if sums.due[1] else [np.nan])
+        return self.column("due")
 
     def values(self, metric: Metric) -> Floats:
         """A metric of the shared requests: absent is NaN, timed out +inf."""

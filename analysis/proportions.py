@@ -1,7 +1,7 @@
 """Failures: how much more often one arm fails than the other. An endpoint of its own, never a latency."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from tbench.analysis.blocks import Clusters
 from tbench.analysis.inversion import fine_blocks
 from tbench.analysis.mean_ratio import mean_of_terms
 from tbench.analysis.summary import Floats, clopper_pearson, newcombe
+from tbench.analysis.sums import Ints
 
 _REQUESTS_FOR_BLOCKS = 256
 """Fewer requests leave blocks of a handful: treat them as independent, and say so."""
@@ -36,18 +37,33 @@ class ErrorDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Which requests of an arm failed, in arrival order, and all outcomes other than ok by name."""
+    """How many requests of each fine block of an arm failed, and all outcomes other than ok by name.
 
-    failed: Truths
+    `failed` says which, in arrival order; it is empty where that is more than memory holds.
+    """
+
+    events: Ints
+    requests: Ints
     kinds: Mapping[str, int]
+    failed: Truths = field(default_factory=lambda: np.empty(0, dtype=bool))
+
+    @classmethod
+    def of(cls, failed: Truths, kinds: Mapping[str, int]) -> "Failures":
+        blocks = fine_blocks(failed)
+        return cls(
+            events=np.array([int(block.sum()) for block in blocks]),
+            requests=np.array([len(block) for block in blocks]),
+            kinds=kinds,
+            failed=failed,
+        )
 
     @property
     def n(self) -> int:
-        return len(self.failed)
+        return int(self.requests.sum())
 
     @property
     def count(self) -> int:
-        return int(self.failed.sum())
+        return int(self.events.sum())
 
     @property
     def rate(self) -> float:
@@ -56,8 +72,7 @@ class Failures:
     @property
     def terms(self) -> Floats:
         """What each of the 32 fine blocks adds to the failure rate, less its share of the mean."""
-        blocks, rate = fine_blocks(self.failed), self.rate
-        return np.array([block.sum() - rate * len(block) for block in blocks]) / self.n
+        return np.asarray((self.events - self.rate * self.requests) / self.n)
 
 
 def error_difference(
@@ -74,6 +89,7 @@ def error_difference(
     parts = [
         sign * (arm.failed - arm.failed.mean()) / len(arm.failed)
         for sign, arm in ((-1, baseline), (1, candidate))
+        if len(arm.failed)
     ]
     # Paired arms share their sessions: what one does to both cancels before it is squared.
     parts = [parts[0] + parts[1]] if len(sessions) == 1 else parts

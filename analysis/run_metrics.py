@@ -13,6 +13,7 @@ from tbench.analysis.metrics import METRICS, Direction, applies, values
 from tbench.analysis.pairing import Places, RunView
 from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, spending
 from tbench.analysis.summary import Floats, quantile, refusal
+from tbench.analysis.sums import Ints
 from tbench.capture.errors import InputError
 from tbench.replay.throughput import Tokens, three, window
 
@@ -196,17 +197,25 @@ def _quantile(name: str, p: float) -> RunMetric:
 
 def share(event: Truths) -> Figure:
     """Of requests in the order of the trace, which are events."""
-    n, events = len(event), int(event.sum())
+    parts = np.array_split(event, max(1, min(BLOCKS, len(event))))
+    counts = np.array([(int(part.sum()), len(part)) for part in parts])
+    return counted_share(counts[:, 0], counts[:, 1])
+
+
+def counted_share(events: Ints, requests: Ints) -> Figure:
+    """The same where both were counted in stretches of a run."""
+    n, total = int(requests.sum()), int(events.sum())
     if not n:
         return Figure(value=math.nan, n=0, refusal=NOTHING)
-    parts = np.array_split(event, min(BLOCKS, n))
     # In order of the trace: events that come together make some stretches full and others empty.
-    apart = sum((float(part.sum()) - len(part) * events / n) ** 2 for part in parts)
-    clumps = apart * len(parts) / (len(parts) - 1) if len(parts) > 1 else None
-    return Figure(value=events / n, n=n, events=events, clumps=clumps)
+    apart = float(((events - requests * total / n) ** 2).sum())
+    clumps = apart * len(events) / (len(events) - 1) if len(events) > 1 else None
+    return Figure(value=total / n, n=n, events=total, clumps=clumps)
 
 
 def _goodput(run: RunView, slo: Slo) -> Figure:
+    if (sums := run.arm.sums) is not None:
+        return counted_share(sums.good, sums.counted)
     # What no request has is met by none, or, where none is held to it, by all: neither says anything.
     if absent := [
         objective.metric for objective in slo if not len(run.ordered(METRICS[objective.metric]))
@@ -217,7 +226,7 @@ def _goodput(run: RunView, slo: Slo) -> Figure:
 
 def _rate(run: RunView, amount: float, n: int, most: float | None = None) -> Figure:
     """So much per second of the run; `most` would be there if nothing failed (None: as much as is)."""
-    rate, due = run.throughput.per_s(amount), run.column("due")
+    rate, due = run.throughput.per_s(amount), run.due
     if rate is None:
         return Figure(value=math.nan, n=n, refusal=NOTHING)
     # From the first due to the last: what the server adds at the end is not offered load.
@@ -227,7 +236,8 @@ def _rate(run: RunView, amount: float, n: int, most: float | None = None) -> Fig
 
 
 def _requests(run: RunView, _: Slo) -> Figure:
-    n = len(run.counted(run.arm.ok))
+    sums = run.arm.sums
+    n = len(run.counted(run.arm.ok)) if sums is None else int(sums.counted.sum())
     return _rate(run, run.throughput.successes, n, n)
 
 
@@ -235,6 +245,8 @@ def _good_requests(run: RunView, slo: Slo) -> Figure:
     good = _goodput(run, slo)
     if good.refusal:
         return good
+    if run.arm.sums is not None:
+        return _rate(run, good.events, good.n, good.n)
     counted = window(run.arm.run, run.places).rows
     return _rate(run, int(met(run.arm, slo)[counted].sum()), good.n, good.n)
 
@@ -383,7 +395,9 @@ Pair = tuple[Rate, Rate]
 
 def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, ...]:
     """Those of the requests at these places; of all outside the warm-up without any."""
-    run = RunView(arm=arm, places=np.flatnonzero(arm.measured) if places is None else places, at=0)
+    if places is None:
+        places = np.empty(0, np.int64) if arm.sums else np.flatnonzero(arm.measured)
+    run = RunView(arm=arm, places=places, at=0)
     shown = [row for row in RUN_LEVEL.values() if row.title and (slo or not row.needs_slo)]
     figures = [row.figure(run, slo) for row in shown]
     return tuple(

@@ -6,7 +6,7 @@ depends on which sessions the traffic had: sessions are the clusters, and few ma
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -18,6 +18,7 @@ from tbench.analysis.blocks import Clusters, Ints
 from tbench.analysis.mean_ratio import mean_of_series
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.summary import Floats
+from tbench.analysis.sums import Charges
 from tbench.capture.exchange import Outcome
 from tbench.replay.cost import Price
 from tbench.replay.price_table import prices_at
@@ -29,10 +30,10 @@ PER_SESSION: Final = "cost_per_session"
 TITLES: Final = {PER_SUCCESS: "cost/success", PER_SESSION: "cost/session"}
 FREE: Final = (Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT)
 """Outcomes that cost nothing, though no tokens were counted."""
-MOST_UNCOUNTED: Final = 0.01
-"""So many of the requests may have been charged without naming their tokens: a timeout ends no experiment."""
 LEAST_RUNS: Final = 3
 """As a verdict takes."""
+UNHELD: Final = "the requests are more than memory holds"
+"""Why there is no interval."""
 LEAST_SESSIONS: Final = 100
 """With fewer, one that did not occur may cost as much as all that did: no interval
 (docs/statistics.md, "Cost")."""
@@ -104,8 +105,11 @@ def spending(arm: Arm, places: Places | None = None) -> Spending:
 
     There is a cost per session where each request is known to belong to one.
     """
+    if arm.sums is not None:
+        return _of_sums(arm.sums.charges)
     places = np.flatnonzero(arm.measured) if places is None else places
-    amounts, uncounted, refusal = _amounts(arm, places)
+    amounts, charges = charged(arm, places)
+    refusal = charges.refusal
     sessions = arm.sessions[places].astype(np.int64)
     units = {PER_SUCCESS: arm.ok[places].astype(np.float64)}
     if len(places) and sessions.min() >= 0:
@@ -114,16 +118,11 @@ def spending(arm: Arm, places: Places | None = None) -> Spending:
         copies = sessions * (int(cycles.max()) + 1) + cycles
         units[PER_SESSION] = np.zeros(len(places))
         units[PER_SESSION][np.unique(copies, return_index=True)[1]] = 1.0
-    total = float(amounts.sum())
+    total = charges.usd
     ratios = {}
     for name, per in units.items():
-        value, why, count = None, refusal, float(per.sum())
-        if why is None and not count:
-            why = "no request succeeded"
-        elif why is None and not total:
-            why = "nothing was charged"
-        elif why is None:
-            value = total / count
+        count = float(per.sum())
+        value, why = _ratio(charges, count)
         ratios[name] = CostRatio(
             name=name,
             value=value,
@@ -131,11 +130,32 @@ def spending(arm: Arm, places: Places | None = None) -> Spending:
             influence=None if value is None else amounts / total - per / count,
             sessions=sessions,
         )
-    return Spending(usd=total, uncounted=uncounted, refusal=refusal, ratios=ratios)
+    return Spending(usd=total, uncounted=charges.uncounted, refusal=refusal, ratios=ratios)
 
 
-def _amounts(arm: Arm, places: Places) -> tuple[Floats, int, str | None]:
-    """US dollars of each request; how many name no tokens; and why no ratio is made of them."""
+def _ratio(charges: Charges, count: float) -> tuple[float | None, str | None]:
+    """What each of so many costs; or None, and why."""
+    if charges.refusal:
+        return None, charges.refusal
+    if not count:
+        return None, "no request succeeded"
+    return (charges.usd / count, None) if charges.usd else (None, "nothing was charged")
+
+
+def _of_sums(charges: Charges) -> Spending:
+    """Without intervals, and without a cost per session: sessions are more than memory holds."""
+    value, why = _ratio(charges, charges.successes)
+    ratio = CostRatio(name=PER_SUCCESS, value=value, refusal=why or UNHELD)
+    return Spending(
+        usd=charges.usd,
+        uncounted=charges.uncounted,
+        refusal=charges.refusal,
+        ratios={PER_SUCCESS: ratio},
+    )
+
+
+def charged(arm: Arm, places: Places) -> tuple[Floats, Charges]:
+    """US dollars of each request, and what they come to."""
     given = (arm.run.header.get("target") or {}).get("prices") or {}
     host = address(arm.target).host if arm.target else None
     prices = prices_at(host, {model: Price(*figures) for model, figures in given.items()})
@@ -163,14 +183,14 @@ def _amounts(arm: Arm, places: Places) -> tuple[Floats, int, str | None]:
             created = np.minimum(tokens("cache_creation_tokens", at), prompt - cached)
             amounts[at] += (price.created - price.prompt) * created
     amounts /= 1e6
-    missing = int((~counted & ~where(arm.columns, "outcome", *FREE)[places]).sum())
     unpriced += ["(no model)"] if (counted & ~named).any() else []
-    refusal = None
-    if unpriced:
-        refusal = f"no price is known for {', '.join(unpriced)}"
-    elif missing > MOST_UNCOUNTED * len(places):
-        refusal = f"{missing:,} requests without token counts"
-    return amounts, missing, refusal
+    return amounts, Charges(
+        usd=float(amounts.sum()),
+        n=len(places),
+        successes=int(arm.ok[places].sum()),
+        uncounted=int((~counted & ~where(arm.columns, "outcome", *FREE)[places]).sum()),
+        unpriced=frozenset(unpriced),
+    )
 
 
 def compared_costs(
@@ -184,18 +204,22 @@ def compared_costs(
         before, after = first[name], second[name]
         change = CostRatio(name=name, value=None, refusal=before.refusal or after.refusal)
         if before.value and after.value:
-            assert before.influence is not None
-            assert after.influence is not None
-            assert before.sessions is not None
-            assert after.sessions is not None
-            paired = match.paired
             change = CostRatio(
                 name=name,
                 value=after.value / before.value,
-                refusal=None if paired else "the requests are not paired",
-                influence=after.influence - before.influence if paired else None,
-                sessions=np.maximum(before.sessions, after.sessions) if paired else None,
+                refusal=change.refusal or "the requests are not paired",
             )
+            if match.paired:
+                assert before.influence is not None
+                assert after.influence is not None
+                assert before.sessions is not None
+                assert after.sessions is not None
+                change = replace(
+                    change,
+                    refusal=None,
+                    influence=after.influence - before.influence,
+                    sessions=np.maximum(before.sessions, after.sessions),
+                )
         rows.append((before, after, change))
     return tuple(rows)
 

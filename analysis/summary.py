@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import special
 
 from tbench.replay import metrics
+from tbench.replay.counted import Counted, Ranked, Spread
 from tbench.replay.metrics import minimum_n
 
 Floats = npt.NDArray[np.float64]
@@ -55,14 +56,14 @@ def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int
 
 
 def quantile_interval(
-    ordered: Floats, p: float, confidence: float = 0.95
+    ordered: Ranked, p: float, confidence: float = 0.95
 ) -> tuple[float | None, float | None]:
     """The order statistics at `interval_ranks`; None is unbounded, or among the timeouts."""
     low, high = interval_ranks(len(ordered), p, confidence)
     return _at(ordered, low), _at(ordered, high)
 
 
-def harrell_davis(ordered: Floats, p: float) -> float:
+def harrell_davis(ordered: Ranked, p: float) -> float:
     """A smoother estimate of the p-quantile: the mean of all values under Beta weights.
 
     One timeout (+inf) would make it infinite: for finite values only.
@@ -109,7 +110,7 @@ def newcombe(
     return first - second - below, first - second + above
 
 
-def _at(ordered: Floats, rank: int) -> float | None:
+def _at(ordered: Ranked, rank: int) -> float | None:
     if not 1 <= rank <= len(ordered) or not math.isfinite(ordered[rank - 1]):
         return None
     return float(ordered[rank - 1])
@@ -188,41 +189,46 @@ class Summary:
 def summarise(
     metric: str,
     unit: str,
-    values: Floats,
+    values: Floats | Spread,
     *,
     timeout_s: float | None,
     points: Iterable[float] = POINTS,
 ) -> Summary:
     """Summarise one value per request: NaN is absent, +inf timed out (beyond `timeout_s` where known)."""
-    ranked = ordered(values)
-    finite = ranked[: int(ranked.searchsorted(np.inf))]
-    timed = len(finite) > 0
+    if isinstance(values, Spread):
+        ranked: Ranked = Counted(values)
+        seen, absent, mean = values.finite, values.absent, values.mean
+    else:
+        ranked = ordered(values)
+        seen = int(ranked.searchsorted(np.inf))
+        absent = len(values) - len(ranked)
+        mean = float(ranked[:seen].mean()) if seen else None
     # Without a known deadline the largest value seen is the most that can be said.
-    beyond = timeout_s or (float(finite[-1]) if timed else None)
+    beyond = timeout_s or (float(ranked[seen - 1]) if seen else None)
     n, at = len(ranked), []
     for p in points if n else ():
         # Among the timeouts a quantile has no value and no upper end: only what it exceeds is known.
-        seen = identified(n - len(finite), n, p)
+        known = identified(n - seen, n, p)
         low, high = quantile_interval(ranked, p)
         at.append(
             Quantile(
                 p=p,
-                value=quantile(ranked, p) if seen else None,
+                value=quantile(ranked, p) if known else None,
                 low=low,
-                high=high if seen else None,
-                at_least=None if seen else beyond,
-                smooth=harrell_davis(ranked, p) if len(finite) == n else None,
+                high=high if known else None,
+                at_least=None if known else beyond,
+                smooth=harrell_davis(ranked, p) if seen == n else None,
                 refusal=refusal(n, p),
             )
         )
     return Summary(
         metric=metric,
         unit=unit,
-        n=len(ranked),
-        timeouts=len(ranked) - len(finite),
-        absent=len(values) - len(ranked),
-        mean=float(finite.mean()) if timed else None,
-        minimum=float(finite[0]) if timed else None,
-        maximum=float(finite[-1]) if timed else None,
+        n=n,
+        timeouts=n - seen,
+        absent=absent,
+        mean=mean,
+        minimum=float(ranked[0]) if seen else None,
+        maximum=float(ranked[seen - 1]) if seen else None,
         quantiles=tuple(at),
     )

@@ -2,8 +2,9 @@
 
     python benchmarks/make_run.py OUT --samples 1000000 --seed 1 [--factor 1.05]
 
-Latencies are log-normal; `--factor` multiplies them all, so that two files make a known ratio. With
-`--tokens N` every stream has N output tokens and N events, whose stamps are written as well.
+Latencies are log-normal, so that every quantile is known; `--factor` multiplies them all, so that two files
+make a known ratio. With `--tokens N` every stream has N output tokens and N events, whose stamps are written
+as well. Requests have the ids of one trace, whatever the seed. A million samples take some 5 s.
 """
 
 import argparse
@@ -16,17 +17,25 @@ import numpy as np
 from tbench.replay import columns as blocks
 from tbench.replay.runfile import BLOCK_SAMPLES, RunWriter
 
+TTFT_S, TTFT_SPREAD = 0.2, 0.5
+TPOT_S, TPOT_SPREAD = 0.02, 0.25
+"""Medians, times --factor, and the standard deviations of the logarithms; TTFT is from when it was sent."""
+
 
 def block(first: int, n: int, args: argparse.Namespace, rng: np.random.Generator) -> dict[str, Any]:
-    """The columns of `n` samples from index `first` on."""
+    """The numbers of `n` samples from index `first` on."""
     due = (first + np.arange(n)) / args.rate
     sent = due + rng.exponential(0.0005, n)
-    ttft = args.factor * rng.lognormal(np.log(0.2), 0.5, n)
-    tpot = args.factor * rng.lognormal(np.log(0.02), 0.25, n)
+    ttft = args.factor * rng.lognormal(np.log(TTFT_S), TTFT_SPREAD, n)
+    tpot = args.factor * rng.lognormal(np.log(TPOT_S), TPOT_SPREAD, n)
     last = sent + ttft + tpot * (args.tokens - 1)
     failed = rng.random(n) < args.failures
     index = first + np.arange(n)
-    stamps: dict[str, Any] = {
+    absent = {
+        name: np.full(n, blocks.ABSENT[np.dtype(kind).kind], dtype=kind)
+        for name, kind in blocks.NUMBERS.items()
+    }
+    return absent | {
         "due": due,
         "sent": sent,
         "first_byte": sent + ttft,
@@ -36,12 +45,6 @@ def block(first: int, n: int, args: argparse.Namespace, rng: np.random.Generator
         "end": np.where(failed, sent + 0.01, last + 0.0001),
         "sent_wall_ns": (1_750_000_000 + sent) * 1e9,
         "first_wall_ns": (1_750_000_000 + sent + ttft) * 1e9,
-    }
-    absent = {
-        name: np.full(n, blocks.ABSENT[np.dtype(kind).kind])
-        for name, kind in blocks.NUMBERS.items()
-    }
-    counts: dict[str, Any] = {
         "index": index,
         "cycle": np.zeros(n),
         "session": index // 6000 * 1000 + rng.integers(0, 1000, n),
@@ -53,20 +56,41 @@ def block(first: int, n: int, args: argparse.Namespace, rng: np.random.Generator
         "request_bytes": np.full(n, 1200),
         "response_bytes": np.full(n, 250 * args.tokens),
         "held": np.zeros(n),
+        "waited": np.zeros(n),
         "connect": np.zeros(n),
         "stream": np.ones(n),
         "conn_reused": np.ones(n),
     }
-    words = {
-        "endpoint": ["chat"] * n,
-        "model": [args.model] * n,
-        "outcome": np.where(failed, "http_error", "ok").tolist(),
-        "error": ["overloaded" if bad else None for bad in failed],
-        "finish_reason": [None if bad else "stop" for bad in failed],
-        "id": [f"{number:032x}" for number in index],
-        "request_id": [f"{number:032x}" for number in index],
+
+
+def record(columns: dict[str, Any], model: str, rng: np.random.Generator) -> dict[str, Any]:
+    """The record of a block; `columns.pack` takes words and names one by one, here they are arrays."""
+    n, failed = len(columns["index"]), columns["status"] == 503
+    either = {
+        "endpoint": ("chat", "chat"),
+        "model": (model, model),
+        "outcome": ("ok", "http_error"),
     }
-    return {**absent, **stamps, **counts, **words}
+    either |= {"error": (None, "overloaded"), "finish_reason": ("stop", None)}
+    words = {}
+    for name, pair in either.items():
+        table = [word for word in dict.fromkeys(pair) if word is not None]
+        codes = [blocks.ABSENT_CODE if word is None else table.index(word) for word in pair]
+        words[name] = {"codes": np.where(failed, codes[1], codes[0]).astype("<u2").tobytes()}
+        words[name]["table"] = table
+    ids = np.random.default_rng(int(columns["index"][0])).bytes(16 * n)
+    names = {"id": ids, "request_id": rng.bytes(16 * n)}
+    return {
+        "type": "samples",
+        "n": n,
+        "numbers": {
+            name: columns[name].astype(kind).tobytes() for name, kind in blocks.NUMBERS.items()
+        },
+        "words": words,
+        "names": {
+            name: {"width": 32, "bytes": data.hex().encode()} for name, data in names.items()
+        },
+    }
 
 
 def tokens(columns: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -99,7 +123,7 @@ def make(args: argparse.Namespace) -> Path:
     for first in range(0, args.samples, BLOCK_SAMPLES):
         columns = block(first, min(BLOCK_SAMPLES, args.samples - first), args, rng)
         failed += int((columns["status"] == 503).sum())
-        writer.append(blocks.pack(columns), first=first)
+        writer.append(record(columns, args.model, rng), first=first)
         writer.append(tokens(columns, rng))
     totals = {
         "planned": args.samples,

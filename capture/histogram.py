@@ -1,10 +1,12 @@
 """Histogram: counts in log buckets, a small and bounded amount of memory for any number of values.
 
 Those of parts add up to that of the whole. A bucket is two per mille wide, which no figure that is shown from
-it can tell; what a verdict rests on is computed from the values themselves.
+it can tell; what a verdict rests on is computed from the values themselves, unless these are more than memory
+holds (analysis.beyond).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -50,12 +52,20 @@ class Histogram:
         bucket = round(_log(max(LEAST, value)) / STEP)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
+    @classmethod
+    def counted(
+        cls, counts: Mapping[int, int], *, total: float, least: float, most: float
+    ) -> "Histogram":
+        """Of values that were counted elsewhere: how many lie in each bucket, their sum, their extremes."""
+        n = sum(counts.values())
+        return cls(n=n, total=total, least=least, most=most, _buckets=dict(counts))
+
     def merge(self, other: "Histogram") -> None:
         """Count another histogram's values, too."""
         self.n += other.n
         self.total += other.total
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
-        for bucket, count in other._buckets.items():  # noqa: SLF001 (one of our own)
+        for bucket, count in other.counts.items():
             self._buckets[bucket] = self._buckets.get(bucket, 0) + count
 
     def copy(self) -> "Histogram":
@@ -67,6 +77,11 @@ class Histogram:
             most=self.most,
             _buckets=self._buckets.copy(),
         )
+
+    @property
+    def counts(self) -> Mapping[int, int]:
+        """How many values lie in each bucket that holds any: k is from (k - 1/2) to (k + 1/2) STEP."""
+        return self._buckets
 
     @property
     def mean(self) -> float | None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.columns import NUMBERS, Column
+from tbench.replay.counted import Counted, Ranked, Spread
 from tbench.replay.table import Columns, where
 
 __all__ = ["Columns", "Values"]
@@ -354,7 +355,7 @@ class _Counted(Mapping[str, Column]):
         return len(NUMBERS)
 
 
-def quantile(ordered: Values, p: float) -> float:
+def quantile(ordered: Ranked, p: float) -> float:
     """The inverted CDF: the least value that at least a share `p` does not exceed. Sorted, not empty."""
     return float(ordered[rank(len(ordered), p) - 1])
 
@@ -364,10 +365,11 @@ def minimum_n(p: float) -> int:
     return math.ceil(TAIL_REQUESTS / min(p, 1 - p) - 1e-9 * TAIL_REQUESTS)
 
 
-def quantiles(values: Values, points: Sequence[float]) -> list[float]:
+def quantiles(values: Ranked, points: Sequence[float]) -> list[float]:
     """The same at several points of values in any order, without sorting them all. Not empty."""
     places = [rank(len(values), p) - 1 for p in points]
-    return [float(value) for value in np.partition(values, places)[places]]
+    ranked = values if isinstance(values, Counted) else np.partition(values, places)
+    return [float(ranked[place]) for place in places]
 
 
 def rank(n: int, p: float) -> int:
@@ -419,16 +421,60 @@ def with_lost(values: Values, lost: int) -> dict[str, tuple[float, float | None]
     }
 
 
-def spread(values: Values) -> dict[str, float | None]:
+def spread(values: Values | Spread) -> dict[str, float | None]:
     """Mean, p50, p90, p95, p99 and max of the values that are there; all None without any."""
-    ordered = np.sort(values[~np.isnan(values)])
+    if isinstance(values, Spread):
+        ordered: Ranked = Counted(values)
+        mean = values.mean
+    else:
+        ordered = np.sort(values[~np.isnan(values)])
+        mean = float(ordered.mean()) if len(ordered) else None
     if not len(ordered):
         return dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "max"))
     return {
-        "mean": float(ordered.mean()),
+        "mean": mean,
         **{name: quantile(ordered, level) for name, level in NAMED.items()},
         "max": float(ordered[-1]),
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outstanding:
+    """How long requests were under way in all (s), from the first send to the last end; `n` were sent.
+
+    Those of parts of a run add up to that of the whole. `under_way` is NaN where an end is not known.
+    """
+
+    n: int = 0
+    under_way: float = 0.0
+    began: float = math.inf
+    ended: float = -math.inf
+
+    def __add__(self, other: "Outstanding") -> "Outstanding":
+        return Outstanding(
+            n=self.n + other.n,
+            under_way=self.under_way + other.under_way,
+            began=min(self.began, other.began),
+            ended=max(self.ended, other.ended),
+        )
+
+    @property
+    def mean(self) -> float | None:
+        """How many were outstanding at a time."""
+        known = self.ended > self.began and not math.isnan(self.under_way)
+        return self.under_way / (self.ended - self.began) if known else None
+
+
+def outstanding(columns: Columns) -> Outstanding:
+    """That of these requests."""
+    was_sent = ~np.isnan(columns["sent"])
+    sent, end = columns["sent"][was_sent], columns["end"][was_sent]
+    return Outstanding(
+        n=len(sent),
+        under_way=float((end - sent).sum()),
+        began=float(sent.min(initial=math.inf)),
+        ended=float(end[~np.isnan(end)].max(initial=-math.inf)),
+    )
 
 
 def in_flight(columns: Columns) -> dict[str, float | int | None]:
@@ -440,13 +486,10 @@ def in_flight(columns: Columns) -> dict[str, float | int | None]:
     sent, end = columns["sent"][was_sent], columns["end"][was_sent]
     if not len(sent) or end.max() <= sent.min():
         return {"mean": None, "max": len(sent) or None}
-    mean = None
-    if not np.isnan(end).any():
-        mean = float((end - sent).sum() / (end.max() - sent.min()))
     times = np.concatenate([end, sent])
     steps = np.concatenate([np.full(len(end), -1), np.full(len(sent), 1)])
     most = np.cumsum(steps[np.argsort(times, kind="stable")]).max()
-    return {"mean": mean, "max": int(most)}
+    return {"mean": outstanding(columns).mean, "max": int(most)}
 
 
 def held(columns: Columns, concurrency: float) -> float | None:

@@ -3,7 +3,7 @@
 What it holds is in docs/trace-format.md, "Run files". It never holds a key.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +47,10 @@ IN_ORDER: Final = (
 """Times of which the first cannot be later than the second."""
 SLACK_S: Final = 1.0
 """What a step of the clock may do to stamps of two clocks."""
+ENDED: Final = ("completed", "failed", "cancelled")
+"""Totals that have a sample each."""
+PART: Final = 100_000
+"""Samples that are read at a time where all are more than memory holds: 60 MB."""
 LATER = frozenset({"tokens", "headers"})
 """Records that are read when they are asked for."""
 
@@ -206,23 +210,70 @@ def read_run(path: str | Path) -> Run:
         runform.check(container.header, runform.HEADER, "header")
         if indexed:
             runform.check(indexed, runform.TOTALS, "totals")
-        ended = sum(indexed.get(name) or 0 for name in ("completed", "failed", "cancelled"))
+        ended = sum(indexed.get(name) or 0 for name in ENDED)
         table = Table(
             samples,
             first=USUAL,
             rows=min(ended, blocks.MOST * len(container.rows or ())),
             guard=lambda: readable(path),
         )
-        for earlier, later in IN_ORDER:  # absent times (NaN) are in any order
-            if (table[later] < table[earlier] - SLACK_S).any():
-                raise ValueError(f"a sample's {later} is before its {earlier}")
         if last := others.get("totals"):
             runform.check(last, runform.TOTALS, "totals")
         closing = last or indexed
         totals = closing or recount(table, others.get("progress"))
-        start = np.where(np.isnan(table["due"]), table["sent"], table["due"])
-        table.mark("warmup", np.asarray(start < (totals.get("warmup_s") or 0.0)))
+        _finish(table, totals)
     return Run(path, container.header, table, totals, complete=bool(closing))
+
+
+def _finish(table: Table, totals: Mapping[str, Any]) -> None:
+    """Mark the warm-up. Raises ValueError where the times of a sample make no sense."""
+    for earlier, later in IN_ORDER:  # absent times (NaN) are in any order
+        if (table[later] < table[earlier] - SLACK_S).any():
+            raise ValueError(f"a sample's {later} is before its {earlier}")
+    start = np.where(np.isnan(table["due"]), table["sent"], table["due"])
+    table.mark("warmup", np.asarray(start < (totals.get("warmup_s") or 0.0)))
+
+
+def samples_of(path: Path) -> int:
+    """How many samples a run holds, by its closing figures; 0 where it has none (killed), and for no run."""
+    container = open_container(path)
+    totals = (container.index or {}).get("totals")
+    if container.header.get("kind") != "run" or not isinstance(totals, dict):
+        return 0
+    counts = [totals.get(name) for name in ENDED]
+    return sum(count for count in counts if isinstance(count, int))
+
+
+def read_parts(path: Path, first: Iterable[str] = USUAL) -> Iterator[Run]:
+    """A closed run in parts of about PART samples, in the order of the file: memory is that of a part.
+
+    Header and totals of each are those of the whole. `first` are the columns that are wanted; any other costs
+    a further pass over its part. Raises what `read_run` does.
+    """
+    container = open_container(path)
+    totals = (container.index or {}).get("totals") or {}
+    with readable(path):
+        runform.check(container.header, runform.HEADER, "header")
+        runform.check(totals, runform.TOTALS, "totals")
+
+    def part(records: Sequence[Record], n: int) -> Run:
+        with readable(path):
+            table = Table(lambda: records, first=first, rows=n, guard=lambda: readable(path))
+            _finish(table, totals)
+        return Run(path, container.header, table, totals, complete=True)
+
+    waiting: list[Record] = []
+    n = 0
+    for record in sample_blocks(container):
+        if record.get("type") == "samples":
+            with readable(path):
+                n += int(record["n"])
+            waiting.append(record)
+        if n >= PART:
+            yield part(waiting, n)
+            waiting, n = [], 0
+    if waiting:
+        yield part(waiting, n)
 
 
 def recount(columns: Columns, progress: Mapping[str, Any] | None = None) -> Record:

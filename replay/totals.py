@@ -1,6 +1,6 @@
 """The closing figures of a run: the identity, the numbers of `replay --json`, and whether they count."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -10,11 +10,12 @@ from tbench.capture.errors import InvalidRunError
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.cost import Price
-from tbench.replay.metrics import Columns, Values
+from tbench.replay.counted import Ranked
+from tbench.replay.metrics import Columns, Metric, Values
 from tbench.replay.price_table import priced_by
 from tbench.replay.runfile import Run
 from tbench.replay.table import words
-from tbench.replay.throughput import drain, rate_of, three
+from tbench.replay.throughput import Throughput, drain, rate_of, three
 
 BUDGET_S: Final = 0.010
 BUDGET_SHARE: Final = 0.10
@@ -72,14 +73,42 @@ def identity(run: Run) -> Identity:
     return Identity(**{name: run.totals[name] for name in Identity.__dataclass_fields__})
 
 
-def numbers(run: Run) -> dict[str, Any]:
-    """The object that `replay --json` prints. Seconds; None where there is no value.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFigures:
+    """What the samples of a run come to: the part of `numbers` that is not in its header or its totals.
 
-    Latencies are of completed requests outside the warm-up, the throughput is that of replay.throughput;
-    `duration_s` is from the run's start to its last end, all requests included.
+    Latencies are of completed requests outside the warm-up, the throughput is that of replay.throughput, and
+    `drain` what it leaves out; `duration_s` is from the run's start to its last end, all requests included.
     """
+
+    duration_s: float
+    throughput: Throughput
+    drain: Mapping[str, float] | None
+    spreads: Mapping[str, Mapping[str, float | None]]
+    in_flight: Mapping[str, float | int | None]
+    uncertain: int
+    invalid_because: str | None
+    errors: Mapping[str, int]
+
+
+def figures_of(run: Run) -> RunFigures:
+    """Those of a run whose samples are at hand."""
     counted = metrics.counted(run.columns)
-    cause = why_invalid(run, counted)
+    return RunFigures(
+        duration_s=duration_s(run.columns),
+        throughput=rate_of(run, ~run.columns["warmup"]),
+        drain=drain(run),
+        spreads=spreads(counted),
+        in_flight=metrics.in_flight(run.columns),
+        uncertain=metrics.uncertain(counted),
+        invalid_because=why_invalid(run, counted),
+        errors=metrics.errors(run.columns),
+    )
+
+
+def numbers(run: Run, figures: RunFigures | None = None) -> dict[str, Any]:
+    """The object that `replay --json` prints. Seconds; None where there is no value."""
+    figures = figures_of(run) if figures is None else figures
     return {
         "run": str(run.path),
         **asdict(identity(run)),
@@ -93,16 +122,16 @@ def numbers(run: Run) -> dict[str, Any]:
         "portability": run.totals.get("portability") or {},
         "unchanged": run.totals.get("unchanged") or {},
         "masked": run.totals.get("masked") or {},
-        "duration_s": duration_s(run.columns),
-        **rate_of(run, ~run.columns["warmup"]).figures,
-        "drain": drain(run),
-        **spreads(counted),
-        "in_flight": metrics.in_flight(run.columns),
-        "uncertain_first_tokens": metrics.uncertain(counted),
+        "duration_s": figures.duration_s,
+        **figures.throughput.figures,
+        "drain": figures.drain,
+        **figures.spreads,
+        "in_flight": figures.in_flight,
+        "uncertain_first_tokens": figures.uncertain,
         "clock": run.totals.get("clock") or run.header.get("clock", "user"),
-        "valid": cause is None,
-        "invalid_because": cause,
-        "errors": metrics.errors(run.columns),
+        "valid": figures.invalid_because is None,
+        "invalid_because": figures.invalid_because,
+        "errors": figures.errors,
     }
 
 
@@ -122,17 +151,62 @@ def duration_s(columns: Columns) -> float:
     return float(np.nanmax(end)) if len(end) and not np.isnan(end).all() else 0.0
 
 
+class Evidence:
+    """What its samples say of how well a client kept up; `counted` are the completed ones.
+
+    Values are in any order, of those that there are.
+    """
+
+    def __init__(self, columns: Columns, counted: Columns) -> None:
+        self._columns = columns
+        self._counted = counted
+
+    @property
+    def n(self) -> int:
+        """How many samples there are."""
+        return len(self._columns["index"])
+
+    @property
+    def gaps(self) -> tuple[int, int]:
+        """Those between tokens, and how many of them are none (replay.metrics)."""
+        return metrics.gaps(self._counted)
+
+    def latencies(self) -> Ranked:
+        """To the first token of a stream, to the end of anything else."""
+        latency = headline(self._counted)
+        return latency[~np.isnan(latency)]
+
+    def punctual(self) -> tuple[Ranked, Ranked]:
+        """The same where the client's own lateness is known, and what they would be without that."""
+        latency, late = headline(self._counted), metrics.client_lag(self._counted)
+        timed = ~np.isnan(latency) & ~np.isnan(late)
+        return latency[timed], (latency - late)[timed]
+
+    def bounds(self) -> Iterable[tuple[Metric, Ranked, Ranked]]:
+        """The least and the most that each value may be (replay.metrics)."""
+        return metrics.bounds(self._counted)
+
+    def held(self, concurrency: float) -> float | None:
+        """How many a closed loop had in flight (replay.metrics)."""
+        return metrics.held(self._columns, concurrency)
+
+
 def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
     """Why the numbers do not count, with the cure; None when they do.
 
     `counted` is `metrics.counted(run.columns)`, for whoever has it already.
     """
     counted = metrics.counted(run.columns) if counted is None else counted
-    causes = (check(run, counted) for check in CAUSES)
+    return first_cause(run, Evidence(run.columns, counted))
+
+
+def first_cause(run: Run, evidence: Evidence) -> str | None:
+    """The same by what the samples were found to say, where they are not at hand."""
+    causes = (check(run, evidence) for check in CAUSES)
     return next(filter(None, causes), None)
 
 
-def lost_outcomes(run: Run, _counted: Columns) -> str | None:
+def lost_outcomes(run: Run, _evidence: Evidence) -> str | None:
     """Whether requests were sent, or should have been, of which nobody knows what became of them."""
     lost, never_sent = run.totals["lost_in_flight"], run.totals["never_sent"]
     if not run.complete:
@@ -186,18 +260,18 @@ def _bounds(counted: Columns, lost: int) -> Iterator[str]:
             yield f"{name} {level} {three(low * 1e3)} ms to {worst}"
 
 
-def missing_samples(run: Run, _counted: Columns) -> str | None:
+def missing_samples(run: Run, evidence: Evidence) -> str | None:
     """Whether samples that were written are not in the file any more."""
     ended = sum(run.totals[name] for name in ("completed", "failed", "cancelled"))
-    if len(run) == ended:
+    if evidence.n == ended:
         return None
     return (
-        f"the run file is damaged: it holds {len(run):,} of {ended:,} samples; copy it again from "
+        f"the run file is damaged: it holds {evidence.n:,} of {ended:,} samples; copy it again from "
         "where it was made, or replay again"
     )
 
 
-def damaged_trace(run: Run, _counted: Columns) -> str | None:
+def damaged_trace(run: Run, _evidence: Evidence) -> str | None:
     """Whether requests of the trace are missing from the replay because it could not be read."""
     lost = run.totals.get("trace_losses") or {}
     parts = [plural(count, noun) for key, noun in LOST.items() if (count := lost.get(key))]
@@ -209,7 +283,7 @@ def damaged_trace(run: Run, _counted: Columns) -> str | None:
     )
 
 
-def no_connections(run: Run, _counted: Columns) -> str | None:
+def no_connections(run: Run, _evidence: Evidence) -> str | None:
     """Whether this machine could not open the connections that the run asked for."""
     limits = run.totals.get("client_limit")
     if not limits:
@@ -225,7 +299,7 @@ def no_connections(run: Run, _counted: Columns) -> str | None:
     )
 
 
-def unfilled_loop(run: Run, _counted: Columns) -> str | None:
+def unfilled_loop(run: Run, evidence: Evidence) -> str | None:
     """Whether a closed loop had places free because a sending process had no time to fill them.
 
     Its latencies stand, but its rate is the client's. A busy process alone says nothing: it may keep up.
@@ -235,7 +309,7 @@ def unfilled_loop(run: Run, _counted: Columns) -> str | None:
     concurrency = pacing.get("value") if pacing.get("mode") == "concurrency" else None
     if not concurrency or share < BUSY_SHARE:
         return None
-    held = metrics.held(run.columns, concurrency)
+    held = evidence.held(concurrency)
     if held is None or held >= HELD_SHARE * concurrency:
         return None
     return (
@@ -245,13 +319,11 @@ def unfilled_loop(run: Run, _counted: Columns) -> str | None:
     )
 
 
-def late_sends(_run: Run, counted: Columns) -> str | None:
+def late_sends(_run: Run, evidence: Evidence) -> str | None:
     """Whether the client's own lateness moved a headline quantile."""
-    latency, late = headline(counted), metrics.client_lag(counted)
-    timed = ~np.isnan(latency) & ~np.isnan(late)
-    if not timed.any():
+    shown, true = evidence.punctual()
+    if not len(shown):
         return None
-    shown, true = latency[timed], (latency - late)[timed]
     levels = judged_levels(len(shown))
     quantiles = zip(
         levels, metrics.quantiles(shown, levels), metrics.quantiles(true, levels), strict=True
@@ -266,7 +338,7 @@ def late_sends(_run: Run, counted: Columns) -> str | None:
     return None
 
 
-def late_loop(run: Run, counted: Columns) -> str | None:
+def late_loop(run: Run, evidence: Evidence) -> str | None:
     """Whether the event loop was too late to take down when things happened.
 
     Stamps of the kernel do not wait for it; what it does to the sending is in the lag.
@@ -274,8 +346,7 @@ def late_loop(run: Run, counted: Columns) -> str | None:
     stall = run.totals.get("loop_stall_s")
     if not stall or stall["p99"] is None or run.totals.get("clock") == "kernel":
         return None
-    latency = headline(counted)
-    latency = latency[~np.isnan(latency)]
+    latency = evidence.latencies()
     allowed = BUDGET_SHARE * metrics.quantiles(latency, (0.5,))[0] if len(latency) else 0.0
     for level, least in STALLS.items():
         if stall[level] > max(least, allowed):
@@ -287,14 +358,14 @@ def late_loop(run: Run, counted: Columns) -> str | None:
     return None
 
 
-def late_reads(_run: Run, counted: Columns) -> str | None:
+def late_reads(_run: Run, evidence: Evidence) -> str | None:
     """Whether what waited in its socket may have moved a quantile.
 
     The kernel stamps what meets in a socket with the time of the last: what was read late, with others, came
     some time since the socket was seen empty.
     """
-    buffered = metrics.buffered(*metrics.gaps(counted))
-    for metric, least, most in metrics.bounds(counted):
+    buffered = metrics.buffered(*evidence.gaps)
+    for metric, least, most in evidence.bounds():
         if least is most or not len(most) or (metric.spaced and buffered):
             continue
         levels = judged_levels(len(most))
@@ -313,7 +384,7 @@ def late_reads(_run: Run, counted: Columns) -> str | None:
     return None
 
 
-CAUSES: Final[tuple[Callable[[Run, Columns], str | None], ...]] = (
+CAUSES: Final[tuple[Callable[[Run, Evidence], str | None], ...]] = (
     lost_outcomes,
     missing_samples,
     damaged_trace,

@@ -119,7 +119,7 @@ def test_means_and_failures_have_sessions_as_well() -> None:
     together = Clusters(sessions)
     logs = np.log(b / np.where(np.isnan(a), 1, a))
     failed = np.random.default_rng(5).random((2, 24))[:, sessions] < 0.3
-    arms = [Failures(failed=one, kinds={}) for one in failed]
+    arms = [Failures.of(one, {}) for one in failed]
 
     means = mean_of_series(logs), mean_of_series(logs, sessions=together)
     errors = error_difference(*arms), error_difference(*arms, sessions=(together,))

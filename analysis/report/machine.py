@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from tbench.analysis.arms import Arm
+from tbench.analysis.beyond import left_out
 from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.mean_ratio import Overall
@@ -19,7 +20,6 @@ from tbench.analysis.summary import Summary, summarise
 from tbench.analysis.words import percentile
 from tbench.replay import metrics
 from tbench.replay.columns import Column
-from tbench.replay.totals import numbers
 
 Json = dict[str, Any]
 
@@ -83,8 +83,9 @@ def comparison_json(comparison: Comparisons) -> Json:
 def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
     """The object of `report --json`: the numbers of `replay --json`, and each metric with its intervals."""
     document = {
-        **numbers(arm.run),
-        "fidelity": arm.run.fidelity.json if arm.kind == "run" else None,
+        **arm.numbers,
+        "fidelity": arm.run.fidelity.json if arm.kind == "run" and arm.sums is None else None,
+        "beyond_memory": arm.sums and left_out(len(arm)),
         **_arm(arm),
         **{rate.row.name: rate.value for rate in rates(arm, slo=slo) if rate.row.needs_slo},
         "cost": _cost(arm),
@@ -111,10 +112,11 @@ def summaries(arm: Arm, names: Iterable[str] | None = None) -> list[Summary]:
         summarise(
             name,
             METRICS[name].unit,
-            values(arm, METRICS[name])[arm.measured],
+            values(arm, METRICS[name])[arm.measured] if arm.sums is None else arm.sums.whole(name),
             timeout_s=arm.timeout_s,
         )
         for name in (METRICS if names is None else names)
+        if arm.sums is None or name in arm.sums.spreads
     )
     return [summary for summary in every if summary.n]
 

@@ -249,6 +249,8 @@ CAVEATS: Final[Mapping[str, str]] = {
     "BUFFERED_STREAM": "buffered",
     "TTFT_UNCERTAIN": "stamps",
     "STEPS": "steps",
+    "SESSIONS_LEFT_OUT": "sessions",
+    "BEYOND_MEMORY": "size",
 }
 """A warning in a word, in the order of how far what it warns of could move a verdict."""
 UNCUT: Final = frozenset(

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from tbench.analysis import words
 from tbench.analysis.arms import Arm
+from tbench.analysis.beyond import left_out
 from tbench.analysis.comparison import Comparisons
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS
@@ -29,7 +30,7 @@ from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
 from tbench.replay.closing import FEW, departures
 from tbench.replay.throughput import drained, spoken, three
-from tbench.replay.totals import identity, loss, numbers
+from tbench.replay.totals import identity, loss
 
 LABELS: Final = frozenset({"metric", "quantile"})
 """Columns that need no head: their words say what they are."""
@@ -278,7 +279,7 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
         quantiles = [quantile for metric in metrics for quantile in metric.quantiles]
         if any(quantile.refusal for quantile in quantiles if quantile.p <= words.USUAL):
             sheet.paragraph(FEW)
-    errors = ", ".join(f"{kind} {count:,}" for kind, count in numbers(arm.run)["errors"].items())
+    errors = ", ".join(f"{kind} {count:,}" for kind, count in arm.numbers["errors"].items())
     sheet.paragraph(f"errors: {errors}" if errors else "no errors")
     sheet.definitions(metric.metric for metric in metrics)
     return sheet.text
@@ -286,7 +287,7 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
 
 def _run_facts(arm: Arm) -> Iterator[str]:
     """Where it was sent and how, what became of the requests, throughput, time, and whether it counts."""
-    figures = numbers(arm.run)
+    figures = arm.numbers
     yield f"{_how(arm)}{_where(arm)}"
     skipped = figures["skipped"]
     yield str(identity(arm.run)) + (f"; skipped {skipped:,}" if skipped else "")
@@ -299,22 +300,24 @@ def _run_facts(arm: Arm) -> Iterator[str]:
             spent.uncounted > 0
         )
         least = f" at least ({why})" if (why := spent.refusal or uncounted) else ""
-        least += ", without the warm-up" if not arm.measured.all() else ""
+        least += ", without the warm-up" if arm.warm else ""
         yield f"cost: {words.dollars(spent.usd)}{least}" + "".join(
             f", {TITLES[name].removeprefix('cost/')} {words.amount(cost.value, 'USD')} {_sure(cost)}"
             for name, cost in spent.ratios.items()
             if cost.value is not None
         )
-    flying, warm = figures["in_flight"], len(arm) - int(arm.measured.sum())
+    flying, warm = figures["in_flight"], arm.warm
     mean = "not known" if flying["mean"] is None else three(flying["mean"])
     yield (
         f"{words.amount(figures['duration_s'], 's')}, in flight {mean} on average "
-        f"(by time), {flying['max'] or 0:,} at most"
+        f"(by time), {'-' if flying['max'] is None else format(flying['max'], ',')} at most"
         + (f"; {plural(warm, 'request')} left out as warm-up" if warm else "")
     )
+    if arm.sums is not None:
+        yield f"! {left_out(len(arm))}"
     if arm.buffered:
         yield f"! {arm.buffered}"
-    if lost := loss(arm.run):
+    if arm.sums is None and (lost := loss(arm.run)):
         yield f"! {lost}"
     yield "valid" if figures["valid"] else f"INVALID: {figures['invalid_because']}"
 

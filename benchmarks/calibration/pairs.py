@@ -310,7 +310,7 @@ class Errors:
             if self.burst is None
             else bursts(self.n, share, self.burst, random)
         )
-        return Failures(failed=failed, kinds={})
+        return Failures.of(failed, {})
 
 
 @dataclass(frozen=True, kw_only=True)

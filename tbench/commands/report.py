@@ -29,7 +29,7 @@ def report(
     A quantile of too few requests is marked, with the number that it needs for an interval. Ends with 4
     where the run, or a point, is INVALID: its client was the limit, it was killed, or its file is damaged.
     """
-    from tbench.analysis.arms import load_arm
+    from tbench.analysis.beyond import load
     from tbench.analysis.report.machine import dump, report_json
     from tbench.analysis.report.text import run_text
     from tbench.analysis.run_metrics import parse_slo
@@ -47,7 +47,7 @@ def report(
         )
         return
     shared = Shared(html=html, charts=charts, xlsx=xlsx)
-    arm = load_arm(run)
+    arm = load(run, slo=objectives)
     arm.check_not_empty()
     if shared:
         from tbench.analysis.report.page import run_report
@@ -62,7 +62,7 @@ def report(
         typer.echo(dump(report_json(arm, samples=samples, slo=objectives)))
     else:
         show(run_text(arm, slo=objectives, **terminal()))
-    if not arm.ok.any():
+    if not arm.succeeded:
         raise UnreachableError(f"{run}: no request succeeded; the report says how they failed")
     if arm.invalid_because:
         raise InvalidRunError(f"{run}: INVALID, {arm.invalid_because}")

@@ -1,9 +1,10 @@
 """tbench trace export: a trace in the format of another tool, or the samples of a run as a table."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,6 +14,10 @@ from tbench.capture.terminal import plural
 from tbench.commands.trace_tools import followed, say_losses
 from tbench.flags import verb
 from tbench.replay.options import Only
+
+if TYPE_CHECKING:
+    from tbench.replay.columns import Column
+    from tbench.replay.runfile import Run
 
 SUFFIXES: Final = {".csv": "csv", ".parquet": "parquet", ".har": "har", ".yaml": "vcr"}
 """The formats that a file's name tells."""
@@ -90,40 +95,48 @@ def _export_run(run: Path, name: str, out: Path, *, filtered: bool) -> None:
     from tbench.capture.errors import InputError
     from tbench.capture.exporters.exporter import new_file
     from tbench.capture.exporters.rows import TABLES
-    from tbench.replay import metrics
-    from tbench.replay.columns import NUMBERS
+    from tbench.replay.runfile import read_parts, samples_of
+    from tbench.replay.table import EVERY
 
     if name not in TABLES:
         raise InputError(f"{run}: a run; its samples can be {' or '.join(TABLES)}, not {name}")
     if filtered:
         raise InputError("--only: of a trace, not of a run, which has its own (replay --only)")
-    columns = load_arm(run).columns
-    derived = {
-        "ttft_s": metrics.ttft(columns),
-        "tpot_s": metrics.tpot(columns),
-        "e2e_s": metrics.e2e(columns),
-    }
-    arrays: dict[str, Any] = {**{column: columns[column] for column in columns}, **derived}
+    # A part of a run at a time; one that was killed has no closing figures, and is held as a whole.
+    parts = read_parts(run, EVERY) if samples_of(run) else iter(())
+    first = next(parts, None) or load_arm(run).run
     kinds = {"f": "number", "i": "count", "b": "truth"}
-    types = {column: kinds.get(array.dtype.kind, "text") for column, array in arrays.items()}
+    types = {column: kinds.get(each.dtype.kind, "text") for column, each in _arrays(first).items()}
+    numeric = [column for column, kind in types.items() if kind in {"number", "count"}]
+    total = 0
 
     def rows() -> Iterator[Mapping[str, Any]]:
-        total = len(columns["index"])
-        for start in range(0, total, ROWS):
-            parts = {
-                column: array[start : start + ROWS].tolist() for column, array in arrays.items()
-            }
-            for values in zip(*parts.values(), strict=True):
-                row = dict(zip(parts, values, strict=True))
-                for column in NUMBERS.keys() | derived.keys():
-                    value = row[column]
-                    if isnan(value) or (types[column] == "count" and value < 0):
-                        row[column] = None
-                yield row
+        nonlocal total
+        for part in chain([first], parts):
+            total += len(part)
+            arrays = _arrays(part)
+            for start in range(0, len(part), ROWS):
+                few = (array[start : start + ROWS].tolist() for array in arrays.values())
+                for values in zip(*few, strict=True):
+                    row = dict(zip(types, values, strict=True))
+                    for column in numeric:
+                        value = row[column]
+                        if isnan(value) or (types[column] == "count" and value < 0):
+                            row[column] = None
+                    yield row
 
     with new_file(out) as file:
         TABLES[name](types, rows(), file)
-    typer.echo(f"{out}: {plural(len(columns['index']), 'sample')} ({name})")
+    typer.echo(f"{out}: {plural(total, 'sample')} ({name})")
     typer.echo(
         f"not in {name}: the times of tokens, kept answers, what the run says of itself", err=True
     )
+
+
+def _arrays(run: "Run") -> "dict[str, Column]":
+    """The columns of a run, and the latencies from them."""
+    from tbench.replay import metrics
+
+    latencies = {name: metrics.METRICS[name].of(run.columns) for name in ("ttft", "tpot", "e2e")}
+    columns = {column: run.columns[column] for column in run.columns}
+    return columns | {f"{name}_s": values for name, values in latencies.items()}

@@ -1,0 +1,142 @@
+"""Compared sums: two runs that are more than memory holds, and what the cautions ask of them.
+
+They are compared as two samples in the order of the plan, not request by request. `analysis.compare` makes of
+them what it makes of other arms.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tbench.analysis.arms import Arm
+from tbench.analysis.beyond import LIMIT
+from tbench.analysis.blocks import CountedSide
+from tbench.analysis.cautions import ComparedArms
+from tbench.analysis.contrast import Contrast
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.pairing import Match
+from tbench.analysis.proportions import Failures, error_difference
+from tbench.analysis.summary import Caution
+from tbench.analysis.sums import Sums
+from tbench.capture.errors import InputError
+from tbench.replay.counted import Counted, Spread
+from tbench.replay.metrics import quantiles
+
+NEEDED: Final = ("ttft", "e2e", "output_tokens")
+"""Metrics that cautions ask for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedSums(ComparedArms):
+    """What a check may ask, of two arms that have sums."""
+
+    @property
+    def each(self) -> Iterator[Sums]:
+        """Of either arm, baseline first."""
+        for arm in (self.baseline, self.candidate):
+            assert arm.sums is not None
+            yield arm.sums
+
+    @property
+    def sizes(self) -> list[int]:
+        return [sums.measured for sums in self.each]
+
+    def kinds(self) -> list[Mapping[str, int]]:
+        return [sums.kinds for sums in self.each]
+
+    def tallies(self, column: str) -> list[Mapping[str, int]]:
+        return [sums.words[column] for sums in self.each]
+
+    def refused(self) -> list[int]:
+        return [sums.refused for sums in self.each]
+
+    def due_s(self) -> list[float]:
+        return [sums.due[0] / max(sums.due[1], 1) for sums in self.each]
+
+    def e2e_s(self) -> list[float]:
+        return [sums.e2e[0] / max(sums.e2e[1], 1) for sums in self.each]
+
+    def counts(self, metric: str) -> list[int]:
+        if metric == "lag":
+            return [sums.lag.n for sums in self.each]
+        return [sums.whole(metric).n for sums in self.each]
+
+    def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        return [_several(sums.whole(metric), points) for sums in self.each]
+
+    def lags(self, points: Sequence[float]) -> list[list[float]]:
+        return [_several(sums.lag, points) for sums in self.each]
+
+    def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        return [_several(sums.worst(metric), points) for sums in self.each]
+
+    def means(self, metric: str) -> list[float]:
+        return [sums.whole(metric).mean or 0.0 for sums in self.each]
+
+    def cached_shares(self) -> list[float]:
+        return [sums.cached[0] / sums.cached[1] if sums.cached[1] else 0.0 for sums in self.each]
+
+    def contrast(self, metric: str, asked: tuple[float, ...]) -> Contrast:
+        """One metric in both arms."""
+        first, second = (CountedSide(sums.spreads[metric]) for sums in self.each)
+        return Contrast(
+            metric=METRICS[metric],
+            values=(np.empty(0), np.empty(0)),
+            counted=(first, second),
+            paired=False,
+            asked=asked,
+            span_s=min(sums.span[1] - sums.span[0] for sums in self.each),
+            timeouts_s=(self.baseline.timeout_s, self.candidate.timeout_s),
+        )
+
+    def beware(self) -> Iterator[Caution]:
+        """What is not told of so many samples."""
+        yield Caution(
+            code="BEYOND_MEMORY",
+            text=f"{len(self.baseline) + len(self.candidate):,} samples are more than are held in memory "
+            f"({LIMIT:,}): quantiles are from histograms, within 0.2%, and requests are compared as two "
+            "samples in the order of the trace; not told: the ratio of the typical request, end to end at "
+            "equal lengths, thirds of a drift, cost per session, intervals of costs",
+        )
+
+    def sessions_left_out(self) -> Caution | None:
+        """Where sessions are known: what their requests have in common is not in the intervals."""
+        if not any(sums.sessions for sums in self.each):
+            return None
+        return Caution(
+            code="SESSIONS_LEFT_OUT",
+            text="sessions are known, and of more samples than are held in memory they are not told apart: "
+            "where some are slower in one arm than in the other, the intervals are too narrow",
+        )
+
+
+def _several(spread: Spread, points: Sequence[float]) -> list[float]:
+    """The quantiles of values that were counted; none of no values."""
+    return quantiles(Counted(spread), points) if spread.n else []
+
+
+def compared_sums(baseline: Arm, candidate: Arm) -> ComparedSums:
+    """Two arms that have sums, as two samples. Raises InputError where an arm has nothing but warm-up."""
+    arms = (baseline, candidate)
+    failures = [
+        Failures(events=sums.failed, requests=sums.requests, kinds=sums.kinds)
+        for arm in arms
+        if (sums := arm.sums) is not None
+    ]
+    if not all(side.n for side in failures):
+        raise InputError("nothing is left to compare after the warm-up; both runs are nothing else")
+    nowhere = np.empty(0, dtype=np.int64)
+    return ComparedSums(
+        baseline=baseline,
+        candidate=candidate,
+        match=Match(
+            baseline=nowhere,
+            candidate=nowhere,
+            paired=False,
+            dropped=(baseline.warm, candidate.warm),
+            alone=(0, 0),
+        ),
+        errors=error_difference(failures[0], failures[1]),
+    )

@@ -1,0 +1,236 @@
+"""Runs that are more than memory holds: the same figures and verdicts as of the same runs in memory.
+
+The limit is lowered, so that both ways can be gone.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tbench.analysis import beyond
+from tbench.analysis.compare import CompareOptions, compare_files
+from tbench.analysis.comparison import Comparison, Comparisons
+from tbench.analysis.report.machine import report_json
+from tbench.analysis.run_metrics import parse_slo
+from tbench.capture.errors import InputError
+from tbench.replay import runfile
+from tbench.replay.columns import ABSENT, NUMBERS, pack, tokens_record
+from tbench.replay.counted import Counted, Spread
+from tbench.replay.metrics import quantile
+from tbench.replay.runfile import RunWriter
+
+DOCS = Path(__file__).parent.parent / "docs"
+N = 20_000
+WARMUP_S = 100.0
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runfile, "PART", 700)
+
+
+def write(path: Path, seed: int = 1, factor: float = 1.0, **change: Any) -> Path:
+    """A run of one request a second, in the order in which answers ended, the first 100 s warm-up."""
+    random = np.random.default_rng(seed)
+    columns: dict[str, Any] = {
+        name: np.full(N, ABSENT[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
+    }
+    failed = random.random(N) < change.get("failing", 0.01)
+    drift = 1 + change.get("drift", 0.0) * np.sin(np.arange(N) / N * 2 * np.pi)
+    columns["index"], columns["cycle"] = np.arange(N), np.zeros(N)
+    columns["due"] = np.arange(N) * 1.0
+    columns["sent"] = columns["due"] + random.exponential(0.001, N)
+    first = columns["sent"] + factor * drift * random.lognormal(-1, change.get("spread", 0.4), N)
+    last = first + factor * random.lognormal(-0.5, 0.3, N)
+    columns["first_token"] = np.where(failed, np.nan, first)
+    columns["last_token"] = np.where(failed, np.nan, last)
+    columns["end"] = np.where(failed, columns["sent"] + 0.1, last)
+    if change.get("late"):
+        columns["first_token_after"] = columns["first_token"] - 0.2 * (np.arange(N) % 3 == 0)
+    columns["output_tokens"] = np.where(failed, -1, random.integers(2, 40, N))
+    columns["token_events"] = np.where(failed, 0, 20)
+    columns["prompt_tokens"], columns["cached_tokens"] = np.full(N, 90), np.full(N, 30)
+    columns["coalesced"] = columns["held"] = columns["connect"] = columns["refusals"] = np.zeros(N)
+    columns["status"] = np.where(failed, 503, 200)
+    columns["stream"] = np.ones(N)
+    words: dict[str, Any] = {
+        "endpoint": np.full(N, "chat"),
+        "model": np.full(N, "m"),
+        "outcome": np.where(failed, change.get("outcome", "http_error"), "ok"),
+        "error": np.full(N, None),
+        "finish_reason": np.full(N, "stop"),
+        "id": np.array([f"r{i}" for i in range(N)]),
+        "request_id": np.full(N, ""),
+    }
+    header = {"wall_ns": 10**18, "trace": {"capture_id": "t"}, "pacing": {"mode": "constant"}}
+    writer = RunWriter(path, header, clock=lambda: 0.0)
+    order = np.argsort(columns["end"], kind="stable")
+    for rows in np.array_split(order, 20):
+        block = {name: column[rows] for name, column in (columns | words).items()}
+        writer.append(pack(block), first=int(block["index"][0]))
+        gaps = np.maximum(block["token_events"] - 1, 0).astype(int)
+        writer.append(tokens_record(block["index"], gaps, np.full(gaps.sum(), 10_000)))
+    counts = {"planned": N, "completed": int((~failed).sum()), "failed": int(failed.sum())}
+    rest = {"cancelled": 0, "lost_in_flight": 0, "never_sent": 0, "skipped": {}}
+    return writer.close({**counts, **rest, "warmup_s": WARMUP_S, "ended_by": "plan"})
+
+
+def both(monkeypatch: pytest.MonkeyPatch, look: Callable[[], Any]) -> tuple[Any, Any]:
+    """What is told of samples in memory, and of the same ones beyond it."""
+    held = look()
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+    return held, look()
+
+
+@given(
+    st.lists(st.floats(0, 1e4), min_size=1, max_size=300), st.sampled_from([0.1, 0.5, 0.9, 0.99])
+)
+@settings(deadline=None)
+def test_a_counted_quantile_is_within_two_per_mille(values: list[float], p: float) -> None:
+    spread = Spread()
+    spread.add(np.array(values))
+    truth = quantile(np.sort(values), p)
+
+    assert quantile(Counted(spread), p) == pytest.approx(truth, rel=0.00201, abs=1.1e-6)
+
+
+@given(st.lists(st.floats(0, 1e4) | st.sampled_from([np.nan, np.inf]), max_size=100), st.data())
+@settings(deadline=None)
+def test_spreads_of_parts_add_up(values: list[float], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(values)))
+    whole, first, second = Spread(), Spread(), Spread()
+    whole.add(np.array(values, dtype=float))
+    first.add(np.array(values[:cut], dtype=float))
+    second.add(np.array(values[cut:], dtype=float))
+    first.merge(second)
+
+    assert first.histogram.counts == whole.histogram.counts
+    assert (first.n, first.timeouts, first.absent) == (whole.n, whole.timeouts, whole.absent)
+    assert first.total == pytest.approx(whole.total)
+
+
+def test_a_report_tells_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All counts exactly, all quantiles within 1 %, and means to rounding; what is left out is said."""
+    path, slo = write(tmp_path / "a.run"), parse_slo("ttft<500ms")
+    held, counted = both(monkeypatch, lambda: report_json(beyond.load(path, slo=slo), slo=slo))
+
+    assert held["beyond_memory"] is None
+    assert "itl_p95" in counted["beyond_memory"]
+    for name in ("planned", "errors", "valid", "duration_s", "requests_per_s", "goodput", "model"):
+        assert counted[name] == pytest.approx(held[name]), name
+    assert counted["in_flight"]["mean"] == pytest.approx(held["in_flight"]["mean"])
+    assert counted["cost"]["usd"] == held["cost"]["usd"]
+    assert held["summaries"].keys() - counted["summaries"].keys() <= {"itl_p95"}
+    for name, summary in counted["summaries"].items():
+        beside = held["summaries"][name]
+        for field in ("n", "timeouts", "absent", "mean", "min", "max"):
+            assert summary[field] == pytest.approx(beside[field]), (name, field)
+        for p, point in summary["quantiles"].items():
+            exact = beside["quantiles"][p]
+            assert point["value"] == pytest.approx(exact["value"], rel=0.01), (name, p)
+            assert point["ci"] == pytest.approx(exact["ci"], rel=0.01), (name, p)
+
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "equal": ({}, {"seed": 2}),
+    "slower": ({}, {"seed": 2, "factor": 1.2}),
+    "a little slower": ({}, {"seed": 2, "factor": 1.03}),
+    "faster": ({}, {"seed": 2, "factor": 0.8}),
+    "fails more": ({}, {"seed": 2, "failing": 0.05}),
+    "fails more and is faster": ({}, {"seed": 2, "failing": 0.2, "factor": 0.9}),
+    "times out": ({}, {"seed": 2, "failing": 0.08, "outcome": "timeout"}),
+    "drifts": ({"drift": 0.3}, {"seed": 2, "drift": -0.3}),
+    "wide": ({"spread": 1.2}, {"seed": 2, "spread": 1.2, "factor": 1.1}),
+    "read late": ({"late": True}, {"seed": 2}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_comparison_finds_the_same(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of two samples in memory: findings and verdicts the same, ratios and ends within 1 %.
+
+    A finding of a p-value beside 0.05, or a number of blocks that a hair decides, may fall either way.
+    """
+    first, second = CASES[case]
+    paths = write(tmp_path / "a.run", **first), write(tmp_path / "b.run", **second)
+
+    def look() -> Comparisons:
+        return compare_files(*paths, CompareOptions(paired=False))
+
+    held, counted = both(monkeypatch, look)
+
+    assert counted.verdict == held.verdict
+    assert counted.requests == held.requests
+    assert counted.errors.difference == pytest.approx(held.errors.difference)
+    assert (counted.errors.low, counted.errors.high) == pytest.approx(
+        (held.errors.low, held.errors.high)
+    )
+    codes = {caution.code for caution in counted.warnings} - {"BEYOND_MEMORY"}
+    assert codes == {caution.code for caution in held.warnings}
+    for row, exact in zip(counted.rows, held.rows, strict=True):
+        assert shown(row) == shown(exact)
+        if exact.blocks != row.blocks:
+            assert abs(exact.rho - row.rho) < 0.05
+            continue
+        assert row.finding == exact.finding or 0.03 < exact.p_value < 0.08, row
+        for end in ("ratio", "low", "high", "baseline", "candidate"):
+            value, truth = getattr(row, end), getattr(exact, end)
+            assert value == truth or value == pytest.approx(truth, rel=0.01), (row, end)
+    for name, overall in counted.overall.items():
+        assert overall.effective.n == held.overall[name].effective.n
+        assert overall.effective.tau == pytest.approx(held.overall[name].effective.tau, rel=0.02)
+
+
+def shown(row: Comparison) -> tuple[Any, ...]:
+    """What a row says but for its figures and its finding."""
+    codes = {caution.code for caution in row.warnings} - {"STEPS"}
+    return row.metric, row.quantile, row.verdict, row.refusal, codes
+
+
+def test_a_metric_of_the_gaps_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+    path = write(tmp_path / "a.run")
+
+    with pytest.raises(InputError, match="--metric itl_p95"):
+        compare_files(path, path, CompareOptions(metrics=("itl_p95",)))
+
+
+def test_what_needs_all_samples_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+    arm = beyond.load(write(tmp_path / "a.run"))
+
+    with pytest.raises(InputError, match="export it to Parquet"):
+        report_json(arm, samples=True)
+
+
+def test_the_queries_of_the_docs_run(
+    tbench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each SELECT of docs/export.md, over two exported runs; the counts are those of the runs."""
+    duckdb = pytest.importorskip("duckdb")
+    pytest.importorskip("pyarrow")
+    queries = re.findall(r"^ {4}(SELECT .*;)$", (DOCS / "export.md").read_text(), re.MULTILINE)
+    failed = 0
+    for seed, name in enumerate(("a", "b"), 1):
+        run = write(tmp_path / f"{name}.run", seed)
+        failed += beyond.gather(run).numbers["failed"] if name == "a" else 0
+        done = tbench("trace", "export", run, "-o", tmp_path / f"{name}.parquet")
+        assert f"{N:,} samples" in done.out, done.err
+    monkeypatch.chdir(tmp_path)
+    by_model, pairs, by_minute = (duckdb.sql(query).fetchall() for query in queries)
+
+    assert len(by_model) == 1
+    assert by_model[0][1] <= N - failed
+    assert pairs[0][1] == pytest.approx(1, rel=0.05)
+    assert sum(count for _, count, _ in by_minute) == N
+    assert sum(count for *_, count in by_minute) == failed
