@@ -194,7 +194,7 @@ def under_nonsense(direct: str, many: int) -> dict[str, Any]:
         for number in range(2 * many):
             if number % (many // 5) == 0:
                 capture.note()
-            client = socket.create_connection(address, timeout=10)
+            client = socket.create_connection(address, timeout=60)
             with client, contextlib.suppress(OSError):
                 client.settimeout(0.002)
                 if number < many:

@@ -332,14 +332,14 @@ class Capturing:
         assert self.process.stdout
         out = self.process.stdout.read()
         self.process.wait(timeout=WAIT)
-        self._reader.join(timeout=5)
+        self._reader.join(timeout=30)
         return self.process.returncode, out
 
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=WAIT)
-        self._reader.join(timeout=5)
+        self._reader.join(timeout=30)
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe and not pipe.closed:
                 pipe.close()

@@ -7,17 +7,22 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from overload import nonsense
 
+from tbench import replay
 from tbench.capture.container_reader import open_container
+from tbench.capture.exchange import Outcome
 from tbench.capture.frames import BLOCK
 from tbench.capture.trace_reader import read_trace
-from tests.test_capture_end_to_end import CHAT, Capturing, Upstream, post
+from tests.test_capture_end_to_end import CHAT, WAIT, Capturing, Upstream, post
+from tests.test_replay_end_to_end import chat, write_trace
 
 REQUEST = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 70\r\n\r\n" % CHAT.encode() + b"{" * 70
 
@@ -64,7 +69,7 @@ def test_nonsense_and_scans_leave_it_serving(
     capture = capturing("--upstream", upstream.url)
     before, rng = descriptors(capture.process.pid), random.Random(7)
     for _ in range(300):
-        client = socket.create_connection(("127.0.0.1", capture.port), timeout=5)
+        client = socket.create_connection(("127.0.0.1", capture.port), timeout=WAIT)
         with client, contextlib.suppress(OSError):
             client.settimeout(0.005)
             client.sendall(nonsense(rng))
@@ -227,3 +232,68 @@ def test_what_a_full_file_system_costs_is_counted_to_the_last_exchange(
     assert 0 < len(exchanges) < 20
     assert len(exchanges) + requests == 20
     assert sum(exchange.response is not None for exchange in exchanges) + responses == 20
+
+
+class Relay:
+    """A link to a server that carries nothing from its `nth` request on until it is healed. It loses nothing.
+
+    The kernels of most containers have no netem; this is what a network that parts looks like from its ends.
+    """
+
+    def __init__(self, url: str, nth: int) -> None:
+        self.healed = threading.Event()
+        self._far = ("127.0.0.1", int(url.rpartition(":")[2]))
+        self._left, self._lock = nth, threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self._listener.accept()[0], socket.create_connection(self._far)
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                with self._lock:
+                    self._left -= data.startswith(b"POST ")
+                if self._left <= 0:
+                    self.healed.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.healed.set()
+        self._listener.close()
+
+
+def test_a_partition_is_timeouts_on_both_sides_and_over_when_it_heals(
+    upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path
+) -> None:
+    """A replay through a capture whose server is out of reach from the tenth request on."""
+    relay = Relay(upstream.url, 10)
+    capture = capturing("--upstream", relay.url)
+    source = write_trace(tmp_path / "source.msgpack", [chat(number) for number in range(20)])
+    run = replay(source, base_url=capture.url, out=tmp_path / "a.run", concurrency=10, timeout=4.0)
+    counts = Counter(map(str, run.columns["outcome"]))
+
+    def aborted() -> int:
+        ended = [exchange.outcome for exchange in capture.exchanges() if exchange.response]
+        return ended.count(Outcome.CLIENT_ABORT)
+
+    assert settled(lambda: counts["timeout"] - aborted(), 0)
+    relay.healed.set()
+    assert post(capture.url, "m").status_code == 200
+    code, said = capture.stop()
+    relay.close()
+
+    assert counts["ok"] >= 1
+    assert counts["timeout"] >= 1
+    assert run.totals["planned"] == 20 == counts.total() + run.totals["never_sent"]
+    outcomes = [exchange.outcome for exchange in read_trace(capture.path)]
+    assert outcomes.count(Outcome.OK) == counts["ok"] + 1
+    assert aborted() == counts["timeout"]
+    assert (code, "dropped: nothing" in said) == (0, True)
