@@ -281,7 +281,8 @@ def _safe_pair(pair: str, secrets: Secrets) -> str:
         return pair
     if name in KEPT_QUERY:
         return secrets.mask_text(pair)
-    return f"{name}=***" if mark and _QUERY_NAME.fullmatch(name) else "***"
+    harmless = secrets.mask_text(name) == masked(name) == name
+    return f"{name}=***" if mark and harmless and _QUERY_NAME.fullmatch(name) else "***"
 
 
 def _kept(name: str) -> bool:

@@ -72,9 +72,10 @@ def as_prices(given: Mapping[str, Any]) -> dict[str, Price]:
 
 
 def prices_written(prices: Mapping[str, Price | str]) -> dict[str, str]:
-    """Prices by model as a plan file has them; those that are written already stay."""
+    """Prices by model as a plan file has them; whatever is no Price stays."""
     return {
-        model: price if isinstance(price, str) else price.written for model, price in prices.items()
+        model: price.written if isinstance(price, Price) else price
+        for model, price in prices.items()
     }
 
 

@@ -22,7 +22,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.trace_info import trace_info
 from tbench.capture.trace_reader import read_trace
 from tbench.replay.plan import Plan
-from tests.test_capture_end_to_end import WAIT, Capturing
+from tests.test_capture_end_to_end import WAIT, Capturing, until
 
 WHOLE = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}'
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(
@@ -249,13 +249,6 @@ def test_the_folder_of_the_ca_does_not_outlive_a_kill(upstream: str, tmp_path: P
         assert folder.exists()
         os.killpg(process.pid, signal.SIGKILL)
     assert until(lambda: not folder.exists())
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + WAIT
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 def test_a_closed_terminal_ends_the_capture_as_a_signal_does(upstream: str, tmp_path: Path) -> None:

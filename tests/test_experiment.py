@@ -295,3 +295,10 @@ def test_a_store_that_is_none_is_named_with_what_is_wrong(
 
     with pytest.raises(InputError, match=fault + ".*; move it away"):
         RunStore.opened(tmp_path, Kind(file="plan.json", key="plan"), {})
+
+
+@pytest.mark.parametrize("price", [{"m": 5}, {"m": None}, {"m": ["1/2"]}, 5, "1/2"])
+def test_a_price_that_is_no_text_is_bad_input(price: object) -> None:
+    """One line that names it."""
+    with pytest.raises(InputError, match="price"):
+        plan(arm=[{"name": "a"}, {"name": "b"}], price=price)

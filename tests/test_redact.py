@@ -399,3 +399,11 @@ def test_half_a_character_in_a_credential_is_no_obstacle() -> None:
     body = b'{"tools": [{"headers": {"x": "{\\"token\\": \\"abc\\ud800defgh\\"}"}}]}'
 
     assert without_credentials(body).masked == 1
+
+
+@pytest.mark.parametrize("key", [KEY, "sk-live0123456789abcdefgh"])
+def test_a_key_in_the_place_of_a_parameters_name_is_masked(key: str) -> None:
+    """As a client writes it that forgets the name: known from a header, or looking like one."""
+    secrets = secrets_of([("authorization", f"Bearer {KEY}")])
+
+    assert safe_path(f"/v1/models?{key}=1&limit=5", secrets) == "/v1/models?***&limit=5"
