@@ -30,7 +30,7 @@ SOURCES: Final = tuple(
 SLOW_S: Final = 2.0
 BATCH_S: Final = 30.0
 """CPU seconds that a hundred mutants take at most; then one of them hangs."""
-LONGEST: Final = 4096
+LONGEST: Final = 1024
 """Bytes of a mutant that is kept as the origin of others."""
 MOST_FAULTS: Final = 20
 TOOL: Final = 4
