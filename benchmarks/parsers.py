@@ -241,11 +241,15 @@ def sse_check(data: bytes, dice: random.Random) -> None:
 
 
 def http1_check(data: bytes, dice: random.Random, bodyless: bool = False) -> None:
-    """In pieces as whole: status, headers, body, end, failure, and whether the connection can be kept."""
+    """In pieces as whole, on a kept connection as on a new one: status, headers, body, end, failure."""
 
-    def read(pieces: Iterable[bytes]) -> tuple[object, ...]:
-        reply = Reply()
-        response = Http1Response(reply, bodyless=bodyless)
+    def read(pieces: Iterable[bytes], *, kept: bool = False) -> tuple[object, ...]:
+        reply, response = Reply(), Http1Response()
+        if kept:
+            response.begin(Reply())
+            response.feed(0.0, ANSWERS[0])
+            assert response.keep
+        response.begin(reply, bodyless=bodyless)
         for piece in pieces:
             response.feed(0.0, piece)
         response.eof(0.0)
@@ -255,7 +259,8 @@ def http1_check(data: bytes, dice: random.Random, bodyless: bool = False) -> Non
         failure = reply.failure and reply.failure[0]
         return reply.status, list(reply.headers), body, reply.end, failure
 
-    whole, parts = read([data]), read(piece for piece in cut(data, dice) if piece)
+    whole = read([data])
+    parts = read((piece for piece in cut(data, dice) if piece), kept=dice.random() < 0.3)
     assert parts == whole, f"{parts} == {whole}"
 
 
