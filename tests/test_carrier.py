@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.benchmark.options import BenchmarkOptions
+from tbench.benchmark.plan import resolve
 from tbench.capture.errors import InputError
+from tbench.capture.option import made
 from tbench.replay.options import ReplayOptions
 from tbench.replay.workers import carrier, on_ray
 from tbench.replay.workers.carrier import BLOCK, Carrier
-from tbench.replay.workers.counters import Budget, SharedCounters
+from tbench.replay.workers.counters import PICO, Budget, SharedCounters
 from tbench.replay.workers.process import Local
 
 
@@ -68,7 +71,7 @@ def test_what_is_asked_for_again_is_told_again(ends: tuple[Carrier, Far]) -> Non
     near, far = ends
     os.write(far.spool, b"attempts")
     far.shared.row(1).issue(0)
-    reports = [near.collect(3, 0, 0.0, 0.0, 0.1) for _ in range(2)]
+    reports = [near.collect(3, 0, 0, 0, 0.1) for _ in range(2)]
 
     assert [report.spooled for report in reports] == [b"empts"] * 2
     with SharedCounters.made(1) as ours:
@@ -85,8 +88,8 @@ def test_a_word_comes_after_all_that_was_spooled_before_it(ends: tuple[Carrier, 
     far.stderr.flush()
     far.end(3)
     near._listener.join(30)
-    first = near.collect(0, 0, 0.0, 0.0, 0.1)
-    second = near.collect(BLOCK, 0, 0.0, 0.0, 0.1)
+    first = near.collect(0, 0, 0, 0, 0.1)
+    second = near.collect(BLOCK, 0, 0, 0, 0.1)
 
     assert (len(first.spooled), first.messages, first.ended) == (BLOCK, b"", None)
     assert (len(second.spooled), second.messages, second.ended) == (7, b"done", 3)
@@ -99,7 +102,7 @@ def test_what_was_settled_here_is_settled_there_once(ends: tuple[Carrier, Far]) 
     there = Budget(1.0, far.shared)
     assert there.reserve(0.9)
     for _ in range(2):
-        near.collect(0, 0, 0.2, 0.9, 0.1)
+        near.collect(0, 0, round(0.2 * PICO), round(0.9 * PICO), 0.1)
 
     assert not there.reserve(0.81)
     assert there.reserve(0.79)
@@ -152,3 +155,11 @@ def test_a_cluster_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     """Before anything is opened."""
     with pytest.raises(InputError, match=r"--on .*: write ray"):
         ReplayOptions(tmp_path / "t.msgpack", on=text)
+
+
+def test_a_benchmarks_points_are_sent_where_it_was_told() -> None:
+    """As those of `replay` and `ab`, whose option it is."""
+    given = {"api_backend": "vllm", "api_base": "http://127.0.0.1:9", "task": "text-to-text"}
+    options = made(BenchmarkOptions, {**given, "model": "m", "on": "ray"})
+
+    assert resolve(options).order.on == "ray"

@@ -252,19 +252,6 @@ def test_a_killed_actor_is_counted_and_the_other_goes_on(
     _wait(lambda: not _alive(worker))
 
 
-def test_a_killed_sender_is_named_as_here(
-    cluster: Cluster, playing: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    """The actor beside it says how it ended."""
-    os.kill(min(cluster.workers()), signal.SIGKILL)
-    _, err = playing.communicate(timeout=PATIENCE_S)
-    run = read_run(tmp_path / "o.run")
-
-    assert playing.returncode == 4, err
-    assert "was killed by SIGKILL" in run.totals["lost_workers"][0]
-    assert identity(run).planned == PLANNED
-
-
 def test_a_machine_that_is_gone_is_counted(
     cluster: Cluster, playing: subprocess.Popen[str], tmp_path: Path
 ) -> None:
