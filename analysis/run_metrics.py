@@ -247,8 +247,8 @@ def _good_requests(run: RunView, slo: Slo) -> Figure:
         return good
     if run.arm.sums is not None:
         return _rate(run, good.events, good.n, good.n)
-    counted = window(run.arm.run, run.places).rows
-    return _rate(run, int(met(run.arm, slo)[counted].sum()), good.n, good.n)
+    shares = window(run.arm.run, run.places).shares
+    return _rate(run, float(shares[met(run.arm, slo)].sum()), good.n, good.n)
 
 
 def _tokens(run: RunView, *sides: Tokens) -> Figure:

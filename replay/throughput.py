@@ -1,12 +1,12 @@
 """Throughput: what a run did per second. The one definition: replay, report, compare and the gates ask here.
 
 Successes, over the time from the first request sent to the last end (of all the requests that are asked
-for, failures too); of a closed loop those of the time in which all places were taken. Tokens are those of
-the server's `usage`; a success that should have some and names none is counted as such, so that a sum is
-known to be a lower bound.
+for, failures too); of a closed loop as much of each as lies in the time in which all places were taken.
+Tokens are those of the server's `usage`; a success that should have some and names none is counted as such,
+so that a sum is known to be a lower bound.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +16,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.providers import TEXTLESS, WORDLESS
 from tbench.capture.terminal import plural
 from tbench.replay.columns import Column
-from tbench.replay.metrics import Columns, in_flight
+from tbench.replay.metrics import Columns
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
 
@@ -25,7 +25,7 @@ from tbench.replay.table import where
 class Tokens:
     """The tokens of one side: those that the server counted, and the `uncounted` of `n` successes."""
 
-    total: int = 0
+    total: float = 0
     n: int = 0
     uncounted: int = 0
 
@@ -47,7 +47,7 @@ class Throughput:
     n: int = 0
     began: float = np.inf
     ended: float = -np.inf
-    successes: int = 0
+    successes: float = 0
     input: Tokens = Tokens()
     output: Tokens = Tokens()
 
@@ -92,28 +92,29 @@ class Throughput:
         }
 
 
-def throughput(columns: Columns, rows: Column) -> Throughput:
-    """That of the requests at these places, or where a mask is true."""
+def throughput(columns: Columns, rows: Column, shares: Column | None = None) -> Throughput:
+    """That of the requests at these places, or where a mask is true; of each its share, if there are some."""
     sent, end = columns["sent"][rows], columns["end"][rows]
     timed = ~np.isnan(sent) & ~np.isnan(end)
-    ok = where(columns, "outcome", Outcome.OK)
+    weight = np.ones(len(sent)) if shares is None else shares[rows]
+    ok = where(columns, "outcome", Outcome.OK)[rows]
+    textless = where(columns, "endpoint", *TEXTLESS)[rows]
+    wordless = where(columns, "endpoint", *WORDLESS)[rows]
     return Throughput(
         n=len(sent),
         began=float(sent[timed].min(initial=np.inf)),
         ended=float(end[timed].max(initial=-np.inf)),
-        successes=int(ok[rows].sum()),
-        input=_tokens(columns["prompt_tokens"][rows], ok[rows], columns, rows, TEXTLESS),
-        output=_tokens(columns["output_tokens"][rows], ok[rows], columns, rows, WORDLESS),
+        successes=float(weight[ok].sum()),
+        input=_tokens(columns["prompt_tokens"][rows], ok & ~textless, weight),
+        output=_tokens(columns["output_tokens"][rows], ok & ~wordless, weight),
     )
 
 
-def _tokens(
-    counts: Column, ok: Column, columns: Columns, rows: Column, without: Iterable[str]
-) -> Tokens:
-    """Of the successes; -1 is "not counted", which at the endpoints `without` tokens is as it should be."""
-    asked = ok & ~where(columns, "endpoint", *without)[rows]
+def _tokens(counts: Column, asked: Column, weight: Column) -> Tokens:
+    """Of the successes that should have some; -1 is "not counted"."""
+    has = asked & (counts > 0)
     return Tokens(
-        total=int(counts[asked & (counts > 0)].sum()),
+        total=float(counts[has] @ weight[has]),
         n=int(asked.sum()),
         uncounted=int((asked & (counts < 0)).sum()),
     )
@@ -123,9 +124,9 @@ def _tokens(
 
 
 class Window(NamedTuple):
-    """The requests that a rate counts (a mask), over which time (s), and whether a loop was full then."""
+    """How much of each request a rate counts (0 to 1), over which time (s), and if a loop was full then."""
 
-    rows: Column
+    shares: Column
     began: float
     ended: float
     full: bool = False
@@ -134,9 +135,11 @@ class Window(NamedTuple):
 def window(run: Run, rows: Column) -> Window:
     """What a rate of these measured requests is of: of an open loop themselves, from first sent to last end.
 
-    Of a closed loop all that ended while every place was taken: from the first of them sent, to the first end
-    after which a place stayed empty; what had been sent in the warm-up took its share of that time. Where not
-    so much as one request ended for each place, there was no such time, and it is as in an open loop.
+    Of a closed loop it is the time in which every place was taken: from the first of them sent to the first
+    end after which a place stayed empty. Each request counts by the share of its own time that lies in it,
+    what the warm-up sent as well: a count of ends would leave out a whole round of a loop in lockstep, a
+    count of sends would add one. Where not so much as one request ended for each place there was no such
+    time, and it is as in an open loop.
     """
     columns = run.columns
     sent, end = columns["sent"], columns["end"]
@@ -144,38 +147,46 @@ def window(run: Run, rows: Column) -> Window:
     chosen = np.zeros(len(sent), dtype=bool)
     chosen[rows] = True
     began = float(sent[chosen & timed].min(initial=np.inf))
-    every = Window(chosen, began, float(end[chosen & timed].max(initial=-np.inf)))
-    until = _places_taken_until(run, timed)
-    if until is None:
+    every = Window(chosen.astype(float), began, float(end[chosen & timed].max(initial=-np.inf)))
+    places, until = _places_taken(run, timed)
+    counted = (chosen | columns["warmup"]) & timed & (end > began)
+    if until is None or (counted & (end <= until)).sum() < places:
         return every
-    counted = (chosen | columns["warmup"]) & timed & (end > began) & (end <= until)
-    if counted.sum() < (in_flight(columns)["max"] or 0):
-        return every
-    return Window(counted, began, until, full=True)
+    shares = np.zeros(len(sent))
+    inside = np.minimum(end, until)[counted] - np.maximum(sent, began)[counted]
+    lasted = np.maximum((end - sent)[counted], np.finfo(float).tiny)
+    shares[counted] = np.clip(inside / lasted, 0.0, 1.0)
+    return Window(shares, began, until, full=True)
 
 
-def _places_taken_until(run: Run, timed: Column) -> float | None:
-    """When the first place of a closed loop stayed empty: a request's, or (--sessions) a conversation's."""
+def _places_taken(run: Run, timed: Column) -> tuple[float, float | None]:
+    """The places of a closed loop, and when the first stayed empty: a request's, or a conversation's.
+
+    A place that is free is taken by the next that is sent: of n the first n - places that end are followed.
+    """
     columns, pacing = run.columns, run.header.get("pacing") or {}
-    if not timed.any() or pacing.get("open_loop", True):
-        return None
-    begin, end = columns["sent"][timed], columns["end"][timed]
-    if pacing.get("mode") == "sessions":
+    places = pacing.get("value") or 0
+    if pacing.get("mode") not in PLACED:
+        return places, None
+    end = columns["end"][timed]
+    if pacing["mode"] == "sessions":
         pairs = np.stack([columns["session"][timed], columns["cycle"][timed]])
         _, session = np.unique(pairs, axis=1, return_inverse=True)
-        firsts, lasts = np.full(session.max() + 1, np.inf), np.full(session.max() + 1, -np.inf)
-        np.minimum.at(firsts, session, begin)
+        lasts = np.full(session.max(initial=-1) + 1, -np.inf)
         np.maximum.at(lasts, session, end)
-        begin, end = firsts, lasts
-    return float(end[end > begin.max()].min(initial=np.inf))
+        end = lasts
+    followed = len(end) - int(places)
+    return places, float(np.partition(end, followed)[followed]) if followed > 0 else None
 
 
 def rate_of(run: Run, rows: Column) -> Throughput:
     """The throughput of these measured requests of a run."""
-    within = window(run, rows)
-    return replace(throughput(run.columns, within.rows), began=within.began, ended=within.ended)
+    shares, began, ended, _ = window(run, rows)
+    return replace(throughput(run.columns, shares > 0, shares), began=began, ended=ended)
 
 
+PLACED: Final = {"concurrency", "sessions"}
+"""The pacings that keep so many places taken from their first to their last request."""
 DRAIN_SHARE: Final = 0.01
 """A tail that is shorter than this share of the time before it is not worth a line."""
 

@@ -172,19 +172,22 @@ CLOSED = [
 ]
 CLOSED[-1] = replace(CLOSED[-1], end=20.0)
 """Four places from 10 s on, each answer takes 1 s; from 15 to 20 s one is left."""
+RATE = (19 + 1 / 6) / 5
+"""Successes a second of CLOSED while its places are taken."""
 
 
 def loop_of(path: Path, samples: list[Sample], mode: str = "concurrency", **totals: Any) -> Run:
-    return run_of(path, samples, {"open_loop": False, "mode": mode}, **totals)
+    places = 2 if mode == "sessions" else 4
+    return run_of(path, samples, {"open_loop": False, "mode": mode, "value": places}, **totals)
 
 
 def test_a_closed_loop_is_rated_while_its_places_are_taken(tmp_path: Path) -> None:
-    """19 of 20 had ended by 15 s; and it says what is outside."""
+    """19 of 20 had ended by 15 s, and a sixth of the last was done; it says what is outside."""
     run = loop_of(tmp_path / "a.run", CLOSED)
     figures = numbers(run)
 
-    assert (figures["requests_per_s"], figures["throughput_over_s"]) == pytest.approx((3.8, 5.0))
-    assert figures["output_tokens_per_s"] == pytest.approx(19 * 20 / 5)
+    assert (figures["requests_per_s"], figures["throughput_over_s"]) == pytest.approx((RATE, 5.0))
+    assert figures["output_tokens_per_s"] == pytest.approx(RATE * 20)
     assert figures["drain"] == pytest.approx({"requests": 1, "over_s": 5.0, "window_s": 5.0})
     said = "1 request ended when places stayed empty, over the last 5.00 s: the rates are of the time before"
     assert f"drain       {said}" in "\n".join(summary(run, figures))
@@ -192,18 +195,28 @@ def test_a_closed_loop_is_rated_while_its_places_are_taken(tmp_path: Path) -> No
 
 
 def test_what_was_sent_in_the_warm_up_takes_its_share_of_the_time(tmp_path: Path) -> None:
-    """Four that were sent at 10.5 s end within the window, which begins at 11 s: 4 a second are answered."""
+    """Four that were sent at 10.5 s end within the window, which begins at 11 s: they count in part."""
     early = [replace(each, sent=10.5, end=11.0 + at / 8) for at, each in enumerate(CLOSED[:4])]
     figures = numbers(loop_of(tmp_path / "a.run", [*early, *CLOSED[4:]], warmup_s=10.75))
 
-    assert figures["requests_per_s"] == pytest.approx((15 + 3) / 4)
+    parts = sum(at / 8 / (0.5 + at / 8) for at in range(4))
+    assert figures["requests_per_s"] == pytest.approx((15 + parts + 1 / 6) / 4)
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_a_loop_in_lockstep_has_the_rate_of_its_rounds(tmp_path: Path, more: int) -> None:
+    """Four in flight, each takes a second: 4 a second, whatever the rounds, though all end at an edge."""
+    figures = numbers(loop_of(tmp_path / "a.run", CLOSED[: 12 + more]))
+
+    assert figures["requests_per_s"] == pytest.approx(4.0)
 
 
 def test_a_loop_whose_places_are_never_filled_again_is_rated_as_it_is(tmp_path: Path) -> None:
-    """Five requests for four places: the first end would be all that counts."""
-    figures = numbers(loop_of(tmp_path / "a.run", CLOSED[:5]))
+    """Five requests for four places, which take 1, 2, 3, 4 and 4 s: two ends would be all that counts."""
+    samples = [replace(each, end=11.0 + at) for at, each in enumerate(CLOSED[:5])]
+    figures = numbers(loop_of(tmp_path / "a.run", samples))
 
-    assert (figures["requests_per_s"], figures["drain"]) == (pytest.approx(5 / 2), None)
+    assert (figures["requests_per_s"], figures["drain"]) == (pytest.approx(5 / 5), None)
 
 
 def test_sessions_are_rated_until_the_first_has_no_other_behind_it(tmp_path: Path) -> None:
@@ -240,20 +253,23 @@ def test_every_place_is_taken_for_all_of_the_window(lanes: int, took: list[float
     table.mark("warmup", np.zeros(len(samples), dtype=bool))
     run = Run(
         Path("a.run"),
-        {"pacing": {"mode": "concurrency", "open_loop": False}},
+        {"pacing": {"mode": "concurrency", "open_loop": False, "value": lanes}},
         table,
         {},
         complete=True,
     )
 
-    counted, began, until, full = window(run, np.arange(len(samples)))
+    shares, began, until, full = window(run, np.arange(len(samples)))
 
     within = sum(end <= min(free) for _, end in spans)
     assert full == (within >= lanes)
     if within < lanes:  # too few to speak of a rate
-        assert (began, until, counted.sum()) == (0.0, max(free), len(spans))
+        assert (began, until, shares.sum()) == (0.0, max(free), len(spans))
     else:
-        assert (began, until, counted.sum()) == (0.0, min(free), within)
+        first = min(free)
+        parts = [max(0.0, min(end, first) - sent) / (end - sent) for sent, end in spans]
+        assert (began, until) == (0.0, first)
+        assert shares == pytest.approx(parts)
 
 
 def test_every_report_has_the_rate_of_that_time(tmp_path: Path) -> None:
@@ -264,10 +280,11 @@ def test_every_report_has_the_rate_of_that_time(tmp_path: Path) -> None:
     pair = compare(arm, arm, CompareOptions(metrics=("e2e",), slo=slo))
     rates = {first.row.name: (first.value, second.value) for first, second in pair.rates}
 
-    assert endpoint("requests_per_s", None).figure(observed, ()).value == pytest.approx(3.8)
-    assert report_json(arm)["requests_per_s"] == pytest.approx(3.8)
+    assert endpoint("requests_per_s", None).figure(observed, ()).value == pytest.approx(RATE)
+    assert report_json(arm)["requests_per_s"] == pytest.approx(RATE)
     assert report_json(arm)["drain"] == numbers(run)["drain"]
-    assert rates["requests_per_s"] == rates["goodput_per_s"] == pytest.approx((3.8, 3.8))
+    assert rates["requests_per_s"] == pytest.approx((RATE, RATE))
+    assert rates["goodput_per_s"] == pytest.approx((3.8, 3.8))  # the last took 6 s
     assert report_json(arm, slo=slo)["goodput_per_s"] == pytest.approx(3.8)
 
 
