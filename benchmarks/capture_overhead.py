@@ -10,6 +10,7 @@ which takes a shared machine's other work out of the figures. Prints one JSON ob
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -32,11 +33,16 @@ from tbench.capture.trace_reader import read_trace
 
 STAMP = re.compile(rb'"t": ?"?(\d{19})')
 END = b"0\r\n\r\n"
+PROSE = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text()
+NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
 class Case:
-    """Streams at once, how often each, how long; delays in ms. `gap_s` spreads the first connections."""
+    """Streams at once, how often each, how long; delays in ms. `gap_s` spreads the first connections.
+
+    Each asks with `prompt` bytes of text, which differ from request to request.
+    """
 
     streams: int
     rounds: int
@@ -44,9 +50,14 @@ class Case:
     ttft_ms: float
     itl_ms: float
     gap_s: float = 0.005
+    prompt: int = 0
 
     def request(self) -> bytes:
         fields = {"model": "m", "stream": True, "max_tokens": self.tokens, "messages": []}
+        if self.prompt:
+            start = next(NUMBERS) * 37 % len(PROSE)
+            text = (PROSE[start:] + PROSE)[: self.prompt]
+            fields["messages"] = [{"role": "user", "content": text}]
         body = json.dumps(fields).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -251,11 +262,13 @@ def main() -> None:
     parser.add_argument(
         "--processes", type=int, help="only: flat out, by one process and by so many"
     )
+    parser.add_argument("--privacy", default="full", help="what the capture writes (full, shape)")
     chosen = parser.parse_args()
     direct = f"http://127.0.0.1:{chosen.port}"
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "t.msgpack"
         verb = ["-m", "tbench", "capture", "--port", "0", "--upstream", direct]
+        verb += ["--privacy", chosen.privacy]
         server = [chosen.truthserver, "--port", str(chosen.port)]
         with process(server, direct) as (_, server_pid):
             if chosen.processes:
@@ -270,11 +283,14 @@ def main() -> None:
                     "60_streams_50_tok_s": load(
                         direct, captured, pid, Case(60, 4, 100, 50, 20, gap_s=0.05)
                     ),
+                    "200_requests_per_s_of_4_kB": load(
+                        direct, captured, pid, Case(40, 25, 10, 100, 10, prompt=4_000)
+                    ),
                     "one_token_flat_out": load(direct, captured, pid, Case(16, 100, 1, 0, 0)),
                 }
             exchanges = list(read_trace(trace))
         found["recorded"] = len(exchanges)
-        found["expected"] = chosen.rounds * 6 + 60 * 4 + 16 * 100
+        found["expected"] = chosen.rounds * 6 + 60 * 4 + 40 * 25 + 16 * 100
         found["whole"] = sum(bool(e.response and e.response.body) for e in exchanges)
     print(json.dumps(found, indent=1))
 

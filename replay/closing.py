@@ -95,7 +95,8 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         yield row("identity", str(identity(run)))
     yield from _skipped(totals.get("skipped") or {})
     yield from departures(totals, run.header.get("target", {}).get("base_url", "-"))
-    yield from _probe((run.header.get("cache") or {}).get("probe") or {})
+    if told := probed(run):
+        yield row("probe", told)
     losses = totals.get("trace_losses") or {}
     if losses.get("truncated_tail"):
         yield row(
@@ -162,21 +163,22 @@ def _skipped(reasons: Mapping[str, int]) -> Iterator[str]:
         yield row("skipped", ", ".join(f"{n:,} {named(why)}" for why, n in reasons.items()))
 
 
-def _probe(told: Mapping[str, Any]) -> Iterator[str]:
-    """What the two equal requests before the run told of the target's cache (replay.probe)."""
+def probed(run: Run) -> str | None:
+    """What the two equal requests before the run told of the target's cache (replay.probe), in words."""
+    told = (run.header.get("cache") or {}).get("probe")
     if not told:
-        return
+        return None
     cached, prompt = told.get("cached"), told.get("prompt") or 0
     if (told.get("completed") or 0) < 2:
-        text = (
+        return (
             "its two requests were not both answered, or --max-cost did not cover them: whether the target "
             "names cached tokens is not known"
         )
-    elif cached is None:
-        text = "two equal requests named no cached tokens: what a cache serves is not known here"
-    else:
-        text = f"of two equal requests the second had {cached:,} of {prompt:,} prompt tokens from a cache"
-    yield row("probe", text)
+    if cached is None:
+        return "two equal requests named no cached tokens: what a cache serves is not known here"
+    return (
+        f"of two equal requests the second had {cached:,} of {prompt:,} prompt tokens from a cache"
+    )
 
 
 WAITS: Final[dict[str, str]] = {
@@ -416,6 +418,8 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     yield from _skipped(seen.skipped)
     if seen.turns and seen.causal in WAITS:
         yield row("turns", f"{seen.turns:,} continue an earlier answer: {WAITS[seen.causal]}")
+    if seen.probe_requests:
+        yield row("probe", "two equal requests before all, of few tokens: they are in the cost")
     yield from departures(asdict(seen), seen.base_url)
     at = " at the recorded latencies" if seen.estimated and seen.peak_rate is None else ""
     yield row("duration", f"{about}{seen.duration_s:.1f} s{at}")

@@ -20,6 +20,7 @@ from tbench.replay.cost import Bill, expected
 from tbench.replay.pacing import WINDOW_S, Causal, Occupancy, Stretches
 from tbench.replay.plan import Plan, Planned, nothing_to_send, recorded_usage
 from tbench.replay.price_table import priced_by
+from tbench.replay.probe import REQUESTS, expected_bill
 from tbench.replay.target import Target
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ class Estimate:
     `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the survey does, `idle` says
     what is cut; arrivals come in ticks of `tick_s` seconds (None: of a fine clock). `cost_usd` leaves out
     the requests of models `unpriced`, which have no known price, and the `uncounted` ones, whose tokens the
-    trace does not name; None where nothing is left. `prices` says who knows the prices, and of which models.
+    trace does not name; None where nothing is left. The `probe_requests` that go before all are in the cost
+    alone. `prices` says who knows the prices, and of which models.
     """
 
     base_url: str
@@ -183,6 +185,7 @@ class Estimate:
     uncounted: int
     unpriced: list[str]
     prices: dict[str, list[str]]
+    probe_requests: int
 
 
 def estimate(job: "Job") -> Estimate:
@@ -196,6 +199,7 @@ def estimate(job: "Job") -> Estimate:
     rounds, rest = divmod(timing["requests"], totals.requests or 1)
     begun = replace(job.plan(answers=True), requests=rest)
     bill, end = totals.bill, survey(begun, job.target).bill if rest else Bill()
+    probe = expected_bill(job)
     return Estimate(
         **timing,
         base_url=job.target.base_url,
@@ -210,10 +214,11 @@ def estimate(job: "Job") -> Estimate:
         tick_s=job.tick_s,
         prompt_tokens=bill.prompt_tokens * rounds + end.prompt_tokens,
         output_tokens=bill.output_tokens * rounds + end.output_tokens,
-        cost_usd=bill.usd * rounds + end.usd if bill.usd or bill.complete else None,
+        cost_usd=bill.usd * rounds + end.usd + probe.usd if bill.usd or bill.complete else None,
         uncounted=bill.uncounted * rounds + end.uncounted,
         unpriced=sorted(bill.unpriced),
         prices=priced_by(job.target.prices, totals.models),
+        probe_requests=REQUESTS if job.probes else 0,
     )
 
 

@@ -351,6 +351,11 @@ def _contents(recorded: Mapping[str, Column], replayed: Mapping[str, Column]) ->
             for figure in ("mean", "p50", "p99"):
                 values = (spreads[0][figure], None, spreads[1][figure])
                 yield _row(f"{name}, {figure}", "tok", int(counted.sum()), values)
+    recorded_output, output = (side["output_tokens"] for side in sides)
+    long = (recorded_output >= SHORT_OF) & (output >= 0)
+    if n := int(long.sum()):
+        short = float((SHORT_OF * output[long] <= recorded_output[long]).mean())
+        yield _row(SHORT, "share", n, (None, None, short))
     counted = np.logical_and.reduce([side["cached_tokens"] >= 0 for side in sides])
     counted &= np.logical_and.reduce([side["prompt_tokens"] > 0 for side in sides])
     if counted.any():
@@ -372,6 +377,9 @@ def _contents(recorded: Mapping[str, Column], replayed: Mapping[str, Column]) ->
 
 
 CACHED: Final = "cached prompt tokens"
+SHORT: Final = "output of a tenth or less"
+SHORT_OF: Final = 10
+"""An answer that is so many times shorter than the recorded one stopped for another reason."""
 
 
 # What the figures say, aspect by aspect.
@@ -436,7 +444,10 @@ def _alike(contents: Iterable[Row]) -> Iterator[Aspect]:
             yield Aspect(name=name, preserved=None)
             continue
         change = row.replayed / row.recorded - 1
-        yield Aspect(name=name, preserved=abs(change) <= tolerance, figure=f"{change:+.1%}")
+        figure, short = f"{change:+.1%}", rows.get(SHORT)
+        if name == "output tokens" and short and short.replayed:
+            figure += f", {round(short.replayed * short.n):,} of {short.n:,} a tenth or less"
+        yield Aspect(name=name, preserved=abs(change) <= tolerance, figure=figure)
     reuse, name = rows.get(CACHED), "cache reuse"
     if reuse is None or reuse.recorded is None or reuse.replayed is None:
         yield Aspect(name=name, preserved=None)

@@ -93,6 +93,12 @@ class Job:
         spent = 0.0 if self.probe is None else self.probe["most_usd"]
         return None if self.options.max_cost is None else self.options.max_cost - spent
 
+    @property
+    def probes(self) -> bool:
+        """Whether two equal requests go before the run (replay.probe)."""
+        auto = self.options.probe == "auto" and self.options.cache != "as-is"
+        return auto or self.options.probe == "on"
+
     def plan(self, *, answers: bool = True) -> Plan:
         """What is sent: without end where a recorded profile decides how much.
 

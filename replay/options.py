@@ -386,12 +386,13 @@ class ReplayOptions:
         ),
     ] = field(default_factory=dict)
     probe: Annotated[
-        bool,
+        Literal["auto", "on", "off"],
         Option(
-            help="Send two equal requests first, which tell whether the target names cached tokens.",
+            help="Send two equal requests first, which tell whether the target names cached tokens; auto: "
+            "with --cache structure or cold.",
             group=TARGET,
         ),
-    ] = False
+    ] = "auto"
     match_length: Annotated[
         MatchLength,
         Option(
@@ -555,6 +556,10 @@ class ReplayOptions:
             raise InputError("--ramp: the recorded profile says how --concurrency-scale grows")
         if self.ramp is not None and self.spawn_rate is not None:
             raise InputError("--ramp and --spawn-rate both let the load grow; give one")
+        if self.cache_by != "text" and self.cache == "as-is" and self.clones is None:
+            raise InputError(
+                f"--cache-by {self.cache_by}: --cache as-is sets no salt; give --cache structure or cold"
+            )
         if self.until is not None and pacing != "concurrency_scale":
             raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
         if self.loop is not None and pacing == "concurrency_scale" and self.until != "trace":

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tbench.capture.filters import EVERYTHING
-from tbench.capture.providers import GENERATIVE
+from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.bounds import most_cost
+from tbench.replay.cost import Bill
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import parse_warmup
-from tbench.replay.target import new_salt
+from tbench.replay.plan import Planned, recorded_usage
+from tbench.replay.target import Target, new_salt
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job
@@ -31,32 +34,64 @@ SHARED: Final = ("timeout", "http2", "proxy", "api_key_env", "allow_unsafe")
 """Options that hold for the two requests as for the run."""
 
 
-def probe_of(job: "Job", folder: Path) -> "Job | None":
-    """The job of two equal requests, one after the other, its files in `folder`; None without one to ask."""
-    asked = [
-        planned.exchange.request
-        for planned in islice(job.plan(answers=False), LOOKED_AT)
-        if planned.info.endpoint in GENERATIVE
-    ]
-    if not asked:
-        return None
-    longest = max(asked, key=lambda request: request.body_bytes)
-    trace = folder / "probe.msgpack"
-    with TraceWriter(trace, TraceHeader(wall_ns=0, mono_ns=0)) as writer:
-        for seq in range(2):
-            writer.request(replace(longest, id=f"probe-{seq}", seq=seq, retry_of=None))
-    shared = {name: getattr(job.options, name) for name in SHARED} | {"max_cost": job.budget}
-    options = ReplayOptions(
-        trace, concurrency=1, workers=1, cache="structure", warmup="none", **shared
-    )
+REQUESTS: Final = 2
+
+
+def probe_target(job: "Job") -> Target:
+    """The target under another salt, with as short answers as it gives."""
     least = {"max_tokens": LEAST_OUTPUT, "max_output_tokens": LEAST_OUTPUT, "thinking": None}
-    target = replace(
+    return replace(
         job.target,
         salt=new_salt(),
         as_is=False,
         cold=False,
         lengths="no",
         fields={**job.target.fields, **least},
+    )
+
+
+def longest(job: "Job", target: Target) -> Planned | None:
+    """The request that is asked; None without one, or where a budget has no room for it."""
+    asked = [
+        planned
+        for planned in islice(job.plan(answers=True), LOOKED_AT)
+        if planned.info.endpoint in GENERATIVE and _affordable(job, target, planned)
+    ]
+    return max(asked, key=lambda planned: planned.exchange.request.body_bytes, default=None)
+
+
+def _affordable(job: "Job", target: Target, planned: Planned) -> bool:
+    if job.budget is None:
+        return True
+    most = most_cost(planned, target.outgoing(planned), target.prices)
+    return not isinstance(most, str) and REQUESTS * most <= job.budget
+
+
+def expected_bill(job: "Job") -> Bill:
+    """What the requests are expected to cost; none where none go out."""
+    bill, target = Bill(prices=job.target.prices), probe_target(job)
+    planned = longest(job, target) if job.probes else None
+    for _ in range(REQUESTS if planned else 0):
+        assert planned is not None
+        usage = Usage(prompt=recorded_usage(planned.exchange).prompt, output=LEAST_OUTPUT)
+        bill.add(target.outgoing(planned).info.model, usage)
+    return bill
+
+
+def probe_of(job: "Job", folder: Path) -> "Job | None":
+    """The job of two equal requests, one after the other, its files in `folder`; None without one to ask."""
+    target = probe_target(job)
+    planned = longest(job, target)
+    if planned is None:
+        return None
+    request = planned.exchange.request
+    trace = folder / "probe.msgpack"
+    with TraceWriter(trace, TraceHeader(wall_ns=0, mono_ns=0)) as writer:
+        for seq in range(REQUESTS):
+            writer.request(replace(request, id=f"probe-{seq}", seq=seq, retry_of=None))
+    shared = {name: getattr(job.options, name) for name in SHARED} | {"max_cost": job.budget}
+    options = ReplayOptions(
+        trace, concurrency=1, workers=1, cache="structure", probe="off", warmup="none", **shared
     )
     return replace(
         job,

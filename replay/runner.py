@@ -225,13 +225,16 @@ def _site(job: Job, *, fork: bool) -> Iterator[Site]:
 
 def _probed(job: Job, *, fork: bool) -> Job:
     """The job with what two equal requests tell of its target, where that is asked for."""
-    if not job.options.probe:
+    if not job.probes:
         return job
     with TemporaryDirectory() as folder:
         trial = probe_of(job, Path(folder))
         if trial is None:
             return job
-        return replace(job, probe=told_by(run_replay(trial, fork=fork)))
+        run = run_replay(trial, fork=fork)
+    if run.totals["ended_by"] == "interrupt":
+        raise KeyboardInterrupt
+    return replace(job, probe=told_by(run))
 
 
 class _ArmState:

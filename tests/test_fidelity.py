@@ -162,6 +162,18 @@ def test_the_sentence_says_what_is_preserved_and_what_is_not(run: Make) -> None:
     assert (made.requests, made.answers, made.displaced, made.late_share) == (100, 100, 0, 0)
 
 
+def test_answers_that_stop_at_a_tenth_are_counted(run: Make) -> None:
+    """Three of fifty: two of a tenth and one without anything; what was short when recorded is none."""
+    recorded = run(np.arange(60.0), output_tokens=200)
+    recorded["output_tokens"][50:] = 5
+    replayed = run(np.arange(60.0), output_tokens=200)
+    replayed["output_tokens"][[3, 4, 5, 55]] = 20, 20, 0, 0
+    made = fidelity(replayed, beside(recorded))
+
+    assert figures(made)["output of a tenth or less"] == (None, None, pytest.approx(3 / 50))
+    assert "output tokens (-5.5%, 3 of 50 a tenth or less)" in made.sentence
+
+
 def test_turns_that_waited_are_no_kept_times(run: Make) -> None:
     """Due when their predecessor had ended: punctual by their due times, and not by the recorded ones."""
     came = np.arange(100.0)

@@ -148,15 +148,20 @@ def test_a_probe_tells_whether_cached_tokens_are_named(
         "--cache",
         "cold",
     )
-    dry = tbench(*arguments, "--probe", "--dry-run")
-    done = tbench(*arguments, "--requests", 12, "--probe", "-o", "a.run")
+    dry = tbench(*arguments, "--dry-run")
+    bare = tbench(*arguments, "--probe", "off", "--dry-run")
+    done = tbench(*arguments, "--requests", 12, "-o", "a.run")
     run = read_run(tmp_path / "a.run")
     told = run.header["cache"]["probe"]
 
     assert "probe       two equal requests" in dry.out
+    assert "probe  " not in bare.out
     assert (told["completed"], len(run.columns["index"])) == (2, 12)
     assert told["prompt"] - BLOCK_TOKENS <= told["cached"] < told["prompt"]
     assert f"the second had {told['cached']:,} of {told['prompt']:,} prompt tokens" in done.out
+    assert (
+        f"{told['cached']:,} of {told['prompt']:,} prompt tokens" in tbench("report", "a.run").out
+    )
     assert run.totals["cost"]["usd"] > told["usd"] > 0
 
 

@@ -521,7 +521,7 @@ def test_what_the_server_counted_never_costs_more_than_was_allowed(
     limit = "--rate-limit" if "polite" in options else "--seed"
     server = serve("serve", "--port", 0, "--profile", "fast", limit, "100").url
     trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(60)])
-    price, most = Price(3000, 2000), 1.5
+    price, most = Price(3000, 2000), 3.0
     run = replay(
         trace, base_url=server, out=tmp_path / "a.run", model=OTHER, price={OTHER: price},
         max_cost=most, **options,

@@ -171,7 +171,12 @@ def _row(row: Comparison) -> Json:
 
 def _arm(arm: Arm) -> Json:
     names = ("name", "kind", "model", "target", "pacing", "open_loop")
-    return {**{name: getattr(arm, name) for name in names}, "path": str(arm.path)}
+    return {
+        **{name: getattr(arm, name) for name in names},
+        "path": str(arm.path),
+        "hit_rates": arm.run.totals.get("hit_rates"),
+        "probe": (arm.run.header.get("cache") or {}).get("probe"),
+    }
 
 
 def _overall(overall: Overall) -> Json:

@@ -21,6 +21,7 @@ from tbench.analysis.report.markup import Html, details, drawn, join, number, ta
 from tbench.analysis.run_metrics import Slo, endpoint
 from tbench.analysis.summary import Floats
 from tbench.capture.terminal import plural
+from tbench.replay.closing import probed
 from tbench.replay.fidelity import ARRIVALS
 
 DRAWN: Final = ("ttft", "e2e", "tpot", "itl")
@@ -106,7 +107,12 @@ def failures(sides: Sides) -> Part:
 def caches(sides: Sides) -> Part:
     """What caches of prefixes gave, beside what they could give and gave when the traffic was recorded."""
     made = tables.hit_rates_table(sides)
-    return part("Prefix caches", drawn(made) if made.rows else "")
+    told = [
+        tag("p", join([tag("b", place.name), ": ", words]))
+        for place in places(sides)
+        if (words := probed(place.arm.run))
+    ]
+    return part("Prefix caches", join([drawn(made) if made.rows else "", *told]))
 
 
 def fidelity(sides: Sides) -> Part:

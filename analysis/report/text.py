@@ -28,7 +28,7 @@ from tbench.analysis.summary import facts
 from tbench.analysis.words import Table
 from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
-from tbench.replay.closing import FEW, departures
+from tbench.replay.closing import FEW, departures, probed, row
 from tbench.replay.throughput import drained, spoken, three
 from tbench.replay.totals import identity, loss
 
@@ -291,6 +291,8 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     yield f"{_how(arm)}{_where(arm)}"
     skipped = figures["skipped"]
     yield str(identity(arm.run)) + (f"; skipped {skipped:,}" if skipped else "")
+    if told := probed(arm.run):
+        yield row("probe", told)
     yield from departures(arm.run.totals, arm.target or "-")
     yield f"throughput: {spoken(figures)}"
     if drain := drained(figures["drain"]):

@@ -107,9 +107,9 @@ class AbOptions:
     replay: Annotated[
         ReplayOptions,
         Shared(
-            without=OF_ARM - SHARED | {"out", "probe"},
+            without=OF_ARM - SHARED | {"out"},
             common=COMMON,
-            defaults={"cache": "structure"},
+            defaults={"cache": "structure", "probe": "off"},
             rows={
                 "seed": {"help": "Seed of the order of the runs, and of --poisson.", "group": PLAN},
                 "max_cost": {
@@ -117,6 +117,10 @@ class AbOptions:
                     "more is refused."
                 },
                 "base_url": {"help": "Server for arms without their own."},
+                "probe": {
+                    "help": "Before each arm's first run, two equal requests, which tell whether it names "
+                    "cached tokens; auto: with --cache structure or cold."
+                },
             },
         ),
     ]

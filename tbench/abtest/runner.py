@@ -234,6 +234,8 @@ def _perform(
             "schedule": plan.schedule,
         }
         order = replace(arm.order(plan.order), out=store.path(name), max_cost=left)
+        if slot.round > 1:  # each target is asked once
+            order = replace(order, probe="off")
         jobs.append(resolve(order, argv, part_of=part, beside=beside))
     results = []
     for arm, run in zip(

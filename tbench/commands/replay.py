@@ -38,8 +38,6 @@ def replay(
         lines = [*outlook(ahead, job.pace.meaning)]
         if job.budget is not None and (ahead.cost_usd or 0) > job.budget:
             lines.append(row("limit", f"--max-cost {job.budget:g} ends it before all are sent"))
-        if options.probe:
-            lines.append(row("probe", "two equal requests before all, of few tokens"))
         lines += [row("settings", text) for text in told(sources)]
         print(json.dumps(asdict(ahead) | {"settings": sources}) if as_json else "\n".join(lines))
         return 0
