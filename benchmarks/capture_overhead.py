@@ -85,14 +85,14 @@ class Stream:
     def __init__(self, address: tuple[str, int], case: Case) -> None:
         self.sock = socket.create_connection(address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.request = case.request()
+        self.case = case
         self.left = case.rounds
         self.ask()
 
     def ask(self) -> None:
         self.left -= 1
         self.tail, self.waiting, self.sent = b"", True, time.time_ns()
-        self.sock.sendall(self.request)
+        self.sock.sendall(self.case.request())
 
     def read(self, times: Times) -> bool:
         """Take what has come; False once all rounds are done."""
