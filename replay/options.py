@@ -543,6 +543,7 @@ class ReplayOptions:
             raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
         pacing = given[0] if given else "speed"
         self._check_live_history()
+        self._check_salt()
         option = rows(type(self))[pacing].option
         if self.max_in_flight is not None and isinstance(option, PacingOption) and option.limits:
             raise InputError(
@@ -556,16 +557,19 @@ class ReplayOptions:
             raise InputError("--ramp: the recorded profile says how --concurrency-scale grows")
         if self.ramp is not None and self.spawn_rate is not None:
             raise InputError("--ramp and --spawn-rate both let the load grow; give one")
-        if self.cache_by != "text" and self.cache == "as-is" and self.clones is None:
-            raise InputError(
-                f"--cache-by {self.cache_by}: --cache as-is sets no salt; give --cache structure or cold"
-            )
         if self.until is not None and pacing != "concurrency_scale":
             raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
         if self.loop is not None and pacing == "concurrency_scale" and self.until != "trace":
             raise InputError(
                 "--loop and --concurrency-scale: the recorded profile decides how much is sent; "
                 "drop --loop or add --until trace"
+            )
+
+    def _check_salt(self) -> None:
+        """Raise InputError where it is said how a salt is set and there is none."""
+        if self.cache_by != "text" and self.cache == "as-is" and self.clones is None:
+            raise InputError(
+                f"--cache-by {self.cache_by}: --cache as-is sets no salt; give --cache structure or cold"
             )
 
     def _check_live_history(self) -> None:
