@@ -171,7 +171,7 @@ def test_answers_that_stop_at_a_tenth_are_counted(run: Make) -> None:
     made = fidelity(replayed, beside(recorded))
 
     assert figures(made)["output of a tenth or less"] == (None, None, pytest.approx(3 / 50))
-    assert "output tokens (-5.5%, 3 of 50 a tenth or less)" in made.sentence
+    assert "output tokens (+11.8%, 3 of 50 a tenth or less)" in made.sentence
 
 
 def test_turns_that_waited_are_no_kept_times(run: Make) -> None:
