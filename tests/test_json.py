@@ -89,7 +89,7 @@ def test_every_key_is_documented(
         done = tbench(*words, "--json")
         assert done.code in {0, 3, 4} and done.out, done.err  # an INVALID run has no power
         known = SECTIONS[verb] | (SECTIONS["replay"] if verb == "report" else set())
-        known |= SECTIONS["report"] if verb == "compare" else set()
+        known |= SECTIONS["report"] | SECTIONS["replay"] if verb == "compare" else set()
         known |= (
             SECTIONS["compare"] | SECTIONS["replay"] | SECTIONS["power"] if verb == "ab" else set()
         )
