@@ -183,7 +183,7 @@ def test_the_numbers_are_those_of_the_contract(
         "run planned completed failed cancelled lost_in_flight never_sent skipped reconnected refused "
         "rate_limits turns hit_rates hosts portability unchanged masked duration_s "
         "throughput_over_s requests_per_s output_tokens_per_s input_tokens_per_s total_tokens_per_s "
-        "without_token_counts "
+        "without_token_counts drain "
         "ttft_s tpot_s itl_s e2e_s lag_s in_flight uncertain_first_tokens clock valid invalid_because errors "
         "fidelity"
     )
