@@ -1,6 +1,7 @@
 """`tbench trace import` of logs of gateways, tracers, platforms and benchmarks, by counts of the logs."""
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -150,6 +151,44 @@ def test_envoy_json(tmp_path: Path) -> None:
     assert figures["outcomes"] == {"ok": 1, "http_error": 1}
 
 
+def test_envoy_says_which_answers_ended_early(tmp_path: Path) -> None:
+    """A status is sent before a stream: its flags tell that the stream was cut, in text and in JSON."""
+    flags = ["-", "DC", "UR,UC", "FI"]
+    rows = [{**logs.ENVOY_JSON[0], "response_flags": flag} for flag in flags]
+    ends = [
+        (exchange.response or pytest.fail()).outcome
+        for exchange in imported(lines(tmp_path, rows))[1]
+    ]
+    assert ends == ["ok", "cut", "cut", "ok"]
+
+    source = tmp_path / "access.log"
+    source.write_text(logs.ENVOY.replace("200 - 900", "200 DC 900"))
+    assert imported(source)[0]["outcomes"] == {"cut": 1, "http_error": 1}
+
+
+def test_nginx_that_does_not_escape_bodies(tmp_path: Path) -> None:
+    """With `escape=none` a body stands in the line as JSON, and no text of it."""
+    rows = [logs.NGINX_JSON[0], {**logs.NGINX_JSON[1], "request_body": ASK}]
+    assert bodies(imported(lines(tmp_path, rows))[1])[1] == ASK
+
+
+@pytest.mark.parametrize(
+    "text", [logs.NGINX, logs.ENVOY, logs.SERVEGEN], ids=["nginx", "envoy", "servegen"]
+)
+def test_a_byte_order_mark_costs_no_row(text: str, tmp_path: Path) -> None:
+    """Nor does it with the line ends of Windows, in plain or in gzip."""
+    lengths = json.dumps(logs.SERVEGEN_LENGTHS)
+    (tmp_path / "chunk-1-dataset.json").write_text(lengths)
+    plain = tmp_path / "chunk-1-trace.csv"
+    plain.write_text(text)
+    expected = imported(plain, prompt_tokens=9)[0]["import"]
+    (tmp_path / "chunk-1-dataset.json").write_text("\ufeff" + lengths)
+    marked = ("\ufeff" + text.replace("\n", "\r\n")).encode()
+    for data in (marked, gzip.compress(marked)):
+        plain.write_bytes(data)
+        assert imported(plain, prompt_tokens=9)[0]["import"] == expected
+
+
 def test_langsmith(tmp_path: Path) -> None:
     """Runs of models alone, each once; LangChain's messages become OpenAI's, an SDK's arguments stay."""
     source = lines(tmp_path, logs.LANGSMITH)
@@ -211,6 +250,19 @@ def test_langsmith_of_an_api_and_of_parquet(tmp_path: Path) -> None:
     expected.append(bodies(imported(table)[1]))
 
     assert expected[0] == expected[1] == expected[2]
+
+
+@pytest.mark.parametrize("path", [None, 5, {"a": 1}, [], "HumanMessage"])
+def test_langsmith_messages_without_a_path(path: object, tmp_path: Path) -> None:
+    """An object of LangChain's that does not say its class is its user's words."""
+    message = {"id": path, "kwargs": {"content": "hi"}}
+    run = {
+        "run_type": "llm",
+        "start_time": "2026-11-28T10:00:00",
+        "inputs": {"messages": [[message]]},
+    }
+    (body,) = bodies(imported(lines(tmp_path, [run]))[1])
+    assert body["messages"] == [{"role": "user", "content": "hi"}]
 
 
 def test_sagemaker(tmp_path: Path) -> None:
@@ -281,6 +333,16 @@ def test_datasets_of_aiperf(tmp_path: Path) -> None:
     assert exchanges[4].request.path == "/v1/completions"
 
 
+def test_conversations_without_a_request_are_counted(tmp_path: Path) -> None:
+    """Every row is an exchange or left out: one that holds none as well."""
+    hello = {"session_id": "a", "turns": [{"text": "hello"}]}
+    empty = [{"session_id": "b", "turns": []}, {"session_id": "c", "payloads": []}]
+    weka = {"id": "a", "block_size": 64, "requests": [{"t": 1, "in": 9}]}
+    for rows in ([hello, *empty], [weka, {**weka, "requests": []}, {**weka, "requests": []}]):
+        figures, _ = imported(lines(tmp_path, rows))
+        assert figures["import"]["left_out"] == {"a conversation without a request": 2}
+
+
 def test_aiperf_without_times_is_spaced(tmp_path: Path) -> None:
     rows = [{"input_length": 30, "output_length": 4, "hash_ids": [1]}] * 3
     source = lines(tmp_path, rows)
@@ -325,6 +387,15 @@ def test_mlperf_rows_that_are_no_message_end_their_conversation(tmp_path: Path) 
         "that are no message of a conversation, or follow such a one": 4,
         "an answer, which is in the history of the next request": 1,
     }
+
+
+def test_mlperf_conversations_whose_rows_are_scattered(tmp_path: Path) -> None:
+    """A row far from those before it would be asked without them: it is left out."""
+    rows = [*logs.MLPERF, {**logs.MLPERF[1], "turn": 9}]
+    figures, exchanges = imported(lines(tmp_path, rows))
+
+    assert len(exchanges) == len(imported(lines(tmp_path, logs.MLPERF))[1])
+    assert figures["import"]["left_out"]["of a conversation whose rows do not stand together"] == 1
 
 
 def test_results_of_genai_bench(tmp_path: Path) -> None:

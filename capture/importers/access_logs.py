@@ -23,6 +23,7 @@ from tbench.capture.importers.importer import (
     Lengths,
     Row,
     count,
+    dumped,
     moment,
     scaled,
     text,
@@ -41,13 +42,16 @@ COMBINED: Final = re.compile(
 )
 """nginx's `combined` as far as it matters here; what a site adds stands after it."""
 ENVOY_TEXT: Final = re.compile(
-    rb'\[(\d{4}-\d\d-\d\dT[\d:.]+Z?)\] "(\S+) (\S+) [^"]*" (\d{1,3}) \S+'
+    rb'\[(\d{4}-\d\d-\d\dT[\d:.]+Z?)\] "(\S+) (\S+) [^"]*" (\d{1,3}) (\S+)'
     rb'(?: \S+ \S+ "[^"]*")? (\d+) (\d+) (\d+) \S+ ' + b" ".join([_QUOTED] * 4)
 )
 """Envoy's default; Istio's has three words more after the flags."""
 _NGINX_NAMES = ("remote_addr", "time_local", "request", "status", "body_bytes_sent")
-_ENVOY_NAMES = ("start_time", "method", "path", "response_code", "bytes_received", "bytes_sent",
-                "duration", "x_forwarded_for", "user_agent", "request_id", "authority")  # fmt: skip
+_ENVOY_NAMES = ("start_time", "method", "path", "response_code", "response_flags", "bytes_received",
+                "bytes_sent", "duration", "x_forwarded_for", "user_agent", "request_id",
+                "authority")  # fmt: skip
+CUT_FLAGS: Final = frozenset({"DC", "UC", "UR", "LR", "UT", "SI", "DT", "UMSDR", "DPE", "UPE"})
+"""Envoy's flags of an answer that ended before its end, whatever its status is: a stream that has begun."""
 _CLOCK = re.compile(r"\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}")
 
 
@@ -80,6 +84,7 @@ def envoy(row: Row) -> Iterator[Call | LeftOut]:
     )
     model = _word(row, "gen_ai.request.model")
     asked = ("x-envoy-original-path", "x-envoy-origin-path", ":path", "path")
+    flags = CUT_FLAGS.intersection((_word(row, "response_flags") or "").split(","))
     yield _call(
         method=_word(row, "method", ":method"),
         path=_word(row, *asked) or (CHAT if model else None),
@@ -92,6 +97,7 @@ def envoy(row: Row) -> Iterator[Call | LeftOut]:
         status=count(row.get("response_code")),
         usage=usage,
         session=_word(row, "session.id"),
+        failure=f"ended early: {', '.join(sorted(flags))}" if flags else None,
     )
 
 
@@ -110,7 +116,7 @@ def nginx(row: Row) -> Iterator[Call | LeftOut]:
         host=_word(row, "http_host", "host"),
         size=count(row.get("content_length")),
         status=count(row.get("status")),
-        body=row["request_body"].encode() if isinstance(body, dict) else None,
+        body=_sent(row["request_body"]) if isinstance(body, dict) else None,
     )
 
 
@@ -123,6 +129,7 @@ def _call(
     size: int | None,
     status: int | None,
     usage: Usage = Usage(),  # noqa: B008 (frozen)
+    failure: str | None = None,
     **members: Any,  # noqa: ANN401 (those of Call)
 ) -> Call | LeftOut:
     """A request to a model, or why it is none; `sure` is whether the log itself says that it went to one."""
@@ -139,9 +146,14 @@ def _call(
         usage=usage,
         status=status if answered else None,
         # Envoy writes 0 where no answer had begun.
-        failure=None if answered or status is None else "no answer",
+        failure=failure if answered or status is None else "no answer",
         **members,
     )
+
+
+def _sent(body: Any) -> bytes:  # noqa: ANN401 (an object, or the text of one)
+    """A body that nginx wrote as a text, or with `escape=none` as it came."""
+    return body.encode() if isinstance(body, str) else dumped(body)
 
 
 def _word(row: Row, *names: str) -> str | None:

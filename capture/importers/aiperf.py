@@ -30,6 +30,7 @@ UNTIMED_TURN: Final = LeftOut(
 NO_IMAGE: Final = LeftOut("with images that are files of another machine")
 OTHER_MEDIA: Final = LeftOut("with audio or video")
 NO_BODY: Final = LeftOut("that are no body of a request")
+NO_TURNS: Final = LeftOut("a conversation without a request")
 TURN: Final = frozenset(
     {"type", "text", "texts", "image", "images", "image_uuids", "audio", "audios", "video", "videos",
      "timestamp", "delay", "role", "session_id", "output_length", "extra"}
@@ -47,7 +48,9 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     session = row.get("session_id")
     name = None if session in (None, "") else str(session)
     turns, payloads = row.get("turns"), row.get("payloads")
-    if isinstance(payloads, list):
+    if [] in (turns, payloads):
+        yield NO_TURNS
+    elif isinstance(payloads, list):
         for payload in payloads:
             yield _sent(payload, Call(session=name))
     elif isinstance(turns, list):
@@ -55,7 +58,7 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             if number:
                 yield LATER
             else:
-                yield _turn(turn if isinstance(turn, dict) else {}, name)
+                yield _turn(turn, name) if isinstance(turn, dict) else NO_BODY
     elif row.keys() <= TURN and row.keys() & {"text", "texts", "image", "images"}:
         yield _turn(row, name)
     elif row.keys() <= TRACE:

@@ -5,9 +5,10 @@ conversation together and in order; a tool's row has the results of all calls be
 """
 
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from typing import Any, Final
 
-from tbench.capture.importers.importer import Call, Importer, LeftOut, Row, text
+from tbench.capture.importers.importer import Call, Importer, LeftOut, Row, dumped, text
 
 ROLES: Final = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant",
@@ -17,6 +18,7 @@ NO_TURNS: Final = LeftOut("a conversation without a turn of its user")
 BAD_TURN: Final = LeftOut("a conversation with a turn that is none")
 ANSWER: Final = LeftOut("an answer, which is in the history of the next request")
 ABOUT: Final = LeftOut("about the dataset itself")
+SCATTERED: Final = LeftOut("of a conversation whose rows do not stand together")
 BAD_MESSAGE: Final = LeftOut("that are no message of a conversation, or follow such a one")
 
 
@@ -46,7 +48,8 @@ def histories(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
     name: object = None
     history: list[Any] = []
     settings: dict[str, Any] = {}
-    broken = False
+    broken: LeftOut | None = None
+    ended = set[bytes]()
     for row in rows:
         if isinstance(row, LeftOut):
             yield row
@@ -58,15 +61,20 @@ def histories(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
             yield BAD_MESSAGE
             continue
         if row["conversation_id"] != name:
-            name, history, settings, broken = row["conversation_id"], [], {}, False
+            name, history, settings = row["conversation_id"], [], {}
+            # Eight bytes of each name: what came before would be missing in a request of the rest.
+            key = blake2b(dumped(name), digest_size=8).digest()
+            broken = SCATTERED if key in ended else None
+            ended.add(key)
             if isinstance(row.get("system"), str) and row["system"]:
                 history.append({"role": "system", "content": row["system"]})
         if isinstance(row.get("tools"), list) and row["tools"]:
             settings = {"tools": row["tools"]}
         messages = _messages(row)
-        broken = broken or messages is None
+        if messages is None:
+            broken = broken or BAD_MESSAGE
         if broken or messages is None:
-            yield BAD_MESSAGE
+            yield broken or BAD_MESSAGE
             continue
         history += messages
         if row.get("role") == "assistant":

@@ -149,7 +149,11 @@ def _response(call: Call, arrive: int) -> Response | None:
         body=body or None,
         body_bytes=len(body),
         chunks=chunks,
-        outcome=Outcome.HTTP_ERROR if refused else Outcome.OK,
+        outcome=Outcome.HTTP_ERROR
+        if refused
+        else Outcome.OK
+        if call.failure is None
+        else Outcome.CUT,
         error=call.failure,
         extra={"known_times": known, "body_made": not isinstance(call.answer, bytes)},
     )

@@ -144,7 +144,8 @@ def _message(item: object) -> Mapping[str, Any]:
     message = item if isinstance(item, dict) else {}
     for wrapped in ("kwargs", "data"):
         if isinstance(message.get(wrapped), dict):
-            name = (message.get("id") or [""])[-1] if wrapped == "kwargs" else message.get("type")
+            path = message.get("id")
+            name = path[-1] if isinstance(path, list) and path else message.get("type")
             kind = str(name).removesuffix("Message").lower()
             return {"type": kind, **message[wrapped]}
     return message

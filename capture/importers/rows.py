@@ -28,7 +28,7 @@ from tbench.capture.importers.recordings import (
 )
 from tbench.capture.importers.servegen import WINDOW, windows
 from tbench.capture.jsontext import loads
-from tbench.capture.synthesis.dataset_files import READERS
+from tbench.capture.synthesis.dataset_files import BOM, READERS
 
 BAD_COLUMNS: Final = LeftOut("with another number of columns")
 HEAD: Final = 2**16
@@ -69,7 +69,7 @@ class Shape(NamedTuple):
 def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
     """What kind of file it is, perhaps one of these JSON documents. Raises InputError for none."""
     with _opened(path) as file:
-        head = _read(file, path, HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+        head = _read(file, path, HEAD).removeprefix(BOM).lstrip()
     if head.startswith(b"PAR1"):
         return Shape("parquet")
     if not head:
@@ -129,6 +129,8 @@ def rows(
         return
     with path.open("rb") as raw, _opened(path, raw) as file:
         try:
+            if file.read(len(BOM)) != BOM:
+                file.seek(0)
             for number, row in enumerate(LAYOUTS[layout.kind](file, path, layout.inside)):
                 yield row
                 if number % 256 == 0:
@@ -164,7 +166,7 @@ def json_lines(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[
                 while line and not line.endswith(b"\n"):
                     line = file.readline(LONGEST)
                 yield TOO_LONG
-            elif line := line.removeprefix(b"\xef\xbb\xbf").strip():
+            elif line := line.removeprefix(BOM).strip():
                 yield _object(line)
     except _UNREADABLE as error:
         raise InputError(f"{path}: damaged gzip: {error}") from None

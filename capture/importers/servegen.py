@@ -29,6 +29,7 @@ from tbench.capture.importers.importer import (
 )
 from tbench.capture.jsontext import loads
 from tbench.capture.providers import Usage
+from tbench.capture.synthesis.dataset_files import BOM
 
 WINDOW: Final = re.compile(
     rb"(\d{1,9}),([\d.eE+-]+),[\d.eE+-]+,(Gamma|Weibull)?,([\d.eE+-]+),([\d.eE+-]+)\s*"
@@ -110,7 +111,7 @@ def _lengths(path: Path) -> dict[int, Mapping[str, Shares]]:
     try:
         if beside.stat().st_size > LONGEST:
             raise ValueError("it is larger than 128 MiB")
-        document = loads(beside.read_bytes())
+        document = loads(beside.read_bytes().removeprefix(BOM))
         return {int(start): _fields(fields) for start, fields in document.items()}
     except OSError as error:
         raise InputError(f"{beside}: cannot be read: {error.strerror}") from None

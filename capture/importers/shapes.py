@@ -29,6 +29,7 @@ from tbench.capture.providers import Usage
 
 FAILED = LeftOut("that failed at their source (0 response tokens)")
 BAD_IDS = LeftOut("with hash ids that are no numbers")
+NO_REQUESTS = LeftOut("a conversation without a request")
 SUBAGENT = LeftOut("of a sub-agent, whose times count from nobody knows where")
 
 
@@ -108,6 +109,8 @@ def tracelab(row: Row) -> Iterator[Call | LeftOut]:
 def weka(row: Row) -> Iterator[Call | LeftOut]:
     """The requests of one conversation, less those of its sub-agents."""
     name, block, requests = row.get("id"), count(row.get("block_size")), row.get("requests")
+    if not requests:
+        yield NO_REQUESTS
     for request in requests if isinstance(requests, list) else ():
         if not isinstance(request, dict):
             yield NOT_JSON
@@ -122,7 +125,7 @@ def weka(row: Row) -> Iterator[Call | LeftOut]:
             yield NO_ARRIVAL
         elif not prompt:
             yield NO_PROMPT
-        elif not isinstance(ids, list) or not all(type(number) is int for number in ids):
+        elif not isinstance(ids, list | tuple) or not all(type(number) is int for number in ids):
             yield BAD_IDS
         else:
             took, waited = scaled(request.get("api_time"), "s"), scaled(request.get("ttft"), "s")
