@@ -39,6 +39,8 @@ _CALLED_HERE: Final = (
     *("local_shell", "apply_patch"),
 )
 """Tools that the client runs, though their maker wrote the schema; any other type runs at the server."""
+_BATCHES: Final = ("completions", "embeddings", "rerank")
+"""Endpoints whose requests bring several prompts."""
 _ELSEWHERE: Final = frozenset(
     {"web_search_options", "plugins", "mcp_servers", "container", "conversation"}
     | {"previous_response_id"}
@@ -61,7 +63,7 @@ REASONS: Final[Mapping[str, str]] = {
 def most_tokens(planned: Planned, sent: Outgoing, context: int | None = None) -> Usage | str:
     """The most prompt and output tokens that a request as sent can be billed for; else one of REASONS.
 
-    `context` is the most that prompt and output of the model hold together, where that is known.
+    `context` is the most that a prompt and its output hold together, where that is known.
     """
     endpoint = sent.info.endpoint
     if endpoint in TEXTLESS or endpoint not in LIMITS:
@@ -74,23 +76,26 @@ def most_tokens(planned: Planned, sent: Outgoing, context: int | None = None) ->
     stored = not _ELSEWHERE.isdisjoint(payload) or isinstance(payload.get("prompt"), dict)
     if stored or any(map(_runs_there, items_of(payload.get("tools")))):
         return "server_tools"  # which may ask the model many times: no context bounds these
+    prompts = max(1, sent.info.inputs) if endpoint in _BATCHES else 1
+    most = context and context * prompts  # a context holds each prompt of a batch by itself
     prompt = _most_prompt(payload)
     if prompt is None and context is None:
         return "files"
+    if endpoint == "rerank" and prompt is not None:  # the query is read with each of the documents
+        prompt += (prompts - 1) * (len(orjson.dumps(payload.get("query"))) + TEMPLATE_TOKENS)
     if endpoint not in GENERATIVE:
-        return Usage(prompt=_least(prompt, context), output=0)
-    stated = [
-        count for name in LIMITS[endpoint] if (count := counted(payload.get(name))) is not None
-    ]
+        return Usage(prompt=_least(prompt, most), output=0)
+    limits = [counted(payload[name]) for name in LIMITS[endpoint] if payload.get(name) is not None]
+    stated = [count for count in limits if count is not None]
+    if len(stated) < len(limits):  # a target may read what is no count to us
+        stated = []
     limit = _least(max(stated, default=None), context)
     if limit is None:
         return "no_limit"
-    answers = max(sent.info.n, counted(payload.get("best_of")) or 1)
-    if endpoint == "completions":
-        answers *= max(1, sent.info.inputs)
+    answers = max(sent.info.n, counted(payload.get("best_of")) or 1) * prompts
     if "prediction" in payload:  # what of it is not used is billed as output
         limit += len(orjson.dumps(payload["prediction"]))
-    return Usage(prompt=_least(prompt, context), output=limit * answers)
+    return Usage(prompt=_least(prompt, most), output=limit * answers)
 
 
 def most_cost(planned: Planned, sent: Outgoing, prices: Mapping[str, Price]) -> float | str:
@@ -126,7 +131,7 @@ def _most_prompt(payload: Mapping[str, Any]) -> int | None:
 
 
 def _parts(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Every object in a conversation that has a type; of a picture not what is in it."""
+    """Every object in a conversation that has a type; not what is in a picture or was given to a tool."""
     left = [payload.get(name) for name in ("messages", "input", "system", "documents")]
     while left:
         value = left.pop()
@@ -137,7 +142,7 @@ def _parts(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             if kind:
                 yield value
             if kind not in _PICTURES:
-                left += value.values()
+                left += (member for name, member in value.items() if name != "input")
 
 
 def _is_text(part: Mapping[str, Any]) -> bool:

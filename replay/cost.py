@@ -3,7 +3,6 @@
 Prices are from tables (replay.price_table). A model that is in none has no price, rather than a guessed one.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +39,8 @@ class Price(NamedTuple):
 
 FIGURES: Final = ("prompt", "output", "cached", "created")
 """What is in US dollars per million tokens; the first two have to be there."""
+DEAREST: Final = 1e9
+"""The highest price that is taken: what is more is a mistake, and sums of it would be no numbers."""
 BY_OPTION: Final = "--price"
 """The source of a price that was given on the command line."""
 
@@ -53,7 +54,7 @@ def parse_prices(words: Sequence[str]) -> dict[str, Price]:
             figures = [float(figure) for figure in text.split("/")]
         except ValueError:
             figures = []
-        priced = 2 <= len(figures) <= 4 and all(0 <= figure < math.inf for figure in figures)
+        priced = 2 <= len(figures) <= 4 and all(0 <= figure <= DEAREST for figure in figures)
         if not (model and mark and priced):
             raise InputError(
                 f"--price {word!r}: write it as MODEL=PROMPT/OUTPUT[/CACHED[/CREATED]], US dollars per "

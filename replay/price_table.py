@@ -4,7 +4,6 @@ One form, TOML, for the list that comes with tbench and for `--prices FILE`. A m
 id at the target's host; what no table has there has no price, rather than a guessed one.
 """
 
-import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -15,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
-from tbench.replay.cost import BY_OPTION, FIGURES, Price
+from tbench.capture.providers.provider import counted
+from tbench.replay.cost import BY_OPTION, DEAREST, FIGURES, Price
 
 SHIPPED: Final = Path(__file__).with_name("prices.toml")
 LISTED: Final = "list prices"
@@ -58,10 +58,14 @@ def read_price_lists(path: Path) -> tuple[PriceList, ...]:
         table = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise InputError(f"--prices {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"--prices {path}: not TOML: {error}") from None
     lists = table.pop("list", None)
-    if not isinstance(lists, list) or not lists:
+    if (
+        not isinstance(lists, list)
+        or not lists
+        or not all(isinstance(each, dict) for each in lists)
+    ):
         raise InputError(f'--prices {path}: has no [[list]] of prices (docs/replay.md, "Prices")')
     _check_names(f"--prices {path}", table, ())
     return tuple(_read(path, number, each) for number, each in enumerate(lists, 1))
@@ -73,6 +77,11 @@ def _read(path: Path, number: int, table: Mapping[str, Any]) -> PriceList:
     hosts, models = table.get("hosts", []), table.get("models")
     if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
         raise InputError(f'{place}: hosts: write a list of names, such as ["api.example.com"]')
+    for host in hosts:
+        if "/" in host or "[" in host or host.count(":") == 1:
+            raise InputError(
+                f"{place}: hosts: {host!r}: write a host alone, without scheme, port or path"
+            )
     if not isinstance(models, dict):
         raise InputError(f"{place}: has no [list.models]")
     known = [str(table[name]) for name in ("source", "date") if name in table]
@@ -94,10 +103,11 @@ def _price(place: str, row: object, source: str) -> Price:
         if name not in row:
             raise InputError(f"{place}: has no price for {name}")
     for name, value in row.items():
-        fraction = name == CONTEXT and type(value) is not int
-        if type(value) not in (int, float) or fraction or not 0 <= value < math.inf:
-            unit = "a number of tokens" if name == CONTEXT else "US dollars per million tokens"
-            raise InputError(f"{place}: {name}: {value!r} is not {unit}")
+        if name == CONTEXT:
+            if type(value) is not int or not counted(value):
+                raise InputError(f"{place}: {name}: {value!r} is not a number of tokens")
+        elif type(value) not in (int, float) or not 0 <= value <= DEAREST:
+            raise InputError(f"{place}: {name}: {value!r} is not US dollars per million tokens")
     return Price(**row, source=source)
 
 

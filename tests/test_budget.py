@@ -84,6 +84,7 @@ def test_the_output_is_bounded_by_all_that_may_be_billed(
     [
         (None, {"messages": HELLO}, "no_limit"),
         (None, {"messages": HELLO, "max_tokens": -1}, "no_limit"),
+        (None, {"messages": HELLO, "max_tokens": 5, "max_completion_tokens": "9"}, "no_limit"),
         ("/v1/responses", {"input": "hello", "max_tokens": 9}, "no_limit"),
         ("/v1/messages", {"messages": HELLO, "max_tokens": 9, "tools": [SEARCH]}, "server_tools"),
         (
@@ -119,6 +120,38 @@ def test_what_nothing_bounds_says_why(path: str | None, body: dict[str, Any], re
 
 def test_a_context_bounds_what_nothing_else_does() -> None:
     assert bound({"model": "m", "messages": HELLO}, context=100) == Usage(prompt=100, output=100)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "context", "least"),
+    [
+        ("/v1/rerank", {"query": "q" * 1000, "documents": ["d"] * 50}, None, 50_000),
+        ("/v1/embeddings", {"input": ["a" * 400] * 50}, 512, 20_000),
+        ("/v1/completions", {"prompt": ["a" * 400] * 50, "max_tokens": 4}, 512, 20_000),
+    ],
+)
+def test_each_prompt_of_a_batch_counts(
+    path: str, body: dict[str, Any], context: int | None, least: int
+) -> None:
+    """A query is read with each of its documents, and a context holds each prompt by itself."""
+    most = bound({"model": "m", **body}, path, context)
+
+    assert isinstance(most, Usage)
+    assert least <= (most.prompt or 0) < 2 * least
+
+
+def test_what_a_tool_was_given_is_text_whatever_it_looks_like() -> None:
+    given = {
+        "type": "tool_use",
+        "id": "t",
+        "name": "f",
+        "input": {"type": "file", "text": "x" * 90},
+    }
+    messages = [{"role": "assistant", "content": [given]}]
+
+    most = bound({"model": "m", "messages": messages, "max_tokens": 5}, "/v1/messages")
+
+    assert isinstance(most, Usage)
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])

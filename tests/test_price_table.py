@@ -103,6 +103,19 @@ def test_a_price_is_written_as_it_is_read(table: Path) -> None:
         ),
         ("[[list]]\n[list.models]\nm = {prompt = 1, output = 2, cache = 1}", "no such key cache"),
         ("[[list]]\n[list.models]\nm = 3", "m: write it as"),
+        ("list = [1, 2]", r"has no \[\[list\]\]"),
+        ("a = " + "[" * 100_000, "not TOML"),
+        ("[[list]]\nhosts = ['a.example.com:8000']\n[list.models]", "write a host alone"),
+        ("[[list]]\nhosts = ['https://a.example.com']\n[list.models]", "write a host alone"),
+        (
+            f"[[list]]\n[list.models]\nm = {{prompt = 1{'0' * 400}, output = 2}}",
+            "0 is not US dollars",
+        ),
+        ("[[list]]\n[list.models]\nm = {prompt = 1e308, output = 2}", r"1e\+308 is not US dollars"),
+        (
+            "[[list]]\n[list.models]\nm = {prompt = 1, output = 2, context = 0}",
+            "0 is not a number of tokens",
+        ),
         ("extra = 1\n[[list]]\n[list.models]", "no such key extra"),
     ],
 )
