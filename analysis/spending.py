@@ -154,11 +154,18 @@ def _of_sums(charges: Charges) -> Spending:
     )
 
 
+def _host(arm: Arm) -> str | None:
+    """The target's host; empty where what the file says is no address, so that no list has prices there."""
+    try:
+        return address(arm.target).host if arm.target else None
+    except ValueError:
+        return ""
+
+
 def charged(arm: Arm, places: Places) -> tuple[Floats, Charges]:
     """US dollars of each request, and what they come to."""
     given = (arm.run.header.get("target") or {}).get("prices") or {}
-    host = address(arm.target).host if arm.target else None
-    prices = prices_at(host, {model: Price(*figures) for model, figures in given.items()})
+    prices = prices_at(_host(arm), {model: Price(*figures) for model, figures in given.items()})
 
     def tokens(name: str, at: Places) -> Floats:
         return np.maximum(arm.columns[name][places[at]], 0).astype(np.float64)

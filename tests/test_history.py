@@ -66,7 +66,10 @@ def cut(repeats: Any, arm: Replicates, n: int) -> Replicates:
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({"lost_workers": ["worker 1 was killed"]}, "INVALID_RUN"),
+        (
+            {"lost_workers": ["worker 1 was killed"], "lost_in_flight": 1, "planned": 501},
+            "INVALID_RUN",
+        ),
         ({"ended_by": "interrupt", "never_sent": 3, "planned": 503}, "PARTIAL_RUN"),
         ({"source": None}, "one trace that has an id"),
     ],

@@ -150,7 +150,7 @@ def test_a_provider_is_one_file_and_one_row(
     assert capture.returncode == 0
     info = json.loads(run("trace", "info", "trace.msgpack", "--json"))
     run("replay", "trace.msgpack", "--base-url", server.url, "--api-key-env", "", "--cache", "cold",
-        "--speed", 100, "-o", "x.run", "--json")  # fmt: skip
+        "--probe", "off", "--speed", 100, "-o", "x.run", "--json")  # fmt: skip
     report = json.loads(run("report", "x.run", "--json", "--samples"))
 
     probe = "from tbench.capture.selection import API_HOSTS; print(*API_HOSTS)"

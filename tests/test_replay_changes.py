@@ -127,12 +127,12 @@ def test_a_compressed_request_that_is_not_changed_goes_as_recorded(
     assert (run.columns["model"][0], run.columns["endpoint"][0]) == ("old", "chat")
 
 
-@pytest.mark.parametrize("flag", [("--set", "max_tokens=7"), ("--cache", "cold")])
+@pytest.mark.parametrize("flag", [("--set", "max_tokens=7"), ("--cache", "cold", "--probe", "off")])
 def test_fields_and_salts_reach_compressed_bodies(
     tbench: Callable[..., Done],
     write: Callable[..., Path],
     server: Answering,
-    flag: tuple[str, str],
+    flag: tuple[str, ...],
 ) -> None:
     trace = write(recorded(gzip.compress(CHAT), content_encoding="gzip"))
     done = tbench("replay", trace, *CLOSED, "--base-url", server.url, *flag, "-o", "a.run")
