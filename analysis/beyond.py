@@ -88,8 +88,13 @@ def gather(path: Path, *, names: Sequence[str] | None = None, slo: Slo = ()) -> 
     """A closed run as an arm with sums and without columns, in one pass and bounded memory.
 
     `names` are the metrics that are wanted, by default all but those of the gaps within a stream. Raises what
-    `read_run` does.
+    `read_run` does, and InputError for a trace and a run that was killed, which are not read in parts.
     """
+    if path.exists() and not (path.is_file() and samples_of(path)):
+        raise InputError(
+            f"{path}: only a run that ended is compared with one of more samples than are held in memory "
+            f"({LIMIT:,}): no trace, and none that was killed"
+        )
     wanted = [
         name
         for name, row in METRICS.items()

@@ -60,6 +60,8 @@ class Shared:
 
 REQUIRED: Final = MISSING
 """The default of an option that has to be given."""
+LARGEST: Final = 2**63 - 1
+"""The largest whole number that files hold."""
 _WORDS: Final[Mapping[type, str]] = {int: "a whole number", float: "a number"}
 
 
@@ -159,6 +161,8 @@ class Row:
             bound = f"at least {option.least:g}"
         elif option.most is not None and not value <= option.most:
             bound = f"at most {option.most:,}"
+        elif isinstance(value, int) and value > LARGEST:
+            bound = f"at most {LARGEST:,}"
         else:
             return
         number = f"{value:,}" if isinstance(value, int) else f"{value:g}"

@@ -24,6 +24,7 @@ from tbench.replay.columns import ABSENT, NUMBERS, pack, tokens_record
 from tbench.replay.counted import Counted, Spread
 from tbench.replay.metrics import quantile
 from tbench.replay.runfile import RunWriter
+from tests.test_replay_end_to_end import chat, write_trace
 
 DOCS = Path(__file__).parent.parent / "docs"
 N = 20_000
@@ -201,6 +202,17 @@ def test_a_metric_of_the_gaps_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
     with pytest.raises(InputError, match="--metric itl_p95"):
         compare_files(path, path, CompareOptions(metrics=("itl_p95",)))
+
+
+def test_a_trace_or_a_killed_run_beside_one_beyond_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+    run = write(tmp_path / "a.run")
+    trace = write_trace(tmp_path / "t.msgpack", [chat(0)])
+
+    with pytest.raises(InputError, match=r"t\.msgpack: only a run that ended is compared"):
+        compare_files(trace, run)
 
 
 def test_what_needs_all_samples_is_refused_in_one_line(

@@ -292,7 +292,7 @@ def test_a_run_without_an_answer_does_not_count(
         ),
         (
             ["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--max-cost", "0.0001"],
-            "--max-cost 0.0001: the 10 runs still to be made cost about 0.01 USD",
+            "--max-cost 0.0001: the 10 runs still to be made cost about 0.01 USD, with",
         ),
     ],
 )

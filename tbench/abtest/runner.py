@@ -54,7 +54,7 @@ class RunResult:
 
     @property
     def usd(self) -> float:
-        """What it cost by list prices, US dollars, as far as they are known."""
+        """What it cost, US dollars, as far as they are known."""
         return float((self.run.totals.get("cost") or {}).get("usd") or 0.0)
 
     @property
@@ -140,8 +140,8 @@ def prepared(plan: AbPlan, folder: Path) -> RunStore:
         if needed.cost_usd is not None and store.spent + needed.cost_usd > plan.max_cost:
             raise InputError(
                 f"--max-cost {plan.max_cost:g}: the {needed.runs} runs still to be made cost about "
-                f"{needed.cost_usd:.2f} USD at list prices, with {store.spent:.2f} spent; raise it, or "
-                "take fewer --repeats or --requests"
+                f"{needed.cost_usd:.2f} USD, with {store.spent:.2f} spent; raise it, or take fewer "
+                "--repeats or --requests"
             )
     store.write()
     return store
