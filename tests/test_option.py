@@ -58,7 +58,7 @@ def called(options: type, words: list[str], *, given: bool = False) -> Any:
 
 def test_a_whole_number_that_no_file_holds_is_refused() -> None:
     with pytest.raises(InputError, match=r"--allow-lost 9,2.*,808: must be at most 9,2.*,807"):
-        ReplayOptions(allow_lost=2**63)
+        ReplayOptions(trace="t.msgpack", allow_lost=2**63)
 
 
 def test_flags_make_the_dataclass_and_what_is_left_out_is_at_its_default() -> None:
