@@ -102,9 +102,14 @@ class Arm:
             },
             uncertain=sums.uncertain,
             invalid_because=self.invalid_because,
-            errors=dict(sums.errors.most_common()),
+            errors=self.errors,
         )
         return numbers(self.run, figures)
+
+    @cached_property
+    def errors(self) -> Mapping[str, int]:
+        """How many requests ended in each kind of failure, the commonest first."""
+        return dict(self.sums.errors.most_common()) if self.sums else self.numbers["errors"]
 
     @cached_property
     def succeeded(self) -> int:

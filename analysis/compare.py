@@ -85,7 +85,7 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
     for arm in (baseline, candidate):
         arm.check_not_empty()
         if not arm.succeeded:
-            kinds = list(arm.numbers["errors"].items())
+            kinds = list(arm.errors.items())
             commonest = ", ".join(f"{kind} {count:,}" for kind, count in kinds[:3])
             raise UnreachableError(f"{arm.path}: no request succeeded ({commonest})")
     if baseline.sums is None:

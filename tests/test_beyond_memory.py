@@ -18,7 +18,7 @@ from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparison, Comparisons
 from tbench.analysis.report.machine import report_json
 from tbench.analysis.run_metrics import parse_slo
-from tbench.capture.errors import InputError
+from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay import runfile
 from tbench.replay.columns import ABSENT, NUMBERS, pack, tokens_record
 from tbench.replay.counted import Counted, Spread
@@ -213,6 +213,16 @@ def test_a_trace_or_a_killed_run_beside_one_beyond_memory_is_refused(
 
     with pytest.raises(InputError, match=r"t\.msgpack: only a run that ended is compared"):
         compare_files(trace, run)
+
+
+def test_a_run_without_any_success_is_named_with_its_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+    run, failed = write(tmp_path / "a.run"), write(tmp_path / "b.run", failing=1.0)
+
+    with pytest.raises(UnreachableError, match=r"b\.run: no request succeeded \(http_503"):
+        compare_files(run, failed)
 
 
 def test_what_needs_all_samples_is_refused_in_one_line(

@@ -279,7 +279,7 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
         quantiles = [quantile for metric in metrics for quantile in metric.quantiles]
         if any(quantile.refusal for quantile in quantiles if quantile.p <= words.USUAL):
             sheet.paragraph(FEW)
-    errors = ", ".join(f"{kind} {count:,}" for kind, count in arm.numbers["errors"].items())
+    errors = ", ".join(f"{kind} {count:,}" for kind, count in arm.errors.items())
     sheet.paragraph(f"errors: {errors}" if errors else "no errors")
     sheet.definitions(metric.metric for metric in metrics)
     return sheet.text
