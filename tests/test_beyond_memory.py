@@ -17,6 +17,7 @@ from tbench.analysis import beyond
 from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparison, Comparisons
 from tbench.analysis.report.machine import report_json
+from tbench.analysis.report.text import comparison_text
 from tbench.analysis.run_metrics import parse_slo
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay import runfile
@@ -223,6 +224,16 @@ def test_a_run_without_any_success_is_named_with_its_errors(
 
     with pytest.raises(UnreachableError, match=r"b\.run: no request succeeded \(http_503"):
         compare_files(run, failed)
+
+
+def test_every_table_of_a_comparison_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`compare -v`, which the shorter text names."""
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+    compared = compare_files(write(tmp_path / "a.run"), write(tmp_path / "b.run", 2))
+
+    assert "samples are more than are held in memory" in " ".join(comparison_text(compared).split())
 
 
 def test_what_needs_all_samples_is_refused_in_one_line(

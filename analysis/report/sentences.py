@@ -104,7 +104,7 @@ def rates_notes(comparison: Comparisons) -> Iterator[str]:
     if any(arm.open_loop for arm in arms):
         yield TURNS_WAIT if any(arm.paced_by_answers for arm in arms) else OPEN_LOOP
     for arm in arms:
-        if words := drained(drain(arm.run)):
+        if arm.sums is None and (words := drained(drain(arm.run))):
             yield f"{arm.name}: {words}"
     if missing := footnote(comparison.rates):
         yield missing
