@@ -426,7 +426,12 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"
     peak = "" if seen.peak_rate is None else f", {seen.peak_rate:.0f} in the busiest second"
     yield row("rate", f"{about}{mean} requests/s{peak}")
-    yield row("tokens", f"{seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected")
+    tokens = f"{seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected"
+    if seen.uncounted:
+        without = plural(seen.uncounted, "request")
+        at_least = f"at least {tokens}, {without} without token counts"
+        tokens = "unknown: the trace names none" if seen.uncounted >= seen.requests else at_least
+    yield row("tokens", tokens)
     cost = "unknown: the trace does not say how many tokens its requests used"
     if seen.cost_usd is not None or seen.unpriced:
         cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, seen.prices, about="about ")

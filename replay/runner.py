@@ -125,6 +125,7 @@ PREPARE_S: Final = 2.0
 HORIZON_S: Final = 3.0
 """Enough is built when it lasts for so long."""
 POLL_S: Final = 0.005
+ONE_MOMENT_S: Final = 0.3
 
 
 @dataclass(kw_only=True)
@@ -432,11 +433,18 @@ class _ReplayRun:
         return drawn if self.survey is None else self._each() or drawn
 
     async def _watch_signals(self) -> None:
-        """The first signal to stop ends the sending, the second also what follows it."""
+        """The first signal to stop ends the sending, the second also what follows it.
+
+        `timeout`, and a service manager, signal a process and its group: those of one moment are one.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         with trio.open_signal_receiver(*stop_signals()) as signals:
+            counted_s = -math.inf
             async for _ in signals:
+                if trio.current_time() < counted_s + ONE_MOMENT_S:
+                    continue
+                counted_s = trio.current_time()
                 self.interrupts += 1
                 if self.interrupts > 1:
                     self.pool.kill()

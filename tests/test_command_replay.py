@@ -133,8 +133,23 @@ def test_a_price_leaves_out_what_it_cannot_know(
     assert found["uncounted"] == 3
 
     assert run(["replay", "some.msgpack", "--dry-run"]) == 0
-    said = f"cost        under $0.0001 at {LIST} (left out: 3 requests without token counts)"
-    assert said in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        f"cost        under $0.0001 at {LIST} (left out: 3 requests without token counts)" in said
+    )
+    assert "at least 700 prompt, 70 output expected, 3 requests without token counts" in said
+
+
+def test_tokens_that_nobody_counted_are_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a trace made of an access log: none is named, which is not 0."""
+    header = TraceHeader(wall_ns=10**18, mono_ns=0, upstream="http://127.0.0.1:1")
+    with TraceWriter(tmp_path / "some.msgpack", header) as writer:
+        writer.exchange(replace(exchange(0, 0.0), response=None))
+
+    assert run(["replay", str(tmp_path / "some.msgpack"), "--dry-run"]) == 0
+    assert "tokens      unknown: the trace names none" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -355,14 +355,21 @@ def replaying(
     raise AssertionError(process.communicate(timeout=10))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM, signal.SIGINT]],
+)
 def test_an_interrupt_keeps_what_is_there(
-    server: str, tmp_path: Path, signum: signal.Signals
+    server: str, tmp_path: Path, numbers: list[signal.Signals]
 ) -> None:
-    """Exit 130; what was in flight is cancelled, what was not due never sent, and all adds up."""
+    """Exit 130; what was in flight is cancelled, what was not due never sent, and all adds up.
+
+    Two signals of one moment are one: `timeout` sends its signal to the process and to its group.
+    """
     write_trace(tmp_path / "t.msgpack", [chat(i, max_tokens=200) for i in range(900)], gap_s=0.05)
     process = replaying(tmp_path, "--base-url", server)
-    process.send_signal(signum)
+    for number in numbers:
+        process.send_signal(number)
     out, err = process.communicate(timeout=30)
     run = read_run(tmp_path / "a.run")
     whole = identity(run)
