@@ -14,8 +14,8 @@ from tbench.capture.synthesis.images import generated
 from tbench.capture.trace_writer import TraceWriter
 
 S = 10**9
-DOCS = Path(__file__).parents[1] / "docs"
-PROSE = (DOCS / "statistics.md").read_text().replace("_", " ")
+PROSE = (Path(__file__).parents[1] / "LICENSE").read_text()
+"""A text that no change of ours changes."""
 PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 SCHEMA = {
     "type": "object",
@@ -65,7 +65,8 @@ class Conversation:
     def words(self, least: int, most: int) -> str:
         """A stretch of prose that nobody else has."""
         start = self.rng.randrange(len(PROSE) - most)
-        text = PROSE[start : start + self.rng.randint(least, most)].strip()
+        # A number first: no text stands whole in another, as if one conversation had begun the other.
+        text = f"{start} {PROSE[start : start + self.rng.randint(least, most)].strip()}"
         self.secret.append(text)
         return text
 
