@@ -16,8 +16,11 @@ help: ## what can be made
 	@$(PY) -c 'import ensurepip' 2>/dev/null || { echo "$(PY) cannot make virtual environments; install its venv package (Debian: apt-get install python3-venv)"; exit 2; }
 	$(PY) -m venv .venv
 	own=constraints-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    -c $$([ -f $$own ] && echo $$own || echo constraints.txt) -e '.[test]'
+	for try in 1 2 3; do \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	        -c $$([ -f $$own ] && echo $$own || echo constraints.txt) -e '.[test]' && break; \
+	    [ $$try -lt 3 ] || exit 1; echo "not installed; trying again, as a connection may have broken"; sleep 5; \
+	done
 	@touch $@
 
 demo: .venv/.ok ## the main job on the embedded simulator: capture, replay twice, compare (under a minute)
