@@ -14,9 +14,22 @@ from typing import Final
 from tbench.capture.errors import TbenchError
 from tbench.capture.terminal import LONGEST_LINE, guarded, shortened
 
+INTERRUPTED: Final = 130
+
 
 def main() -> None:
     """Run `tbench`, end the process with the exit code that README.md lists."""
+    try:
+        code = _prepared_and_run()
+    except KeyboardInterrupt:  # in the moments before and after the command
+        code = _fail("interrupted", INTERRUPTED)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: the exit code is decided
+    if code == INTERRUPTED or "ray" in sys.modules:
+        _leave(code)
+    sys.exit(code)
+
+
+def _prepared_and_run() -> int:
     mask_credentials(sys.argv)
     _open_streams()
     if (
@@ -28,13 +41,15 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = run(sys.argv[1:])
     gc.freeze()  # the interpreter would look through everything for cycles, to end a process
-    if "ray" in sys.modules:
-        _leave(code)
-    sys.exit(code)
+    return code
 
 
 def _leave(code: int) -> None:
-    """End at once, after what is to be done at the end: threads of Ray's may crash as C++ tidies up."""
+    """End at once, after what is to be done at the end.
+
+    Threads of Ray's may crash as C++ tidies up. And where an interrupt met Python as it ran a piece of text
+    (so a dataclass is made), it ends by SIGINT whatever its exit code is.
+    """
     atexit._run_exitfuncs()  # noqa: SLF001 (there is no other way to them)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -58,7 +73,7 @@ def run(arguments: list[str]) -> int:
         try:
             return _invoke([*(word for word in ours if word != "--debug"), *others])
         except KeyboardInterrupt:
-            return _fail("interrupted", 130)
+            return _fail("interrupted", INTERRUPTED)
         except Exception as error:
             if debug:
                 traceback.print_exc()

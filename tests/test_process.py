@@ -1,7 +1,6 @@
 """replay.workers.process: a worker's process, forked or started anew, with nothing but what it needs."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -95,12 +94,16 @@ def test_a_worker_that_is_killed_says_of_what(words: tuple[str, ...]) -> None:
     assert outcome(*words, "kill")["code"] == -signal.SIGKILL
 
 
+WAITS = (
+    "import time; from tbench import __main__ as m; m._invoke = lambda _: time.sleep(60); m.main()"
+)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_a_background_job_may_be_interrupted(tmp_path: Path) -> None:
-    """A shell starts it with SIGINT ignored; here it waits for a pipe that nobody writes."""
-    os.mkfifo(tmp_path / "t.msgpack")
+def test_a_background_job_may_be_interrupted() -> None:
+    """A shell starts it with SIGINT ignored."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tbench", "trace", "info", str(tmp_path / "t.msgpack")],
+        [sys.executable, "-c", WAITS],
         env=interruptible(),
         stderr=subprocess.PIPE,
         text=True,
@@ -117,6 +120,33 @@ def test_a_background_job_may_be_interrupted(tmp_path: Path) -> None:
 
     assert process.returncode == 130
     assert "interrupted" in said
+
+
+INTERRUPTED = """
+import sys
+from tbench import __main__ as m
+def interrupted(*_):
+    {how}
+m.{moment} = interrupted
+sys.argv = ["tbench", "--version"]
+m.main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["mask_credentials", "_open_streams", "guarded", "_invoke"])
+@pytest.mark.parametrize("how", ["raise KeyboardInterrupt", "exec('raise KeyboardInterrupt')"])
+def test_an_interrupt_at_any_moment_is_one_line_and_130(moment: str, how: str) -> None:
+    """Where it meets Python at a piece of text, Python would end by SIGINT whatever the exit code is."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(moment=moment, how=how)],
+        env=interruptible(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stderr) == (130, "tbench: interrupted\n")
 
 
 def _catches(pid: int, signum: int) -> bool:
