@@ -4,7 +4,7 @@ Nothing is trusted: every length is bounded, every block checked. Memory: one fr
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from io import FileIO
 from pathlib import Path
@@ -162,11 +162,18 @@ class Container:
 
     def block(self, row: Row) -> bytes | None:
         """The decompressed records of a block of the index; None when it is damaged."""
-        if not FRAME.size < row.length <= frames.MAX_PAYLOAD + FRAME.size:
-            return None
+        return next(self.blocks([row]))
+
+    def blocks(self, rows: Iterable[Row]) -> Iterator[bytes | None]:
+        """The same of several."""
         with self._open() as file:
-            frame = self._frame(FileWindow(file.fileno(), self.size), row.offset)
-        return frame.raw if frame and (frame.code, frame.length) == (BLOCK, row.length) else None
+            source = FileWindow(file.fileno(), self.size)
+            for row in rows:
+                frame = None
+                if FRAME.size < row.length <= frames.MAX_PAYLOAD + FRAME.size:
+                    frame = self._frame(source, row.offset)
+                sound = frame and (frame.code, frame.length) == (BLOCK, row.length)
+                yield frame.raw if frame and sound else None
 
     def _open(self) -> FileIO:
         if self.path.is_fifo():  # opening it would wait for a writer

@@ -92,6 +92,10 @@ def unpacker(data: bytes | memoryview) -> msgpack.Unpacker:
 
 def unpack_all(raw: bytes) -> Iterator[Any]:
     """Every record of a decompressed block; ValueError where it is no msgpack."""
+    # A reader would copy it, which takes longer than to read a block of samples, mostly one record.
+    if (record := unpack_one(raw)) is not None:
+        yield record
+        return
     reader = unpacker(raw)
     for _ in range(MAX_RECORDS):
         if (offset := reader.tell()) == len(raw):

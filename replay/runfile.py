@@ -305,8 +305,8 @@ def sample_blocks(container: Container) -> Iterator[Record]:
     rows = [row for row in map(every.__getitem__, range(len(every))) if row.first_seq is not None]
     if not rows:
         yield from container.records()
-    for row in rows:
-        if (raw := container.block(row)) is not None:
+    for raw in container.blocks(rows):
+        if raw is not None:
             yield from container.unpack(raw)
 
 

@@ -7,6 +7,7 @@ Words stay codes and names stay bytes until somebody wants the column itself.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import batched, groupby
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from tbench.replay.columns import ABSENT, ABSENT_CODE, MOST, NAMES, NUMBERS, WOR
 Truths = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 Columns = Mapping[str, Column]
+Records = Sequence[Mapping[str, Any]]
 
 ALL: Final = slice(None)
 EVERY: Final = (*NUMBERS, *WORDS, *NAMES)
@@ -28,6 +30,8 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
 """By the kind of a number, the least and the largest that it can be where it is there (s: 380 years)."""
 BOUNDS: Final[Mapping[str, tuple[float, float]]] = {"status": (100, 999)}
 """The same of single columns."""
+AT_ONCE: Final = 16
+"""Records that are taken over together: a call of numpy costs as much as what it does to one."""
 _ROOM: Final = 1024
 """Rows, or gaps, to begin with where nobody says how many will come."""
 
@@ -116,13 +120,14 @@ class Table(Mapping[str, Column]):
         wanted = {name: KIND_OF[name](name, self._rows or _ROOM) for name in names}
         at = 0
         with self._guard():
-            for record in self._records():
-                n: int = record["n"]
-                if not 0 <= n <= MOST:
-                    raise ValueError(f"a block of {n} samples")
+            for records in batched(self._records(), AT_ONCE):
+                sizes = [record["n"] for record in records]
+                for n in sizes:
+                    if not 0 <= n <= MOST:
+                        raise ValueError(f"a block of {n} samples")
                 for store in wanted.values():
-                    store.put(record, at, n)
-                at += n
+                    store.put(records, at, sizes)
+                at += sum(sizes)
             if self._stores and at != self._rows:
                 raise ValueError(f"it had {self._rows} samples and now has {at}")
             self._arrange(wanted, at)
@@ -190,12 +195,15 @@ class _Numbers:
     def column(self, places: Places | slice = ALL) -> Column:
         return self.data[places]
 
-    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
-        """Take over the `n` values of a record; absent ones where its writer did not know the column."""
-        self.data = roomy(self.data, at + n)
-        packed = record["numbers"].get(self._name)
-        absent = ABSENT[self._kind.kind]
-        self.data[at : at + n] = absent if packed is None else whole(packed, self._kind, n)
+    def put(self, records: Records, at: int, sizes: Sequence[int]) -> None:
+        """Take over the values of records of these sizes; absent ones where a writer had no such column."""
+        pieces = [record["numbers"].get(self._name) for record in records]
+        for place, n in enumerate(sizes):
+            if pieces[place] is None:
+                pieces[place] = np.full(n, ABSENT[self._kind.kind], dtype=self._kind).tobytes()
+        end = at + sum(sizes)
+        self.data = roomy(self.data, end)
+        self.data[at:end] = whole(pieces, self._kind, sizes)
 
     def check(self) -> None:
         """Raise ValueError for a value that cannot be; NaN, which is absent, passes."""
@@ -230,19 +238,30 @@ class _Words:
         pairs = zip(self._table, counts, strict=True)
         return {word: count for word, count in pairs if word is not None and count}
 
-    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
-        """Take over the `n` words of a record."""
-        self.data = roomy(self.data, at + n)
-        packed = record["words"].get(self._name)
-        if packed is None:
-            self.data[at : at + n] = 0
-            return
-        codes, words = whole(packed["codes"], "<u2", n), packed["table"]
+    def put(self, records: Records, at: int, sizes: Sequence[int]) -> None:
+        """Take over the words of records of these sizes: at once of those that have the same table."""
+        self.data = roomy(self.data, at + sum(sizes))
+        packed = [record["words"].get(self._name) for record in records]
+        rows = zip(packed, sizes, strict=True)
+        for words, group in groupby(rows, lambda row: row[0] and row[0]["table"]):
+            columns, counts = zip(*group, strict=True)
+            end = at + sum(counts)
+            if words is None:
+                self.data[at:end] = 0
+            else:
+                codes = whole([column["codes"] for column in columns], "<u2", counts)
+                self.data[at:end] = self._known(words)[
+                    np.where(codes == ABSENT_CODE, len(words), codes)
+                ]
+            at = end
+
+    def _known(self, words: Sequence[str]) -> Column:
+        """The codes of these words in the table for all, and last that of none."""
         if not all(isinstance(word, str) for word in words):
             raise TypeError(f"a sample's {self._name} is no text")
-        known = np.zeros(len(words) + 1, dtype="<i4")
-        known[:-1] = [self._table.setdefault(word, len(self._table)) for word in words]
-        self.data[at : at + n] = known[np.where(codes == ABSENT_CODE, len(words), codes)]
+        return np.array(
+            [*(self._table.setdefault(word, len(self._table)) for word in words), 0], dtype="<i4"
+        )
 
 
 class _Names:
@@ -260,16 +279,18 @@ class _Names:
         if (self.data.view("u1") > 0x7F).any():
             raise ValueError(f"a sample's {self._name} is not of ASCII")
 
-    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
-        """Take over the `n` names of a record."""
-        packed = record["names"][self._name]
-        names = whole(packed["bytes"], f"S{packed['width']}", n)
-        if names.itemsize > self.data.itemsize:
-            wider = np.empty(len(self.data), dtype=names.dtype)
-            wider[:at] = self.data[:at]
-            self.data = wider
-        self.data = roomy(self.data, at + n)
-        self.data[at : at + n] = names
+    def put(self, records: Records, at: int, sizes: Sequence[int]) -> None:
+        """Take over the names of records of these sizes."""
+        for record, n in zip(records, sizes, strict=True):
+            packed = record["names"][self._name]
+            names = whole([packed["bytes"]], f"S{packed['width']}", [n])
+            if names.itemsize > self.data.itemsize:
+                wider = np.empty(len(self.data), dtype=names.dtype)
+                wider[:at] = self.data[:at]
+                self.data = wider
+            self.data = roomy(self.data, at + n)
+            self.data[at : at + n] = names
+            at += n
 
 
 _Store = _Numbers | _Words | _Names
@@ -296,12 +317,13 @@ def roomy(data: Column, rows: int) -> Column:
     return larger
 
 
-def whole(data: bytes, kind: npt.DTypeLike, n: int) -> Column:
-    """An array of exactly `n`; ValueError for a column of another length."""
-    array = np.frombuffer(data, dtype=kind)
-    if len(array) != n:
-        raise ValueError(f"a column of {len(array)} in a block of {n}")
-    return array
+def whole(pieces: Sequence[bytes], kind: npt.DTypeLike, sizes: Sequence[int]) -> Column:
+    """One array of a column in several records; ValueError where it is not as long as a record says."""
+    width = np.dtype(kind).itemsize
+    for piece, n in zip(pieces, sizes, strict=True):
+        if len(piece) != n * width:
+            raise ValueError(f"a column of {len(piece)} bytes in a block of {n}")
+    return np.frombuffer(b"".join(pieces), dtype=kind)
 
 
 # Gaps: the times between the token events of streams, gathered from all `tokens` records of a run.
@@ -335,8 +357,8 @@ def gather_gaps(
 def _tokens(record: Mapping[str, Any]) -> tuple[Column, Column, Column]:
     """Whose gaps a record holds, how many each has, and the gaps in microseconds."""
     index = np.frombuffer(record["index"], dtype="<i4")
-    counts = whole(record["counts"], "<u4", len(index))
-    return index, counts, whole(record["gaps_us"], "<u4", int(counts.sum(dtype=np.int64)))
+    counts = whole([record["counts"]], "<u4", [len(index)])
+    return index, counts, whole([record["gaps_us"]], "<u4", [int(counts.sum(dtype=np.int64))])
 
 
 def _arranged(index: Column, sizes: Column, gaps: Column) -> tuple[Column, Column]:

@@ -96,7 +96,7 @@ def throughput(columns: Columns, rows: Column, shares: Column | None = None) -> 
     """That of the requests at these places, or where a mask is true; of each its share, if there are some."""
     sent, end = columns["sent"][rows], columns["end"][rows]
     timed = ~np.isnan(sent) & ~np.isnan(end)
-    weight = np.ones(len(sent)) if shares is None else shares[rows]
+    weight = None if shares is None else shares[rows]
     ok = where(columns, "outcome", Outcome.OK)[rows]
     textless = where(columns, "endpoint", *TEXTLESS)[rows]
     wordless = where(columns, "endpoint", *WORDLESS)[rows]
@@ -104,17 +104,18 @@ def throughput(columns: Columns, rows: Column, shares: Column | None = None) -> 
         n=len(sent),
         began=float(sent[timed].min(initial=np.inf)),
         ended=float(end[timed].max(initial=-np.inf)),
-        successes=float(weight[ok].sum()),
+        successes=float(np.count_nonzero(ok) if weight is None else weight[ok].sum()),
         input=_tokens(columns["prompt_tokens"][rows], ok & ~textless, weight),
         output=_tokens(columns["output_tokens"][rows], ok & ~wordless, weight),
     )
 
 
-def _tokens(counts: Column, asked: Column, weight: Column) -> Tokens:
+def _tokens(counts: Column, asked: Column, weight: Column | None) -> Tokens:
     """Of the successes that should have some; -1 is "not counted"."""
     has = asked & (counts > 0)
+    total = counts.sum(where=has, dtype=np.int64) if weight is None else counts[has] @ weight[has]
     return Tokens(
-        total=float(counts[has] @ weight[has]),
+        total=float(total),
         n=int(asked.sum()),
         uncounted=int((asked & (counts < 0)).sum()),
     )
