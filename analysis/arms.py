@@ -20,8 +20,8 @@ from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
 from tbench.replay import metrics
 from tbench.replay.columns import Column
-from tbench.replay.runfile import Run, read_run, recount
-from tbench.replay.table import Truths, where, words
+from tbench.replay.runfile import Run, read_run, recount, samples_of
+from tbench.replay.table import Desk, Truths, where, words
 from tbench.replay.totals import RunFigures, first_cause, numbers, why_invalid
 
 __all__ = ["Arm", "Truths", "load_arm"]
@@ -31,6 +31,8 @@ STOPPED = frozenset(
 )
 """Outcomes that somebody else than the server brought about: neither a success nor an error."""
 
+HELD: Final = 2_000_000
+"""So many samples of an arm's repeated runs are held together: some 0.8 GB. Of more, one run at a time."""
 SEVERAL: Final = {
     "experiment_metadata.json": ("a benchmark's", "tbench report {}"),
     "plan.json": ("an experiment's", "{}/report.html"),
@@ -136,6 +138,10 @@ class Arm:
         return metrics.buffered(*metrics.gaps(metrics.counted(self.columns)))
 
     def __len__(self) -> int:
+        return self._n
+
+    @cached_property
+    def _n(self) -> int:
         return self.sums.n if self.sums else len(self.columns["index"])
 
     def check_not_empty(self) -> None:
@@ -206,6 +212,17 @@ class Arm:
         """True for the samples that count: not warm-up."""
         return np.logical_not(self.columns["warmup"])
 
+    def keep_figures(self) -> None:
+        """Make what is asked of every run while its samples are at hand, and let go of them."""
+        _ = len(self), self.invalid_because
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of all that is as long as the samples, and is made of their columns."""
+        for name in ("ok", "timed_out", "failed", "offset_s"):
+            self.__dict__.pop(name, None)
+        self.run.__dict__.pop("token_gaps", None)
+
     def kinds(self, places: npt.NDArray[np.int64]) -> dict[str, int]:
         """How often each outcome other than ok occurs at these places, commonest first."""
         unwell = places[~self.ok[places]]
@@ -213,8 +230,8 @@ class Arm:
         return dict(counts.most_common())
 
 
-def load_arm(path: str | Path) -> Arm:
-    """Load a run file, or a trace (file, folder or glob), told apart by its header.
+def load_arm(path: str | Path, desk: Desk | None = None) -> Arm:
+    """Load a run file, or a trace (file, folder or glob), told apart by its header. `desk` as in `read_run`.
 
     Raises InputError for what is neither, or is missing, and for the folder of a benchmark or an experiment,
     whose traces are not its results.
@@ -229,7 +246,7 @@ def load_arm(path: str | Path) -> Arm:
                 + all_of_it.format(path)
             )
     if path.is_file() and open_container(path).header.get("kind") == "run":
-        return arm_of_run(read_run(path))
+        return arm_of_run(read_run(path, desk))
     return arm_of_trace(path)
 
 
@@ -327,13 +344,21 @@ def find_runs(text: str | Path) -> list[Path]:
     return paths
 
 
-def load_replicates(*texts: str | Path) -> Replicates:
-    """The runs that folders or globs name, as one arm. Raises InputError for what is no run."""
+def load_replicates(*texts: str | Path, desk: Desk | None = None) -> Replicates:
+    """The runs that folders or globs name, as one arm. Raises InputError for what is no run.
+
+    Of more samples than HELD one run at a `desk` is held at a time, and read anew when it is asked for again.
+    """
     paths = dict.fromkeys(path for text in texts for path in find_runs(text))
-    arms = [load_arm(path) for path in paths]
-    for arm in arms:
+    if desk and sum(map(samples_of, paths)) <= HELD:
+        desk = None
+    arms = []
+    for path in paths:
+        arms.append(arm := load_arm(path, desk))
         if arm.kind != "run":
             raise InputError(f"{arm.path}: a trace; an arm of several runs holds replays only")
+        if desk:
+            arm.keep_figures()
     unfinished: set[Path] = set()
     for path in map(Path, texts):
         if path.is_dir():

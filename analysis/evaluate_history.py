@@ -20,6 +20,7 @@ from tbench.analysis.gate import Gate
 from tbench.analysis.gate_cautions import (
     failure_figures,
     failures_rose,
+    measure,
     request_cautions,
     run_cautions,
 )
@@ -27,13 +28,14 @@ from tbench.analysis.gate_estimate import (
     GateEstimate,
     at_the_margin,
     estimate_gate,
+    figures_of,
     known,
     least_variance,
     worst_figures,
 )
 from tbench.analysis.gate_results import GateResults, conclude, gate_rows
 from tbench.analysis.history import History, Session
-from tbench.analysis.pairing import ArmRuns, CommonRequests, RunView, shared
+from tbench.analysis.pairing import ArmRuns, CommonRequests, shared
 from tbench.analysis.run_metrics import ERRORS, Figure
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate, student
@@ -74,7 +76,8 @@ def session_of(arm: Replicates, gates: Sequence[Gate], warmup: Warmup | None = N
         if caution.code in ("INVALID_RUN", "PARTIAL_RUN", "MIXED_ARM"):
             raise InputError(f"{caution.code}: {caution.text}; no baseline can be made of it")
     common = shared([arm], warmup)
-    figures = dict(_figures(common.groups[0].runs, gates))
+    measure(common.groups, gates)
+    figures = dict(_figures(common.groups[0], gates))
     first = arm.runs[0]
     return Session(
         recorded=recorded_at(arm),
@@ -89,11 +92,9 @@ def session_of(arm: Replicates, gates: Sequence[Gate], warmup: Warmup | None = N
     )
 
 
-def _figures(
-    runs: Sequence[RunView], gates: Sequence[Gate]
-) -> Iterator[tuple[str, tuple[Figure, ...]]]:
+def _figures(group: ArmRuns, gates: Sequence[Gate]) -> Iterator[tuple[str, tuple[Figure, ...]]]:
     for gate in gates:
-        figures = tuple(gate.endpoint.figure(run, gate.slo) for run in runs)
+        figures = figures_of(gate, group)
         why = next((figure.refusal for figure in figures if figure.refusal), None)
         # Nobody named it: runs too short for p99 still make a baseline of their other quantiles.
         if why and gate.usual:
@@ -102,7 +103,7 @@ def _figures(
             raise InputError(f"{gate.what}: no baseline ({why or 'it lies among the timeouts'})")
         yield name_of(gate), figures
     if not any(gate.metric == ERRORS for gate in gates):
-        yield ERRORS, failure_figures(runs)  # without which nobody can say that they rose
+        yield ERRORS, failure_figures(group.runs)  # without which nobody can say that they rose
 
 
 # Prediction: where one more draw lies after some, by Student's t; and whether the draws are of one law.
@@ -213,6 +214,7 @@ def evaluate_history(
     if any(past.recorded == recorded_at(candidate) for past in history.sessions):
         raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
     common = shared([candidate], warmup)
+    measure(common.groups, gates)
     (group,) = common.groups
     estimates = [_estimate(history, group, gate) for gate in gates]
     # A gate that the file does not know and that is quietly left out would look like one that passes.
@@ -242,7 +244,7 @@ def evaluate_history(
 def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
     if gate.limit is not None:  # what the candidate holds by itself needs no history
         return estimate_gate(gate, ArmRuns(name=str(history.path), runs=()), group, "welch")
-    figures = tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
+    figures = figures_of(gate, group)
     sessions = [session for session in history.sessions if name_of(gate) in session.figures]
     # Of each session as many runs as the one with fewest has: means of as many vary alike.
     fewest = min(

@@ -4,67 +4,173 @@ What holds of the requests is checked as for one pair of runs (analysis.cautions
 `analysis.gate_results` says which of these forbid a verdict.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from tbench.analysis.arms import Arm, Replicates, begun, drawn, interleaved, invalid_runs
 from tbench.analysis.cautions import ComparedArms, cautions
-from tbench.analysis.gate import MORE_FAILURES
-from tbench.analysis.gate_estimate import LEAST_RUNS, GateEstimate, Method, share_of
+from tbench.analysis.compared_sums import ComparedSums
+from tbench.analysis.gate import MORE_FAILURES, Gate
+from tbench.analysis.gate_estimate import (
+    LEAST_RUNS,
+    GateEstimate,
+    Method,
+    estimate_gate,
+    share_of,
+)
+from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import ArmRuns, CommonRequests, Match, RunView
 from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.run_metrics import ERRORS, Figure, endpoint
-from tbench.analysis.summary import Caution
+from tbench.analysis.summary import Caution, Floats
+from tbench.analysis.sums import Judged, Sums
 from tbench.analysis.t_tests import difference
 from tbench.capture.terminal import plural
-from tbench.replay.columns import Column
-from tbench.replay.runfile import Run, recount
+from tbench.replay import metrics
+from tbench.replay.runfile import Run
+from tbench.replay.table import tally
 from tbench.replay.totals import loss
 
 TREND_RUNS: Final = 5
 """Runs of each arm with which a trend that is no straight line is wrong as seldom as it says
 (docs/statistics.md, "Calibration": 3+3 and 5+5 pairs by trend, sine 10 %)."""
 
-# Pooling: an arm's runs laid end to end, so that what is checked of one pair of runs is checked of all.
+# Pooling: what the runs of an arm add up to, so that what is checked of one pair of runs is checked of all.
 
 
-def pooled(baseline: ArmRuns, candidate: ArmRuns) -> ComparedArms:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What one run adds. `values` are those of shared requests that medians are of, `failed` is a share."""
+
+    sums: Sums
+    failed: float
+    values: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled(ComparedSums):
+    """What a check may ask, of all runs of two arms."""
+
+    parts: tuple[Sequence[_Part], ...]
+
+    def pair(self, metric: str) -> tuple[Floats, Floats]:
+        """Those of the runs, one run after the other."""
+        first, second = (
+            np.concatenate([part.values[metric] for part in side]) for side in self.parts
+        )
+        return first, second
+
+    counts, quantiles, means = ComparedArms.counts, ComparedArms.quantiles, ComparedArms.means
+
+    def lags(self, points: Sequence[float]) -> list[list[float]]:
+        return self.quantiles("lag", points)
+
+
+def pooled(baseline: ArmRuns, candidate: ArmRuns) -> Pooled:
     """The shared requests of all runs of two arms, paired by run where there are as many.
 
     The failure rates' interval is Welch's over the runs; without two runs of each it excludes nothing.
     """
-    sides = [
-        _end_to_end([run.arm for run in group.runs], group.name) for group in (baseline, candidate)
-    ]
-    places = []
-    for group in (baseline, candidate):
-        starts = accumulate((len(run.arm) for run in group.runs), initial=0)
-        shifted = [run.places + start for run, start in zip(group.runs, starts, strict=False)]
-        places.append(np.concatenate(shifted))
-    match = Match(
-        baseline=places[0],
-        candidate=places[1],
-        paired=len(baseline.runs) == len(candidate.runs),
-        dropped=(0, 0),
-        alone=(0, 0),
-    )
-    return ComparedArms(
-        baseline=sides[0],
-        candidate=sides[1],
-        match=match,
-        errors=_errors(sides, (baseline, candidate), places),
+    groups = (baseline, candidate)
+    parts = tuple([part_of(run) for run in group.runs] for group in groups)
+    first, second = (_together(group, side) for group, side in zip(groups, parts, strict=True))
+    nowhere = np.empty(0, dtype=np.int64)
+    return Pooled(
+        baseline=first,
+        candidate=second,
+        match=Match(
+            baseline=nowhere,
+            candidate=nowhere,
+            paired=len(baseline.runs) == len(candidate.runs),
+            dropped=(0, 0),
+            alone=(0, 0),
+        ),
+        errors=_errors(parts),
+        parts=parts,
     )
 
 
-def _errors(
-    arms: Sequence[Arm], groups: tuple[ArmRuns, ArmRuns], places: Sequence[Column]
-) -> ErrorDifference:
-    shares = [[float(run.arm.failed[run.places].mean()) for run in group.runs] for group in groups]
+def part_of(run: RunView) -> _Part:
+    """What a run adds to its arm: counted once, while its samples are at hand."""
+    return run.once("part", _part)
+
+
+def _part(run: RunView) -> _Part:
+    arm, places, columns = run.arm, run.places, run.arm.columns
+    cached, prompt, tokens, ttft = (
+        run.values(METRICS[name])
+        for name in ("cached_tokens", "prompt_tokens", "output_tokens", "ttft")
+    )
+    lag = np.where(arm.ok, metrics.client_lag(columns), np.nan)[places]
+    due, e2e = columns["due"][places], metrics.e2e(columns)
+    return _Part(
+        sums=Sums(
+            n=len(arm),
+            measured=len(places),
+            kinds=Counter(arm.kinds(places)),
+            words={
+                name: Counter(tally(columns, name, places))
+                for name in ("endpoint", "finish_reason")
+            },
+            refused=int((columns["refusals"][places] > 0).sum()),
+            cached=(float(np.nansum(cached)), float(np.nansum(prompt))),
+            due=(float(np.nansum(due)), int((~np.isnan(due)).sum())),
+            e2e=(float(np.nansum(e2e)), int((~np.isnan(e2e)).sum())),
+            judged=Judged(between=metrics.gaps(metrics.counted(columns))),
+        ),
+        failed=float(arm.failed[places].mean()),
+        values={"ttft": ttft, "output_tokens": tokens.astype(np.float32), "lag": lag},
+    )
+
+
+def _together(group: ArmRuns, parts: Sequence[_Part]) -> Arm:
+    """The runs of an arm as one, of which there are sums alone."""
+    runs, sums = [run.arm for run in group.runs], [part.sums for part in parts]
+
+    first = runs[0]
+    totals = {"turns": {"waited": sum(run.waited for run in runs)}}
+    return Arm(
+        kind=first.kind,
+        name=group.name,
+        run=Run(first.path, first.run.header, {}, totals, complete=True),
+        source=first.source,
+        model=_joined(run.model for run in runs),
+        target=_joined(run.target for run in runs),
+        pacing=_joined(run.pacing for run in runs) or "",
+        as_recorded=all(run.as_recorded for run in runs),
+        token_gaps=first.token_gaps,
+        sums=Sums(
+            n=sum(part.n for part in sums),
+            measured=sum(part.measured for part in sums),
+            kinds=sum((part.kinds for part in sums), Counter()),
+            words={
+                name: sum((part.words[name] for part in sums), Counter())
+                for name in ("endpoint", "finish_reason")
+            },
+            refused=sum(part.refused for part in sums),
+            cached=_added(part.cached for part in sums),
+            due=_added(part.due for part in sums),
+            e2e=_added(part.e2e for part in sums),
+            judged=Judged(between=_added(part.judged.between for part in sums)),
+        ),
+    )
+
+
+def _added[A: (int, float), B: (int, float)](pairs: Iterable[tuple[A, B]]) -> tuple[A, B]:
+    first, second = zip(*pairs, strict=True)
+    return sum(first), sum(second)
+
+
+def _errors(parts: Sequence[Sequence[_Part]]) -> ErrorDifference:
+    shares = [[part.failed for part in side] for side in parts]
     first, second = (float(np.mean(side)) for side in shares)
     change = difference(shares[0], shares[1]) if min(map(len, shares)) > 1 else None
+    kinds = [sum((part.sums.kinds for part in side), Counter[str]()) for side in parts]
+    n = [sum(part.sums.measured for part in side) for side in parts]
     return ErrorDifference(
         baseline=first,
         candidate=second,
@@ -72,51 +178,10 @@ def _errors(
         low=change.low if change else -1.0,
         high=change.high if change else 1.0,
         method="Welch t on the runs' shares",
-        n_baseline=len(places[0]),
-        n_candidate=len(places[1]),
-        kinds_baseline=arms[0].kinds(places[0]),
-        kinds_candidate=arms[1].kinds(places[1]),
-    )
-
-
-class _Columns(Mapping[str, Column]):
-    """Columns laid end to end when they are asked for: most never are."""
-
-    def __init__(self, parts: Sequence[Mapping[str, Column]]) -> None:
-        self._parts = parts
-
-    def __getitem__(self, name: str) -> Column:
-        return np.concatenate([part[name] for part in self._parts])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts[0])
-
-    def __len__(self) -> int:
-        return len(self._parts[0])
-
-
-def _end_to_end(runs: Sequence[Arm], name: str) -> Arm:
-    first = runs[0]
-    columns = _Columns([run.columns for run in runs])
-
-    def token_gaps() -> tuple[Column, Column]:
-        parts = [run.token_gaps() for run in runs]
-        starts = accumulate((len(gaps) for _, gaps in parts), initial=0)
-        offsets = [part[:-1] + start for (part, _), start in zip(parts, starts, strict=False)]
-        gaps = np.concatenate([gaps for _, gaps in parts])
-        return np.concatenate([*offsets, [len(gaps)]]), gaps
-
-    totals = recount(columns) | {"turns": {"waited": sum(run.waited for run in runs)}}
-    return Arm(
-        kind=first.kind,
-        name=name,
-        run=Run(first.path, first.run.header, columns, totals, complete=True),
-        source=first.source,
-        model=_joined(run.model for run in runs),
-        target=_joined(run.target for run in runs),
-        pacing=_joined(run.pacing for run in runs) or "",
-        as_recorded=all(run.as_recorded for run in runs),
-        token_gaps=token_gaps,
+        n_baseline=n[0],
+        n_candidate=n[1],
+        kinds_baseline=kinds[0],
+        kinds_candidate=kinds[1],
     )
 
 
@@ -204,6 +269,18 @@ def request_cautions(common: CommonRequests) -> Iterator[Caution]:
         )
 
 
+def measure(groups: Sequence[ArmRuns], gates: Sequence[Gate]) -> None:
+    """Ask of one run after another all that gates and cautions will, and let go of its samples."""
+    for group in groups:
+        for run in group.runs:
+            alone = ArmRuns(name=group.name, runs=(run,))
+            for gate in gates:
+                estimate_gate(gate, alone, alone, "welch")
+            failure_figures([run])
+            part_of(run)
+            run.forget()
+
+
 def candidate_cautions(
     arms: tuple[Replicates, Replicates],
     groups: tuple[ArmRuns, ArmRuns],
@@ -226,7 +303,10 @@ def candidate_cautions(
 
 def failure_figures(runs: Sequence[RunView]) -> tuple[Figure, ...]:
     """How many requests of each run failed."""
-    return tuple(endpoint(ERRORS, None).figure(run, ()) for run in runs)
+    errors = endpoint(ERRORS, None)
+    return tuple(
+        run.once(("figure", ERRORS, None, ()), lambda run: errors.figure(run, ())) for run in runs
+    )
 
 
 def failures_rose(

@@ -14,8 +14,8 @@ from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from tbench.analysis.contrast import FINDINGS
 from tbench.analysis.decide import BURST, GateEvidence
 from tbench.analysis.gate import Gate
-from tbench.analysis.metrics import METRICS
-from tbench.analysis.pairing import ArmRuns
+from tbench.analysis.metrics import METRICS, Metric
+from tbench.analysis.pairing import ArmRuns, RunView
 from tbench.analysis.run_metrics import Figure
 from tbench.analysis.summary import ordered, quantile
 from tbench.analysis.t_tests import Estimate, difference, level, student
@@ -138,11 +138,7 @@ def estimate_gate(
 ) -> GateEstimate:
     """The figures of all runs, and Welch's or the trend's difference; the candidate's level for a limit."""
     groups = (baseline, candidate)
-    figure = gate.endpoint.figure
-    sides = (
-        tuple(figure(run, gate.slo) for run in baseline.runs),
-        tuple(figure(run, gate.slo) for run in candidate.runs),
-    )
+    sides = figures_of(gate, baseline), figures_of(gate, candidate)
     estimate = estimate_of(gate, sides, (baseline.at, candidate.at), contrast)
     strict: Estimate | Literal["alike"] | None = "alike"
     if gate.endpoint.scale == "points":
@@ -174,12 +170,29 @@ def estimate_of(
     return difference_of(gate, sides, at, contrast)
 
 
+def figures_of(gate: Gate, group: ArmRuns) -> tuple[Figure, ...]:
+    """The figure of each run."""
+    key = ("figure", gate.metric, gate.quantile, gate.slo)
+    return tuple(
+        run.once(key, lambda run: gate.endpoint.figure(run, gate.slo)) for run in group.runs
+    )
+
+
 def worst_figures(gate: Gate, group: ArmRuns) -> tuple[Figure, ...] | None:
     """The runs' figures with every failure as the slowest request; None where no such request failed."""
     worst = gate.endpoint.worst
-    if worst is None or not any(run.failures(METRICS[gate.metric]) for run in group.runs):
+    if worst is None:
         return None
-    return tuple(worst(run) for run in group.runs)
+    metric = METRICS[gate.metric]
+    failed = [
+        run.once(("failed", metric.name), lambda run: run.failures(metric)) for run in group.runs
+    ]
+    if not any(failed):
+        return None
+    return tuple(
+        run.once(("worst", metric.name, gate.quantile), worst) if count else figure
+        for run, count, figure in zip(group.runs, failed, figures_of(gate, group), strict=True)
+    )
 
 
 def _lag_s(gate: Gate, groups: tuple[ArmRuns, ArmRuns]) -> tuple[float, float]:
@@ -194,19 +207,24 @@ def _lag_s(gate: Gate, groups: tuple[ArmRuns, ArmRuns]) -> tuple[float, float]:
     metric, p = METRICS[gate.metric], gate.quantile
     means = []
     for group in groups:
-        late = []
-        for run in group.runs:
-            measured, punctual = run.values(metric), run.punctual(metric)
-            with np.errstate(invalid="ignore"):  # of a timeout nothing is known
-                lag = ordered(measured - punctual)
-            if not len(lag):
-                late.append((0.0, 0.0))
-                continue
-            plain, without = (quantile(ordered(side), p) for side in (measured, punctual))
-            late.append((plain - without if math.isfinite(plain) else 0.0, quantile(lag, p)))
+        late = [
+            run.once(("lag", metric.name, p), lambda run: _late_s(run, metric, p))
+            for run in group.runs
+        ]
         means.append(np.mean(late, axis=0).tolist())
     apart = [second - first for first, second in zip(*means, strict=True)]
     return max(0.0, *apart), max(0.0, *(-lag for lag in apart))
+
+
+def _late_s(run: RunView, metric: Metric, p: float) -> tuple[float, float]:
+    """By either reckoning, of one run."""
+    measured, punctual = run.values(metric), run.punctual(metric)
+    with np.errstate(invalid="ignore"):  # of a timeout nothing is known
+        lag = ordered(measured - punctual)
+    if not len(lag):
+        return 0.0, 0.0
+    plain, without = (quantile(ordered(side), p) for side in (measured, punctual))
+    return (plain - without if math.isfinite(plain) else 0.0), quantile(lag, p)
 
 
 def share_of(figures: Sequence[Figure]) -> float:

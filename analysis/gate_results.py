@@ -16,7 +16,12 @@ from tbench.analysis.arms import Replicates
 from tbench.analysis.comparison import Comparison, Verdict
 from tbench.analysis.decide import ALPHA, BURST, GateEvidence, decide, hidden, overall
 from tbench.analysis.gate import Gate
-from tbench.analysis.gate_cautions import candidate_cautions, request_cautions, run_cautions
+from tbench.analysis.gate_cautions import (
+    candidate_cautions,
+    measure,
+    request_cautions,
+    run_cautions,
+)
 from tbench.analysis.gate_estimate import (
     HIDDEN,
     NONE_LEFT,
@@ -158,6 +163,7 @@ def evaluate_gates(
             f"{' and '.join(names)}: runs of {len(sources)} different traces; replay one trace for all arms"
         )
     common = shared(arms, warmup)
+    measure(common.groups, gates)
     baseline, *candidates = common.groups
     estimates = [
         estimate_gate(gate, baseline, candidate, contrast)

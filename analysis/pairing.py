@@ -1,11 +1,11 @@
 """Pairing: which requests of two arms are compared, in which order, and what is left out as warm-up."""
 
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
-from itertools import chain, islice
-from typing import cast
+from itertools import chain, compress, islice
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,19 @@ class RunView:
     places: Places
     at: int
     _sorted: dict[str, Floats] = field(default_factory=dict, repr=False)
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def once[T](self, key: Hashable, make: Callable[["RunView"], T]) -> T:
+        """What `make` makes of it: under one key only once, as its samples may have to be read anew."""
+        if key not in self._made:
+            self._made[key] = make(self)
+        made: T = self._made[key]
+        return made
+
+    def forget(self) -> None:
+        """Let go of all that is as long as its samples, but of where the shared requests lie."""
+        self._sorted.clear()
+        self.arm.forget()
 
     @cached_property
     def throughput(self) -> Throughput:
@@ -189,7 +202,7 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
     runs = [run for arm in arms for run in arm.runs]
     places = _places(runs)
     warm = reduce(
-        np.logical_or, [warm_up(run, warmup)[at] for run, at in zip(runs, places, strict=True)]
+        np.logical_or, (warm_up(run, warmup)[at] for run, at in zip(runs, places, strict=True))
     )
     if not len(places[0]):
         raise InputError("the runs have no request in common; compare runs of one trace")
@@ -198,20 +211,17 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
     everything = len(places[0])
     # Only where the runs differ is the union counted, which costs a set of all keys.
     if any(len(run) > everything for run in runs):
-        everything = len(
-            {
-                key
-                for run in runs
-                for key in zip(
-                    run.columns["id"].tolist(), run.columns["cycle"].tolist(), strict=True
-                )
-            }
-        )
+        union: set[tuple[bytes, int]] = set()
+        for run in runs:
+            union.update(_index(run))
+        everything = len(union)
     begun = list(chain.from_iterable(arm.started_ns for arm in arms))
     # Sorted twice gives ranks: which run began when, among those of all arms.
     order = np.argsort(np.argsort(begun, kind="stable"), kind="stable").tolist()
+    # Runs that hold the same in the same order share one array of places.
+    counted = {id(at): at[~warm] for at in places}
     views = iter(
-        RunView(arm=run, places=at[~warm], at=rank)
+        RunView(arm=run, places=counted[id(at)], at=rank)
         for run, at, rank in zip(runs, places, order, strict=True)
     )
     return CommonRequests(
@@ -227,17 +237,31 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
 
 def _places(runs: Sequence[Arm]) -> list[Places]:
     """Where the requests that all runs hold lie in each, in the order of the first."""
-    keys = [(short(run.columns, "id"), run.columns["cycle"]) for run in runs]
+    first, others = runs[0], runs[1:]
+    ids, rounds = short(first.columns, "id"), first.columns["cycle"]
     # Runs of one plan hold the same in the same order: a million keys need no dictionary.
     if all(
-        len(ids) == len(keys[0][0]) and (ids == keys[0][0]).all() and (rounds == keys[0][1]).all()
-        for ids, rounds in keys[1:]
+        len(run) == len(ids)
+        and (short(run.columns, "id") == ids).all()
+        and (run.columns["cycle"] == rounds).all()
+        for run in others
     ):
-        return [np.arange(len(runs[0]))] * len(runs)
-    known: list[dict[tuple[str, int], int]] = []
-    for ids, rounds in keys:
-        known.append({})
-        for place, key in enumerate(zip(ids.tolist(), rounds.tolist(), strict=True)):
-            known[-1].setdefault(key, place)  # of a key that stands twice the first
-    common = [key for key in known[0] if all(key in index for index in known[1:])]
-    return [np.array([index[key] for key in common], dtype=np.int64) for index in known]
+        return [np.arange(len(ids))] * len(runs)
+    index = _index(first)
+    keys, places = list(index), [np.array(list(index.values()), dtype=np.int64)]
+    for run in others:
+        index = _index(run)
+        common = np.array([key in index for key in keys], dtype=bool)
+        keys = list(compress(keys, common))
+        places = [at[common] for at in places]
+        places.append(np.array([index[key] for key in keys], dtype=np.int64))
+    return places
+
+
+def _index(run: Arm) -> dict[tuple[bytes, int], int]:
+    """Where each request of a run lies, by exchange and round; the first of a key that stands twice."""
+    index: dict[tuple[bytes, int], int] = {}
+    keys = zip(short(run.columns, "id").tolist(), run.columns["cycle"].tolist(), strict=True)
+    for place, key in enumerate(keys):
+        index.setdefault(key, place)
+    return index

@@ -22,7 +22,7 @@ from tbench.replay import columns as blocks
 from tbench.replay import runform
 from tbench.replay.columns import Column, Record
 from tbench.replay.sample import Headers, Sample
-from tbench.replay.table import Columns, Table, gather_gaps, where
+from tbench.replay.table import Columns, Desk, Table, gather_gaps, where
 
 if TYPE_CHECKING:
     from tbench.replay.fidelity import Fidelity
@@ -186,8 +186,8 @@ class Run:
             return blocks.unpack_headers(headers, indices)
 
 
-def read_run(path: str | Path) -> Run:
-    """Load a run; `.part` files of killed replays too.
+def read_run(path: str | Path, desk: Desk | None = None) -> Run:
+    """Load a run; `.part` files of killed replays too. Of those at one `desk` one is held at a time.
 
     Raises InputError for a missing file, one that is no run, or one whose records make no sense.
     """
@@ -216,6 +216,7 @@ def read_run(path: str | Path) -> Run:
             first=USUAL,
             rows=min(ended, blocks.MOST * len(container.rows or ())),
             guard=lambda: readable(path),
+            desk=desk,
         )
         if last := others.get("totals"):
             runform.check(last, runform.TOTALS, "totals")

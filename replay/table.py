@@ -52,14 +52,17 @@ class Table(Mapping[str, Column]):
         first: Iterable[str] = EVERY,
         rows: int = 0,
         guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+        desk: "Desk | None" = None,
     ) -> None:
         self._records = records
         self._guard = guard
-        self._rows = rows
+        self._desk = desk
+        self._first = frozenset({"index", *first})
+        self._rows, self._counted = rows, False
         self._stores: dict[str, _Store] = {}
         self._marks: dict[str, Column] = {}
         self._order: npt.NDArray[np.int64] | None = None
-        self._stores |= self._read({"index", *first})
+        self._keep(self._first)
 
     def __getitem__(self, name: str) -> Column:
         return self._marks[name] if name in self._marks else self._store(name).column()
@@ -69,6 +72,10 @@ class Table(Mapping[str, Column]):
 
     def __len__(self) -> int:
         return len(EVERY) + len(self._marks)
+
+    def drop(self) -> None:
+        """Hold no column of a record any more: what is asked for from now on is read anew."""
+        self._stores.clear()
 
     def mark(self, name: str, column: Column) -> None:
         """Add a column that no record holds."""
@@ -109,11 +116,18 @@ class Table(Mapping[str, Column]):
     def _store(self, name: str) -> "_Store":
         if name not in EVERY:
             raise KeyError(name)
+        if not self._stores:  # dropped
+            self._keep({name, *self._first})
         if name not in self._stores:
             # What is small is gathered in one pass with any other of its kind; names are large.
             wanted = {name} if name in NAMES else {*NUMBERS, *WORDS}
-            self._stores |= self._read(wanted.difference(self._stores))
+            self._keep(wanted.difference(self._stores))
         return self._stores[name]
+
+    def _keep(self, names: Iterable[str]) -> None:
+        if self._desk:
+            self._desk.take(self)
+        self._stores |= self._read(names)
 
     def _read(self, names: Iterable[str]) -> "dict[str, _Store]":
         """One pass over the records."""
@@ -128,10 +142,10 @@ class Table(Mapping[str, Column]):
                 for store in wanted.values():
                     store.put(records, at, sizes)
                 at += sum(sizes)
-            if self._stores and at != self._rows:
+            if self._counted and at != self._rows:
                 raise ValueError(f"it had {self._rows} samples and now has {at}")
             self._arrange(wanted, at)
-        self._rows = at
+        self._rows, self._counted = at, True
         return wanted
 
     def _arrange(self, wanted: "Mapping[str, _Store]", rows: int) -> None:
@@ -146,6 +160,19 @@ class Table(Mapping[str, Column]):
         if self._order is not None:
             for store in wanted.values():
                 store.data = store.data[self._order]
+
+
+class Desk:
+    """Holds one table at a time: the one that was read last; the one before is dropped."""
+
+    def __init__(self) -> None:
+        self._table: Table | None = None
+
+    def take(self, table: Table) -> None:
+        """Hold this one."""
+        if self._table is not None and self._table is not table:
+            self._table.drop()
+        self._table = table
 
 
 def where(columns: Columns, name: str, *words: str) -> Truths:

@@ -3,6 +3,7 @@
 The limit is lowered, so that both ways can be gone.
 """
 
+import gc
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.analysis import beyond
+from tbench.analysis import arms, beyond
 from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparison, Comparisons
-from tbench.analysis.report.machine import report_json
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.gate_results import evaluate_gates
+from tbench.analysis.report.machine import judgement_json, report_json
 from tbench.analysis.report.text import comparison_text
 from tbench.analysis.run_metrics import parse_slo
 from tbench.capture.errors import InputError, UnreachableError
@@ -25,6 +28,7 @@ from tbench.replay.columns import ABSENT, NUMBERS, pack, tokens_record
 from tbench.replay.counted import Counted, Spread
 from tbench.replay.metrics import quantile
 from tbench.replay.runfile import RunWriter
+from tbench.replay.table import Desk, Table
 from tests.test_replay_end_to_end import chat, write_trace
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -70,7 +74,11 @@ def write(path: Path, seed: int = 1, factor: float = 1.0, **change: Any) -> Path
         "id": np.array([f"r{i}" for i in range(N)]),
         "request_id": np.full(N, ""),
     }
-    header = {"wall_ns": 10**18, "trace": {"capture_id": "t"}, "pacing": {"mode": "constant"}}
+    header = {
+        "wall_ns": change.get("wall_ns", 10**18),
+        "trace": {"capture_id": "t"},
+        "pacing": {"mode": "constant"},
+    }
     writer = RunWriter(path, header, clock=lambda: 0.0)
     order = np.argsort(columns["end"], kind="stable")
     for rows in np.array_split(order, 20):
@@ -267,3 +275,35 @@ def test_the_queries_of_the_docs_run(
     assert pairs[0][1] == pytest.approx(1, rel=0.05)
     assert sum(count for _, count, _ in by_minute) == N
     assert sum(count for *_, count in by_minute) == failed
+
+
+def judged(folder: Path) -> dict[str, Any]:
+    slo = parse_slo("ttft<500ms,e2e<3s")
+    asked = ["errors:0.5pp", "goodput:1pp", "requests_per_s:5%", "ttft:p95<=3s", "itl:p50:9%"]
+    desk = Desk()
+    sides = [arms.load_replicates(folder / name, desk=desk) for name in ("a.*", "b.*")]
+    results = evaluate_gates(sides, parse_gates("5%", asked, slo))
+    return {**judgement_json(results), "costs": [str(row.reason) for row in results.rows]}
+
+
+def test_repeated_runs_are_judged_alike_with_one_of_them_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        for place, name in enumerate("ab"):
+            began, factor = (2 * number + place) * 10**12, 1 + 0.04 * place
+            path = tmp_path / f"{name}.{number}.run"
+            write(path, 2 * number + place, factor, wall_ns=began, failing=0.02 * (number > 0))
+    together = judged(tmp_path)
+    read: list[int] = []
+    take = Desk.take
+
+    def watched(desk: Desk, table: Table) -> None:
+        take(desk, table)
+        tables = [each for each in gc.get_objects() if isinstance(each, Table) and each._desk]
+        read.append(sum(bool(each._stores) for each in tables if each is not table))
+
+    monkeypatch.setattr(Desk, "take", watched)
+    monkeypatch.setattr(arms, "HELD", 0)
+    assert judged(tmp_path) == together
+    assert set(read) == {0}, "no other run was held when one was read"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment
-from tbench.analysis.arms import Replicates, load_arm
+from tbench.analysis.arms import load_replicates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Decision, as_monitored, monitor
 from tbench.analysis.metrics import METRICS
@@ -28,6 +28,7 @@ from tbench.replay.estimate import Estimate, estimate
 from tbench.replay.job import Job, resolve
 from tbench.replay.runfile import Run
 from tbench.replay.runner import Watch, run_duet
+from tbench.replay.table import Desk
 from tbench.replay.target import Target
 from tbench.replay.totals import numbers
 from tbench.run_store import DONE, Kind, RunStore, make_folder
@@ -290,11 +291,10 @@ def _at_look(plan: AbPlan, store: RunStore, number: int) -> tuple[Decision, Gate
 
 def _judged(plan: AbPlan, store: RunStore, rounds: int) -> GateResults:
     """The runs of the first so many rounds, held against the plan's gates."""
-    arms = []
+    arms, desk = [], Desk()
     for arm in plan.treatments:
         paths = [store.path(run_name(arm.name, number)) for number in range(1, rounds + 1)]
-        runs = sorted(map(load_arm, paths), key=lambda run: int(run.run.header["wall_ns"]))
-        arms.append(Replicates(name=arm.name, runs=tuple(runs)))
+        arms.append(replace(load_replicates(*paths, desk=desk), name=arm.name))
     return evaluate_gates(arms, plan.gates, contrast=plan.contrast, planned=True)
 
 

@@ -288,11 +288,12 @@ def _judgement(flags: CompareFlags, gates: "tuple[Gate, ...]") -> "GateResults":
     from tbench.analysis.evaluate_history import evaluate_history
     from tbench.analysis.gate_results import evaluate_gates
     from tbench.analysis.history import read_history
+    from tbench.replay.table import Desk
 
-    runs, warmup = flags.runs, flags.left_out()
+    runs, warmup, desk = flags.runs, flags.left_out(), Desk()
     if flags.baseline_file:
         history = read_history(flags.baseline_file)
-        return evaluate_history(history, load_replicates(*runs), gates, warmup)
+        return evaluate_history(history, load_replicates(*runs, desk=desk), gates, warmup)
     if len(runs) < 2:
         raise InputError(
             "a CANDIDATE is missing: gates hold several runs against a BASELINE; see tbench compare --help"
@@ -301,7 +302,7 @@ def _judgement(flags: CompareFlags, gates: "tuple[Gate, ...]") -> "GateResults":
         raise InputError(
             f"{len(runs)} run files: with gates each argument is an arm; name folders, or quote the globs"
         )
-    arms = [load_replicates(run) for run in runs]
+    arms = [load_replicates(run, desk=desk) for run in runs]
     contrast: Method = "trend" if flags.trend else "welch"
     return evaluate_gates(arms, gates, contrast=contrast, warmup=warmup)
 
@@ -312,11 +313,12 @@ def _saved(path: Path, flags: CompareFlags, gates: "tuple[Gate, ...]") -> int:
     from tbench.analysis.evaluate_history import LEAST_SESSIONS, session_of
     from tbench.analysis.history import History, appended, read_history, write_history
     from tbench.analysis.report.machine import dump
+    from tbench.replay.table import Desk
 
     if not gates:
         raise InputError("--save-baseline keeps the figures of gates: give --margin or --gate")
     before = read_history(path) if path.exists() else History(path=path, sessions=())
-    session = session_of(load_replicates(*flags.runs), gates, flags.left_out())
+    session = session_of(load_replicates(*flags.runs, desk=Desk()), gates, flags.left_out())
     after = appended(before, session)
     write_history(after)
     count = len(after.sessions)
