@@ -109,7 +109,10 @@ def _explain(error: Exception) -> int:
         named = error.filename is not None and error.strerror
         return _fail(f"{error.filename}: {error.strerror}" if named else str(error), 2)
     kind = type(error).__name__
-    return _fail(f"unexpected {kind}: {error}. This is a defect; --debug shows where it is.", 70)
+    where = "".join(f", at {note}" for note in getattr(error, "__notes__", ()))
+    return _fail(
+        f"unexpected {kind}: {error}{where}. This is a defect; --debug shows where it is.", 70
+    )
 
 
 def _fail(message: str, code: int) -> int:

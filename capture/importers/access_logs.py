@@ -16,7 +16,6 @@ from typing import IO, Any, Final
 from tbench.capture.importers.importer import (
     CHAT,
     NO_ARRIVAL,
-    TOO_LONG,
     Call,
     Importer,
     LeftOut,
@@ -34,6 +33,7 @@ from tbench.capture.providers import PROMISED, Usage, endpoint_of
 OTHER: Final = LeftOut("not a request to a model")
 NO_LINE: Final = LeftOut("that are no line of an access log")
 LONGEST_LINE: Final = 2**20
+TOO_LONG: Final = LeftOut("longer than 1 MiB")
 _QUOTED = rb'"((?:[^"\\\n]|\\.)*)"'
 COMBINED: Final = re.compile(
     rb"(\S+) \S+ \S+ \[(\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
@@ -42,7 +42,7 @@ COMBINED: Final = re.compile(
 )
 """nginx's `combined` as far as it matters here; what a site adds stands after it."""
 ENVOY_TEXT: Final = re.compile(
-    rb'\[(\d{4}-\d\d-\d\dT[\d:.]+Z?)\] "(\S+) (\S+) [^"]*" (\d{1,3}) (\S+)'
+    rb'\[(\d{4}-\d\d-\d\d[T ][^\]\s]+)\] "(\S+) (\S+) [^"]*" (\d{1,3}) (\S+)'
     rb'(?: \S+ \S+ "[^"]*")? (\d+) (\d+) (\d+) \S+ ' + b" ".join([_QUOTED] * 4)
 )
 """Envoy's default; Istio's has three words more after the flags."""
@@ -181,6 +181,7 @@ ENVOY = Importer(
     trust={"arrival": "reported", "end": "derived"},
     cannot="texts, answers, first tokens (a stream's duration is the whole stream); without an AI gateway, "
     "models and tokens",
+    plain="access",
 )
 NGINX = Importer(
     calls=nginx,
@@ -192,4 +193,5 @@ NGINX = Importer(
     trust={"arrival": "derived", "end": "reported"},
     cannot="texts, models, tokens, answers, first tokens; without `request_time` an arrival is when its "
     "answer was out",
+    plain="access",
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, Final
 
-from tbench.capture.importers.importer import Call, Importer, LeftOut, Row, dumped, text
+from tbench.capture.importers.importer import Call, Importer, LeftOut, Row, text
 
 ROLES: Final = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant",
@@ -57,13 +57,13 @@ def histories(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
         if row.get("_type") == "dataset_metadata":
             yield ABOUT
             continue
-        if row.get("conversation_id") in (None, ""):
+        if not isinstance(row.get("conversation_id"), str | int) or row["conversation_id"] == "":
             yield BAD_MESSAGE
             continue
         if row["conversation_id"] != name:
             name, history, settings = row["conversation_id"], [], {}
             # Eight bytes of each name: what came before would be missing in a request of the rest.
-            key = blake2b(dumped(name), digest_size=8).digest()
+            key = blake2b(str(name).encode("utf-8", "replace"), digest_size=8).digest()
             broken = SCATTERED if key in ended else None
             ended.add(key)
             if isinstance(row.get("system"), str) and row["system"]:

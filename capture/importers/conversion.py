@@ -7,14 +7,14 @@ where each time comes from.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from itertools import batched, islice
+from heapq import heappush, heapreplace
+from itertools import batched, islice, pairwise
 from math import gcd
 from pathlib import Path
 from typing import Any, Final
-
-import orjson
 
 from tbench.capture.errors import InputError
 from tbench.capture.importers import IMPORTERS
@@ -28,6 +28,7 @@ from tbench.capture.importers.importer import (
     LeftOut,
     Lengths,
     Row,
+    Unwritable,
     dumped,
 )
 from tbench.capture.importers.lengths import Writer
@@ -41,6 +42,8 @@ from tbench.capture.trace_writer import TraceWriter
 
 SAMPLE: Final = 200
 """Rows of each file that tell the format, the units and the kind of clock."""
+FOREIGN: Final = 100 * SAMPLE
+"""Rows among which they are looked for: a server's own words may stand before its log."""
 LONGEST_RELATIVE: Final = 10 * 366 * 86_400 * NS["s"]
 """Ten years: no log that counts from its own start is longer, so a larger number has another unit."""
 MOST_TOKENS: Final = 2**22
@@ -51,11 +54,12 @@ SHARED_TICK_NS: Final = 10 * NS["ms"]
 """Or where a fifth of the arrivals share an instant, and no gap is smaller than this."""
 FEW: Final = 20
 """The clock of fewer arrivals is not judged."""
+MOST_INSTANTS: Final = 2**16
+"""Different instants that are remembered to judge the clock."""
 
 BACKWARDS: Final = LeftOut("that end before they arrive, or years later")
 OUT_OF_RANGE: Final = LeftOut("with an arrival far from the others': check the unit")
 TOO_LARGE: Final = LeftOut("with a body too large for a trace")
-TOO_DEEP: Final = LeftOut("nested too deeply")
 REPEATED: Final = LeftOut("that stand in the log twice")
 
 Progress = Callable[[int, int], None]
@@ -89,47 +93,65 @@ class Job:
 
 
 class Ticks:
-    """How coarse the clock of arrivals is, by the gaps between neighbours in the file."""
+    """How coarse the clock of arrivals is, whatever their order in the file.
+
+    Of all arrivals their common step is known; who shares an instant with whom, and how near instants are to
+    each other, of the first MOST_INSTANTS of them in time.
+    """
 
     def __init__(self) -> None:
-        self._last: int | None = None
+        self._origin: int | None = None
         self._common = 0
-        self._least: int | None = None
+        self._counts: dict[int, int] = {}
+        self._latest: list[int] = []
+        """The instants, negated: a heap with the last one on top."""
         self.arrivals = 0
-        self.together = 0
 
     def add(self, at_ns: int) -> None:
         """Count one arrival."""
-        gap = 0 if self._last is None else abs(at_ns - self._last)
-        self.together += self._last is not None and gap == 0
-        self._last = at_ns
         self.arrivals += 1
-        if gap:
-            self._common = gcd(self._common, gap)
-            self._least = min(self._least or gap, gap)
+        self._origin = at_ns if self._origin is None else self._origin
+        self._common = gcd(self._common, at_ns - self._origin)
+        if at_ns in self._counts:
+            self._counts[at_ns] += 1
+        elif len(self._counts) < MOST_INSTANTS:
+            self._counts[at_ns] = 1
+            heappush(self._latest, -at_ns)
+        elif at_ns < -self._latest[0]:
+            self._counts[at_ns] = 1
+            del self._counts[-heapreplace(self._latest, -at_ns)]
+
+    @property
+    def together(self) -> int:
+        """Arrivals at the instant of an earlier one."""
+        return sum(self._counts.values()) - len(self._counts)
 
     @property
     def tick_ns(self) -> int | None:
         """The tick of a coarse clock, ns; None where the clock is fine enough, or too little is known."""
-        if self.arrivals < FEW or self._least is None:
+        if self.arrivals < FEW or not self._common:
             return None
         if self._common >= COARSE_NS:
             return self._common
-        shared = self.together >= 0.2 * self.arrivals and self._least >= SHARED_TICK_NS
-        return self._least if shared else None
+        if self.together < 0.2 * (self.together + len(self._counts)):
+            return None
+        least = min(later - earlier for earlier, later in pairwise(sorted(self._counts)))
+        return least if least >= SHARED_TICK_NS else None
 
 
 @dataclass(kw_only=True)
 class Survey:
     """What the first pass counted; `rows` = `exchanges` + the sum of `left_out`.
 
-    `refused` counts first-token times that cannot be, by reason, `unnamed` requests whose log names no model,
+    `places` has where the first row of a reason stands. `refused` counts first-token times that cannot be,
+    by reason, `unnamed` requests whose log names no model,
     `undated_answers` answers that are not in the trace, as nobody knows when they ended.
     """
 
     rows: int = 0
     exchanges: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    places: dict[str, str] = field(default_factory=dict)
     bodies: Counter[str] = field(default_factory=Counter)
     times: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -160,9 +182,19 @@ def resolve(
     if again := next((path for path, times in Counter(paths).items() if times > 1), None):
         raise InputError(f"{again}: given twice; its rows would be in the trace twice")
     documents = [members for importer in IMPORTERS.values() for members in importer.documents]
-    files = [(path, shape(path, documents)) for path in paths]
+    named_importer = IMPORTERS.get(format_name or "")
+    files = [(path, _layout(path, documents, named_importer)) for path in paths]
     samples = {
-        path: [row for row in islice(rows(path, layout), SAMPLE) if not isinstance(row, LeftOut)]
+        path: list(
+            islice(
+                (
+                    row
+                    for row in islice(rows(path, layout), FOREIGN)
+                    if not isinstance(row, LeftOut)
+                ),
+                SAMPLE,
+            )
+        )
         for path, layout in files
     }
     sample = [row for first_rows in samples.values() for row in first_rows]
@@ -186,13 +218,19 @@ def resolve(
                 f"--format {format_name}: choose one of {', '.join(IMPORTERS)}, or --map"
             )
         importer = IMPORTERS[format_name]
-    calls = [
-        call.arrive_ns
-        for row in importer.joined(sample)
-        for call in islice(_row_calls(importer, row), SAMPLE)
-        if isinstance(call, Call)
+    arrivals = [
+        at
+        for path, layout in files
+        for at in islice(
+            (
+                call.arrive_ns
+                for _, call in islice(_placed_calls(importer, path, layout), FOREIGN)
+                if isinstance(call, Call)
+            ),
+            SAMPLE,
+        )
     ]
-    dated = [is_dated(at) for at in calls if at is not None]
+    dated = [is_dated(at) for at in arrivals if at is not None]
     job = Job(
         format=format_name,
         importer=importer,
@@ -200,7 +238,7 @@ def resolve(
         tokens=tokens,
         model=model,
         # aiperf's inputs may have times.
-        timed="arrival" in importer.trust and bool(dated or not calls),
+        timed="arrival" in importer.trust and bool(dated or not arrivals),
         wall=sum(dated) * 2 > len(dated),
         rate=rate,
         block_tokens=block_tokens or importer.block_tokens,
@@ -212,6 +250,18 @@ def resolve(
     if spread and not job.timed:
         raise InputError(f"--spread: {format_name} has no arrivals to spread; --rate spaces them")
     return job
+
+
+def _layout(path: Path, documents: Sequence[tuple[str, ...]], importer: Importer | None) -> Shape:
+    """How a file is laid out; text that nothing tells is what the named format makes of it."""
+    layout = shape(path, documents)
+    if layout.kind != "csv" or importer is None or importer.plain == "csv":
+        return layout
+    with suppress(InputError):  # no CSV
+        first_rows = (row for row in islice(rows(path, layout), SAMPLE) if isinstance(row, dict))
+        if any(map(importer.matches, first_rows)):
+            return layout
+    return Shape(importer.plain)
 
 
 def _detected(samples: Mapping[Path, Sequence[Row]]) -> str:
@@ -238,8 +288,8 @@ def _detected(samples: Mapping[Path, Sequence[Row]]) -> str:
 # The rules that hold for every format.
 
 
-def _results(job: Job, progress: Progress, refused: Counter[str]) -> Iterator[Call | LeftOut]:
-    """What becomes of each row; `refused` counts the first-token times that cannot be."""
+def _results(job: Job, progress: Progress, counts: Survey) -> Iterator[Call | LeftOut]:
+    """What becomes of each row; `counts` has where rows were left out, and first-token times refused."""
     total = sum(path.stat().st_size for path, _ in job.files)
     before, seen = 0, set[bytes]()
     for path, layout in job.files:
@@ -248,24 +298,37 @@ def _results(job: Job, progress: Progress, refused: Counter[str]) -> Iterator[Ca
         def at(size: int, done: int = done) -> None:
             progress(done + size, total)
 
-        for row in job.importer.joined(rows(path, layout, at)):
-            for call in _row_calls(job.importer, row):
-                if isinstance(call, LeftOut):
-                    yield call
-                    continue
-                if job.importer.repeats and call.id:
-                    # Eight bytes of each id: a log may hold more ids than memory does.
-                    name = blake2b(call.id.encode("utf-8", "replace"), digest_size=8).digest()
-                    if name in seen:
-                        yield REPEATED
-                        continue
-                    seen.add(name)
-                yield _ruled(job, call, refused)
+        for place, call in _placed_calls(job.importer, path, layout, at):
+            if job.importer.repeats and isinstance(call, Call) and call.id:
+                # Eight bytes of each id: a log may hold more ids than memory does.
+                name = blake2b(call.id.encode("utf-8", "replace"), digest_size=8).digest()
+                if name in seen:
+                    call = REPEATED  # noqa: PLW2901
+                seen.add(name)
+            result = call if isinstance(call, LeftOut) else _ruled(job, call, counts.refused)
+            if isinstance(result, LeftOut):
+                counts.places.setdefault(result.reason, place)
+            yield result
         before += path.stat().st_size
 
 
+def _placed_calls(
+    importer: Importer, path: Path, layout: Shape, progress: Callable[[int], object] = bool
+) -> Iterator[tuple[str, Call | LeftOut]]:
+    """The calls of a file's rows, each with where it stands. A defect of an importer says so, too."""
+    for number, row in enumerate(importer.joined(rows(path, layout, progress)), 1):
+        place = f"{named(path.name)} row {number:,}"
+        try:
+            calls = _row_calls(importer, row)
+        except Exception as error:
+            error.add_note(place)
+            raise
+        for call in calls:
+            yield place, call
+
+
 def _row_calls(importer: Importer, row: Row | LeftOut) -> Sequence[Call | LeftOut]:
-    """The calls of a row, if they can be written: JSON is read four times as deep as it can be written."""
+    """The calls of a row, if they can be written."""
     if isinstance(row, LeftOut):
         return [row]
     try:
@@ -275,8 +338,8 @@ def _row_calls(importer: Importer, row: Row | LeftOut) -> Sequence[Call | LeftOu
                 written = [part for part in (call.body, call.answer) if isinstance(part, Mapping)]
                 # A rebuilt answer holds the log's message four levels deep.
                 dumped([[[[written]]]])
-    except orjson.JSONEncodeError:
-        return [TOO_DEEP]
+    except Unwritable as error:
+        return [error.reason]
     return calls
 
 
@@ -335,7 +398,7 @@ def survey(job: Job, progress: Progress) -> Survey:
     """The first pass. Raises InputError where nothing is left to import."""
     counts = Survey()
     first: int | None = None
-    for call in _results(job, progress, counts.refused):
+    for call in _results(job, progress, counts):
         counts.rows += 1
         if isinstance(call, LeftOut):
             counts.left_out[call.reason] += 1
@@ -362,8 +425,11 @@ def survey(job: Job, progress: Progress) -> Survey:
 
 
 def reasons(counts: Survey) -> str:
-    """What is left out, in words, commonest first."""
-    return "; ".join(f"{number:,} {reason}" for reason, number in counts.left_out.most_common())
+    """What is left out, in words, commonest first, and where the first of each stands."""
+    return "; ".join(
+        f"{number:,} {reason} ({'first: ' * (number > 1)}{counts.places[reason]})"
+        for reason, number in counts.left_out.most_common()
+    )
 
 
 def described(job: Job, counts: Survey) -> dict[str, Any]:
@@ -415,7 +481,7 @@ def write(job: Job, counts: Survey, path: Path, progress: Progress) -> None:
             tick_ns=counts.ticks.tick_ns if job.spread else None,
             seed=job.seed,
         )
-        calls = (call for call in _results(job, progress, Counter()) if isinstance(call, Call))
+        calls = (call for call in _results(job, progress, Survey()) if isinstance(call, Call))
         written = 0
         for group in batched(calls, 64):
             for exchange in maker.exchanges(group):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
@@ -42,6 +43,28 @@ NO_PROMPT: Final = LeftOut("without prompt tokens")
 LONGEST: Final = 128 * 2**20
 """Bytes of a row: a longer one fits no trace."""
 TOO_LONG: Final = LeftOut("longer than 128 MiB")
+
+
+class Unwritable(Exception):  # noqa: N818 (a fact about a row, not a defect)
+    """A row holds what is no JSON: it is read four times as deep as it can be written, and Parquet has more.
+
+    `reason` says what.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.reason = next(
+            (reason for words, reason in UNWRITABLE.items() if words in str(error)), NO_JSON
+        )
+
+
+UNWRITABLE: Final[Mapping[str, LeftOut]] = {
+    "ecursion limit": LeftOut("nested too deeply"),
+    "64-bit": LeftOut("with a whole number of over 64 bits"),
+    "UTF-8": LeftOut("with half a character"),
+}
+"""Words in the error of orjson -> why a row is left out."""
+NO_JSON: Final = LeftOut("with a value that JSON does not have")
 
 
 class Lengths(NamedTuple):
@@ -95,6 +118,7 @@ class Importer:
     for each time that the format has where it comes from. `repeats` is whether rows may stand twice. `cannot`
     is what a trace of it never holds. `block_tokens` is what a hash id stands for, unless the user says.
     `joined` makes the rows of calls that a file tells of in several rows; it holds a bounded number of them.
+    `plain` is the layout of its files where nothing in them tells it.
     """
 
     calls: Callable[[Row], Iterator[Call | LeftOut]]
@@ -105,6 +129,7 @@ class Importer:
     repeats: bool = False
     block_tokens: int = 512
     joined: Callable[[Iterable[Row | LeftOut]], Iterator[Row | LeftOut]] = iter
+    plain: Literal["csv", "access"] = "csv"
 
 
 # Values: what a log writes where a time, a count or JSON belongs.
@@ -112,22 +137,27 @@ class Importer:
 NS: Final[Mapping[str, int]] = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
 """Units of time in ns."""
 _ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?\s*(Z|UTC|[+-]\d\d:?\d\d)?",
-    re.IGNORECASE,
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9})\d*)?)?"
+    r"\s*(?:([+-]\d\d)(?::?(\d\d))?|Z)?(?: ?(?:UTC|GMT))?",
+    re.ASCII | re.IGNORECASE,
 )
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
 
 
 def moment(value: object) -> int | None:
-    """ISO 8601, or Parquet's timestamp, as ns since 1970; without a zone it is UTC."""
+    """ISO 8601 as databases, Go and Python write it, or Parquet's timestamp, as ns since 1970.
+
+    Without a zone it is UTC; digits after the ninth of a second are cut off.
+    """
     if isinstance(value, datetime):
         value = value.isoformat()
     match = _ISO.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return None
-    day, clock, fraction, zone = match.groups()
-    zone = "+00:00" if zone is None or zone.upper() in {"Z", "UTC"} else zone
+    day, clock, second, fraction, hours, minutes = match.groups()
     try:
-        at = datetime.fromisoformat(f"{day}T{clock}{zone}")
+        zone = f"{hours or '+00'}:{minutes or '00'}"
+        at = datetime.fromisoformat(f"{day}T{clock}:{second or '00'}{zone}")
         seconds = int(at.astimezone(UTC).timestamp())
     except (ValueError, OverflowError):
         return None
@@ -135,15 +165,25 @@ def moment(value: object) -> int | None:
 
 
 def scaled(value: object, unit: str) -> int | None:
-    """A number of `unit`, or a text of one, as ns; None for anything else and for a time out of range."""
+    """A number of `unit`, or a text of one, as ns; None for anything else and for a time out of range.
+
+    Decimals are taken as they are written: a float of today's seconds is .24 us from its neighbours, and its
+    shortest text is what the log has, up to six decimals of a second.
+    """
+    if isinstance(value, float):
+        value = repr(value)
     if isinstance(value, str):
-        try:
-            value = int(value) if value.strip().lstrip("-").isdecimal() else float(value)
-        except ValueError:
+        value = value.strip()
+        if not _NUMBER.fullmatch(value):
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= FARTHEST:
+        value = Decimal(value)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
-    at = value * NS[unit] if isinstance(value, int) else round(value * NS[unit])
+    if isinstance(value, Decimal) and not value.is_finite():  # one of Parquet's
+        return None
+    if not -FARTHEST <= value <= FARTHEST:
+        return None
+    at = round(value * NS[unit])
     return at if abs(at) <= FARTHEST else None
 
 
@@ -192,7 +232,10 @@ def error_status(value: object) -> int | None:
 
 def dumped(value: object) -> bytes:
     """A value as JSON; a type that JSON lacks (a Decimal of Parquet) as its text."""
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError as error:  # which is TypeError itself, as a defect raises it
+        raise Unwritable(error) from None
 
 
 def unpacked(value: object) -> Any:  # noqa: ANN401 (whatever it holds)

@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import orjson
-
 from tbench.capture.importers.importer import (
     CHAT,
     COMPLETIONS,
@@ -23,6 +21,7 @@ from tbench.capture.importers.importer import (
     Lengths,
     Row,
     count,
+    dumped,
     error_status,
     is_cut,
     moment,
@@ -275,7 +274,7 @@ def _content_of(parts: list[Row]) -> str | list[Row]:
 
 def _as_text(value: object) -> str:
     """A text as it is, anything else as JSON: the conventions allow both, OpenAI's API only the text."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else dumped(value).decode()
 
 
 def _words(parts: list[Any]) -> str:

@@ -17,7 +17,8 @@ FLOW: Final = re.compile(rb"\d{1,12}:\d{1,3}:\w+[;,]")
 """The beginning of a flow: its length, then the first of its names."""
 GOREPLAY: Final = re.compile(rb"[123] [0-9a-f]{24,40} \d{1,20}(?: -?\d{1,20})?[ \r]*\n")
 CASSETTE: Final = re.compile(
-    rb'(?:interactions:|version: 1\r?\n)|\{\s*"(?:version"\s*:\s*1\s*,\s*")?interactions"'
+    rb"(?:(?:#[^\n]*|---\s*)\n)*(?:interactions:|version: 1\r?\n)|"
+    rb'\{\s*"(?:version"\s*:\s*1\s*,\s*")?interactions"'
 )
 CUT_OFF: Final = LeftOut("cut off at the end of the file")
 NO_FLOW: Final = LeftOut("that are no flow of mitmproxy")

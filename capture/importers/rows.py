@@ -31,13 +31,16 @@ from tbench.capture.jsontext import loads
 from tbench.capture.synthesis.dataset_files import BOM, READERS
 
 BAD_COLUMNS: Final = LeftOut("with another number of columns")
-HEAD: Final = 2**16
+HEAD: Final = 2**20
 """Bytes that tell the kind of a file."""
 PIECE: Final = 2**20
 """Bytes of a JSON document that are read at a time."""
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[\[\]{},:]', re.DOTALL)
 """A string, whose last quote may still be to come, or a mark between values."""
 
+_MEMBER = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:')
+"""How an object of JSON begins, and no cell of CSV, where quotes are doubled."""
+_ARRAY = re.compile(rb'\[\s*(?:[\[{"\]]|\Z)')
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
@@ -50,7 +53,9 @@ MARKS: Final[Sequence[tuple[re.Pattern[bytes], Kind]]] = (
     (FLOW, "flows"), (GOREPLAY, "goreplay"), (CASSETTE, "cassette"), (COMBINED, "access"),
     (ENVOY_TEXT, "access"), (WINDOW, "servegen"),
 )  # fmt: skip
-"""How the files of a kind begin."""
+"""How the files of a kind begin; lines of GoReplay and of access logs are told further down as well."""
+LINED: Final[Sequence[Kind]] = ("access", "jsonl")
+"""Kinds with a row a line, which are told by any of them."""
 UNPICKLE: Final = (
     "python -c \"import json, pickle, sys; d = pickle.load(open(sys.argv[1], 'rb')); "
     "[print(json.dumps({'req': vars(r), 'start': s, 'end': e}, default=str)) "
@@ -83,6 +88,9 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
             f"can be trusted: {UNPICKLE} FILE > log.jsonl, then --map arrival=start:s --map end=end:s "
             "--map prompt=req.text"
         )
+    is_json = _MEMBER.match(head) or _ARRAY.match(head)
+    if not is_json and (lined := _lined(head)):
+        return Shape(lined)
     if head.startswith(b"["):
         return Shape("json")
     if head.startswith(b"{"):
@@ -98,6 +106,24 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
             f"{path}: neither JSON, CSV nor Parquet (a pickle is never read: it could run any program)"
         )
     return Shape("csv")
+
+
+def _lined(head: bytes) -> Kind | None:
+    """The kind of a text whose first lines are foreign: a comment, a line cut in two, a server's own words.
+
+    Rows are at least half of what follows the first of them, so that a table with a log in one of its cells
+    stays a table.
+    """
+    kinds: list[Kind | None] = []
+    for line in head.split(b"\n"):
+        marks = (kind for mark, kind in MARKS if mark.match(line + b"\n"))
+        kinds.append(next(marks, "jsonl" if _MEMBER.match(line) else None))
+    if "goreplay" in kinds:  # with whatever was sent between its lines
+        return "goreplay"
+    for kind in LINED:
+        if kind in kinds and 2 * kinds.count(kind) >= len(kinds) - kinds.index(kind):
+            return kind
+    return None
 
 
 def _members(head: bytes) -> list[str]:
