@@ -1,5 +1,6 @@
 """`tbench trace import`: what each format holds, by an independent count; and the rules for all of them."""
 
+import copy
 import csv
 import gzip
 import io
@@ -14,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,7 +27,7 @@ from mitmproxy.test import tflow
 
 from tbench.capture.errors import InputError
 from tbench.capture.importers import IMPORTERS, recordings
-from tbench.capture.importers.conversion import described, resolve, survey, write
+from tbench.capture.importers.conversion import _row_calls, described, resolve, survey, write
 from tbench.capture.importers.importer import Call, Importer, LeftOut, Lengths, count, scaled
 from tbench.capture.importers.rows import rows as read_rows
 from tbench.capture.importers.rows import shape
@@ -1232,3 +1234,42 @@ def test_a_mutant_is_imported_or_refused(tmp_path: Path, name: str) -> None:
             imported(source, *fields, format_name=None if fields else rng.choice([None, kind]))
         except InputError as error:
             assert "\n" not in str(error)
+
+
+def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every member of a row as deep as it goes: what holds it, and its name or place there."""
+    if not isinstance(value, dict | list):
+        return
+    for name in list(value) if isinstance(value, dict) else range(len(value)):
+        yield value, name
+        yield from leaves(value[name])
+
+
+ODD: list[Any] = [
+    None, True, -1, 0.5, 1e300, 2**63, "", "x", "{}", "[1]", "[{}]", [], {}, [[]], [None], [1, "x"], {"": 0},
+    [{"type": "text"}], json.loads("[" * 260 + "]" * 260),
+]  # fmt: skip
+"""What may stand where a log has something else."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in SEEDS if name not in {"map", "goreplay", "servegen"}]
+)
+def test_a_value_of_another_type_is_imported_or_left_out(tmp_path: Path, name: str) -> None:
+    """At every place of a row, without an exception: a defect would not be the row's fault."""
+    importer, source = IMPORTERS[name.partition(" ")[0]], tmp_path / "seed"
+    seed, rng = SEEDS[name], random.Random(name)
+    text = seed if isinstance(seed, str | bytes) else json.dumps(seed)
+    if isinstance(seed, list) and name != "sharegpt":
+        text = "".join(json.dumps(row) + "\n" for row in seed)
+    source.write_bytes(text if isinstance(text, bytes) else text.encode())
+    layout = shape(source, importer.documents)
+    sound = [row for row in read_rows(source, layout) if not isinstance(row, LeftOut)]
+    for number, row in enumerate(sound):
+        for place, odd in product(range(len(list(leaves(row)))), ([1, "x"], None)):
+            mutant = copy.deepcopy(row)
+            holder, member = list(leaves(mutant))[place]
+            holder[member] = odd or rng.choice(ODD)
+            for each in importer.joined([*sound[:number], mutant, *sound[number + 1 :]]):
+                for call in _row_calls(importer, each):
+                    assert isinstance(call, Call | LeftOut)

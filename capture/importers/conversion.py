@@ -316,15 +316,23 @@ def _placed_calls(
     importer: Importer, path: Path, layout: Shape, progress: Callable[[int], object] = bool
 ) -> Iterator[tuple[str, Call | LeftOut]]:
     """The calls of a file's rows, each with where it stands. A defect of an importer says so, too."""
-    for number, row in enumerate(importer.joined(rows(path, layout, progress)), 1):
-        place = f"{named(path.name)} row {number:,}"
-        try:
-            calls = _row_calls(importer, row)
-        except Exception as error:
-            error.add_note(place)
-            raise
-        for call in calls:
-            yield place, call
+    name, number = named(path.name), 0
+
+    def counted() -> Iterator[Row | LeftOut]:
+        nonlocal number
+        for row in rows(path, layout, progress):
+            number += 1
+            yield row
+
+    try:
+        for row in importer.joined(counted()):
+            for call in _row_calls(importer, row):
+                yield f"{name} row {number:,}", call
+    except InputError:
+        raise
+    except Exception as error:
+        error.add_note(f"{name} row {number:,}")
+        raise
 
 
 def _row_calls(importer: Importer, row: Row | LeftOut) -> Sequence[Call | LeftOut]:

@@ -94,7 +94,7 @@ def codex_answers(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
         if isinstance(row, LeftOut) or not isinstance(payload, Mapping):
             yield row if isinstance(row, LeftOut) else OTHER
             continue
-        kind, info = payload.get("type"), payload.get("info")
+        kind, info = text(payload.get("type")), payload.get("info")
         usage = info.get("last_token_usage") if isinstance(info, Mapping) else None
         if row.get("type") == "session_meta":
             session = payload.get("id")
