@@ -172,11 +172,10 @@ class Sanitizer:
         if tee:
             response.body, response.body_bytes = tee.body(), tee.size
             response.chunks = tuple(map(Chunk, tee.stamps, tee.sizes))
-        answer = parse_recorded(response)
-        if response.outcome is Outcome.CLIENT_ABORT and answer.ended:
-            # A client that hangs up after `[DONE]`, as SDKs do, missed only the end of the chunked body.
-            response.outcome = Outcome.OK
-        response.outcome = recorded_outcome(response, answer, endpoint=endpoint)
+        ending = response.outcome
+        response.outcome = recorded_outcome(response, parse_recorded(response), endpoint=endpoint)
+        if ending is Outcome.CLIENT_ABORT is not response.outcome:
+            response.error = None  # it left nothing behind
         response.body, response.extra = self._clean(response, secrets, people, exact=True)
         if response.body is not None and (response.status or 0) >= 400:
             response.body = mask_hints(response.body)

@@ -318,14 +318,8 @@ class _Passage:
         if error is not None:
             outcome = httpx_outcome(error, answered=status is not None)
             words = " ".join(str(error).split()) or type(error).__name__
-        if (
-            outcome is None
-        ):  # no error of httpx: the application cancelled, left, or failed by itself
-            outcome = Outcome.CLIENT_ABORT
-            if status is not None and status // 100 >= REDIRECT:
-                # An SDK that closes a refusal unread, to try again, has not left.
-                outcome, words = Outcome.OK, None
-        ending = outcome
+        # No error of httpx: the application cancelled, left, or failed by itself.
+        ending = outcome or Outcome.CLIENT_ABORT
         self._safely(lambda: self._file.intake.end(self._live, ending, words))
 
     def _safely(self, step: Callable[[], None]) -> None:

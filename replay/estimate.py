@@ -189,10 +189,10 @@ class Estimate:
 
 
 def estimate(job: "Job") -> Estimate:
-    """Read the trace and say what would happen. Raises InputError where `--only` leaves nothing."""
+    """Read the trace and say what would happen. Raises InputError where nothing would be sent."""
     totals = first_look(job, tokens=True)
     assert totals is not None
-    if job.only.words and not totals.requests:
+    if not totals.requests:
         raise nothing_to_send(job.options.trace, totals.skipped, job.only.words)
     timing = _open(job, totals) if job.pace.is_open else _closed(job, totals)
     # Conversations grow, so that the beginning of a round is no share of it.

@@ -18,11 +18,13 @@ from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.providers import (
     PROMISED,
     ParsedResponse,
+    RequestInfo,
     one_line,
     outcome_of,
     parse_recorded,
     parse_request,
     parse_response,
+    recorded_outcome,
 )
 from tbench.capture.redact import Secrets
 from tbench.capture.sessions import Sessions
@@ -195,7 +197,7 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
         )
         attempt = Attempt(
             Call(index, None, NOWHERE, b"", b"", label=label.pack()),
-            reply=_reply(exchange, origin_ns, trace.header.wall(request.arrive_ns)),
+            reply=_reply(exchange, parsed.info, origin_ns, trace.header.wall(request.arrive_ns)),
         )
         response, answer = exchange.response, None
         if response is not None and response.body is None:
@@ -206,7 +208,7 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
         index += 1
 
 
-def _reply(exchange: Exchange, origin_ns: int, sent_wall_ns: int) -> Reply:
+def _reply(exchange: Exchange, info: RequestInfo, origin_ns: int, sent_wall_ns: int) -> Reply:
     """The exchange as a sender would have seen it, in seconds from `origin_ns`."""
 
     def seconds(at_ns: int) -> float:
@@ -214,9 +216,13 @@ def _reply(exchange: Exchange, origin_ns: int, sent_wall_ns: int) -> Reply:
 
     response = exchange.response
     reply = Reply(sent=seconds(exchange.request.arrive_ns), sent_wall_ns=sent_wall_ns)
-    if exchange.outcome is not Outcome.OK:
+    outcome, error = exchange.outcome, (response and response.error) or ""
+    if response and outcome is Outcome.CLIENT_ABORT:
+        outcome = recorded_outcome(response, parse_recorded(response), endpoint=info.endpoint)
+        error = error if outcome is Outcome.CLIENT_ABORT else ""
+    if outcome is not Outcome.OK:
         # How its transport ended, which no body can say better.
-        reply.failure = (exchange.outcome, (response and response.error) or "")
+        reply.failure = outcome, error
     if response is None:
         return reply
     reply.status, reply.end = response.status, seconds(response.end_ns)

@@ -14,6 +14,8 @@ from tbench.analysis.metrics import METRICS, values
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.records import TraceHeader
+from tbench.capture.trace_info import Overview
+from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
@@ -132,6 +134,29 @@ def test_a_trace_keeps_what_went_wrong(tmp_path: Path) -> None:
 
     assert arm.columns["outcome"].tolist() == ["cut", "stream_error", "incomplete"]
     assert arm.failed.tolist() == [True, True, False]
+
+
+def test_a_client_that_left_is_judged_by_what_it_has_whoever_looks(tmp_path: Path) -> None:
+    """Whichever version recorded it: `trace info` and a report of the trace say the same of each."""
+    settled = [
+        (ANSWER[0], b'data: {"error": {"message": "overloaded"}}\n\n'),
+        (ANSWER[0], b"data: {'choices': []}\n\n"),
+        ANSWER,
+        ANSWER[:2],
+    ]
+    left = {"outcome": Outcome.CLIENT_ABORT, "error": "the client left"}
+    exchanges = [streamed(request(n), *pieces, **left) for n, pieces in enumerate(settled)]
+    path = trace_file(tmp_path / "t.msgpack", *exchanges)
+    overview, trace = Overview(), read_trace(path)
+    for exchange in trace:
+        overview.add(exchange)
+
+    arm = load_arm(path)
+
+    words = arm.columns["outcome"].tolist()
+    assert words == ["stream_error", "protocol_error", "ok", "client_abort"]
+    assert overview.figures(trace)["outcomes"] == dict.fromkeys(words, 1)
+    assert "overloaded" in arm.columns["error"].tolist()[0]
 
 
 def test_a_trace_leaves_out_what_is_no_inference(tmp_path: Path) -> None:

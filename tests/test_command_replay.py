@@ -110,9 +110,9 @@ def test_bad_traces_are_one_line_and_exit_2(trace: str, capsys: pytest.CaptureFi
         w.exchange(exchange(0, 0.0, path="/v1/images/generations"))
 
     for name in ("absent.msgpack", "empty.msgpack", "foreign.msgpack", "none.msgpack"):
-        assert run(["replay", name]) == 2
-        assert name in capsys.readouterr().err
-    assert run(["replay", "none.msgpack", "--dry-run"]) == 0
+        for words in (["replay", name], ["replay", name, "--dry-run"]):
+            assert run(words) == 2
+            assert name in capsys.readouterr().err
 
 
 def test_a_price_leaves_out_what_it_cannot_know(

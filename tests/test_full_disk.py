@@ -167,17 +167,34 @@ COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
 }  # fmt: skip
 
 
+def prepared(folder: Path) -> dict[str, bytes]:
+    """What the commands read, a trace and a benchmark's folder, and all that is in the folder then."""
+    assert tbench([*map(str, SYNTH), "-o", str(folder / "t.msgpack")]) == 0
+    bench = BenchmarkFolder(folder / "bench").metadata(num_concurrency=[1])
+    bench.point("D(100,100)", 1, rps=1.0)
+    return everything(folder)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_what_a_verb_writes_is_its_owners(
+    verb: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures and copies too: whoever else may read the folder reads none of them."""
+    before = prepared(tmp_path)
+    assert tbench([*map(str, COMMANDS[verb](tmp_path, run))]) == 0, capsys.readouterr().err
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and str(path) not in before]
+
+    assert files
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 @pytest.mark.parametrize("most", [100, 700])
 def test_a_verb_that_cannot_write_its_file_leaves_none(
     verb: str, most: int, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line that names the file and the reason; what was there stays as it was."""
-    assert tbench([*map(str, SYNTH), "-o", str(tmp_path / "t.msgpack")]) == 0
-    BenchmarkFolder(tmp_path / "bench").metadata(num_concurrency=[1]).point(
-        "D(100,100)", 1, rps=1.0
-    )
-    before = everything(tmp_path)
+    before = prepared(tmp_path)
     capsys.readouterr()
     with full(most):
         code = tbench([*map(str, COMMANDS[verb](tmp_path, run))])

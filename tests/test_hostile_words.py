@@ -157,6 +157,20 @@ PLACES: dict[str, Make] = {
     "compare as JSON": lambda at: ["compare", "--json", ran(at), ran(at, "b.run")],
     "compare in Markdown": lambda at: ["compare", "--markdown", "-", ran(at), ran(at, "\u202e.run")],
     "power": lambda at: ["power", ran(at)],
+    "a difference": lambda at: ["trace", "diff", traced(at, HOSTILE), trace_file(at / "u", [NASTY])],
+    "two mixes": lambda at: ["trace", "compare", traced(at, HOSTILE), trace_file(at / "u", [NASTY])],
+    "parts by model": lambda at: ["trace", "split", traced(at, HOSTILE), "--by", "model", "-o", at / "p"],
+    "what is sent": lambda at: ["replay", traced(at, [NASTY]), "--dry-run", "--only", NASTY],
+    "an import": lambda at: [
+        "trace", "import", written(at / "h.csv", f'"{NASTY}",b\n1,2\n'), "-o", at / "i.msgpack",
+    ],
+    "an import's column": lambda at: [
+        "trace", "import", written(at / "h.csv", "a,b\n1,2\n"), "--map", f"model={NASTY}", "-o", at / "i.m",
+    ],
+    "settings": lambda at: [
+        "replay", traced(at, ["m"]), "--dry-run",
+        "--settings", written(at / "tbench.toml", f"[defaults]\nspeed = {json.dumps(NASTY)}\n"),
+    ],
     "no such file": lambda at: ["report", nasty_name(at)],
     "a plan": lambda at: [
         "ab", "--dry-run", "--plan", written(at / "p.toml", f'{json.dumps(NASTY)} = "x"'),

@@ -39,9 +39,8 @@ def plainly(chunks: Iterable[Timed]) -> ParsedResponse:
     if whole is None:
         return answer
     text = one_line(whole.decode(errors="replace"))
-    return replace(
-        answer, readable=False, foreign=False, error=f"an event that is not JSON: {text}"
-    )
+    error = f"an event that is not JSON: {text}"
+    return replace(answer, readable=False, foreign=False, ended=True, error=error)
 
 
 class Plain:
@@ -148,7 +147,7 @@ class Plain:
             events=self.events,
             tool_calls=len(self.tools),
             done=(self.ended and came) or (bool(finishes) and len(finishes) == len(self.finish)),
-            ended=self.ended,
+            ended=self.ended or error is not None,
             streamed=True,
             foreign=self.events > 0 and not self.finish,
             error=error,
@@ -254,9 +253,9 @@ PAYLOAD = some(
         "usage": st.none() | USAGE,
         "x_groq": st.fixed_dictionaries({}, optional={"usage": USAGE}),
         "error": st.sampled_from(["bad", {"message": "bad"}]),
-        "message": TEXT,
     }
 )
+"""None has a `message` of its own: an event named `error` that has one is that of Responses."""
 
 
 @st.composite
@@ -349,6 +348,7 @@ CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 @settings(max_examples=200)
 @given(streams(EVENTS))
 @example([])
+@example([(0.0, CONTENT + b'data: {"object":"error","message":"bad"}\n\n')])
 @example([(0.0, b"event: error\n" + CONTENT)])
 @example([(0.0, b"\xef\xbb\xbf"), (1.0, CONTENT)])
 @example([(0.0, CONTENT[:-1]), (1.0, b"\n" + CONTENT)])

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import zlib
 from dataclasses import replace
 
 import brotli
@@ -139,12 +140,39 @@ def test_an_error_in_a_whole_answer_of_status_200_is_seen() -> None:
     assert edited(response(200, JSON), b'{"choices":[],"error":null}').outcome is Outcome.OK
 
 
-def test_a_client_that_leaves_after_done_has_its_whole_answer() -> None:
-    """SDKs close the connection at [DONE], before the end of the chunked body."""
-    left = response(outcome=Outcome.CLIENT_ABORT)
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "outcome"),
+    [
+        (200, SSE, TOKEN + FINISH + DONE, Outcome.OK),
+        (200, SSE, TOKEN + FINISH, Outcome.CLIENT_ABORT),
+        (200, SSE, TOKEN + ERROR, Outcome.STREAM_ERROR),
+        (200, SSE, TOKEN + b"event: error\ndata: no\n\n", Outcome.STREAM_ERROR),
+        (200, SSE, TOKEN + FINISH.replace(b"stop", b"abort"), Outcome.STREAM_ERROR),
+        (200, SSE, TOKEN + b"data: {'choices': []}\n\n", Outcome.PROTOCOL_ERROR),
+        (200, SSE, TOKEN + b"data: {'choices': []}\n", Outcome.CLIENT_ABORT),
+        (200, SSE, TOKEN + ERROR[:-9], Outcome.CLIENT_ABORT),
+        (200, SSE, b"", Outcome.CLIENT_ABORT),
+        (200, JSON, b'{"choices":[{"mess', Outcome.CLIENT_ABORT),
+        (429, JSON, b'{"error":{"mess', Outcome.HTTP_ERROR),
+    ],
+)
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_a_client_that_leaves_once_it_is_settled_has_its_answer(
+    status: int, headers: Headers, body: bytes, outcome: Outcome, coding: str
+) -> None:
+    """SDKs close the connection at [DONE], at an error, at what they cannot read: a replay reads the same.
 
-    assert edited(left, TOKEN, FINISH, DONE).outcome is Outcome.OK
-    assert edited(left, TOKEN, FINISH).outcome is Outcome.CLIENT_ABORT
+    An event without its blank line, or half of a body, settles nothing. Encoded bodies lack their end.
+    """
+    if coding:
+        headers = (*headers, ("content-encoding", coding))
+        press = zlib.compressobj(wbits=31)
+        body = press.compress(body) + press.flush(zlib.Z_SYNC_FLUSH)
+    left = replace(response(status, headers, Outcome.CLIENT_ABORT), error="the client left")
+    record = edited(left, body)
+
+    assert record.outcome is outcome
+    assert record.error == ("the client left" if outcome is Outcome.CLIENT_ABORT else None)
 
 
 def test_a_text_that_says_done_is_not_the_end() -> None:

@@ -245,13 +245,18 @@ def outcome_of(status: int, answer: ParsedResponse, *, endpoint: str) -> Outcome
 def recorded_outcome(response: Response, answer: ParsedResponse, *, endpoint: str) -> Outcome:
     """The outcome of a recorded response: what its transport says and, if that ended well, its content.
 
-    A body that was not kept is taken for a whole answer, as the capture judged it when it was there.
+    A client that hangs up once that is settled, by a refusal's status or by the last event (SDKs do so at
+    `[DONE]`, at an error, at an event that they cannot read), has not left early. A body that was not kept
+    is taken for a whole answer, as the capture judged it when it was there.
     """
-    if response.outcome is not Outcome.OK or response.status is None:
+    status = response.status
+    settled = answer.ended or (status is not None and status >= FIRST_REDIRECT)
+    left = response.outcome is Outcome.CLIENT_ABORT and not settled
+    if left or status is None or response.outcome not in (Outcome.OK, Outcome.CLIENT_ABORT):
         return response.outcome
     if response.body is None:
         answer = ParsedResponse(done=True)
-    return outcome_of(response.status, answer, endpoint=endpoint)
+    return outcome_of(status, answer, endpoint=endpoint)
 
 
 def is_stream(chunks: list[Timed], content_type: str) -> bool:
@@ -317,11 +322,12 @@ class _Events:
     def answer(self) -> ParsedResponse:
         parser = self._parser or OPENAI.parser()
         answer = parser.parsed(events=self._events, ended=self._ended, streamed=True)
-        if self._strange is None:
-            return answer
-        text = one_line(self._strange.decode(errors="replace"))
-        error = f"an event that is not JSON: {text}"
-        return replace(answer, readable=False, foreign=False, error=error)
+        if self._strange is not None:
+            text = one_line(self._strange.decode(errors="replace"))
+            answer.readable = answer.foreign = False
+            answer.error = f"an event that is not JSON: {text}"
+        answer.ended = answer.ended or answer.error is not None
+        return answer
 
     def _take(self, at: float, data: bytes, kind: str) -> None:
         data = data.strip()

@@ -87,7 +87,7 @@ class ParsedResponse:
     secrets masked. `text` is the first choice's answer without its reasoning. `streamed` is whether it came
     as events. `foreign` marks what no API that is read here answers with: nothing, a page, lines, audio,
     events of another shape; whether it is whole, only its transport can tell. `ended` is whether a stream
-    said that it is over (`[DONE]`, or its API's last event, be it an error): who hangs up then has all of it.
+    is settled (`[DONE]`, its API's last event, an error, a broken event): who hangs up then has all of it.
     """
 
     usage: Usage = UNCOUNTED
