@@ -23,6 +23,7 @@ from tbench.capture.providers import (
     parse_response,
     request_info,
 )
+from tbench.capture.providers.openai import OPENAI
 
 SSE = "text/event-stream;charset=utf-8"
 JSON = "application/json"
@@ -212,20 +213,32 @@ def test_togethers_tool_stream() -> None:
         {"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]},
         {"content": "", "reasoning_details": [{"type": "reasoning.summary", "summary": "Hm"}]},
         {"content": None, "thinking_blocks": [{"type": "thinking", "thinking": "Hm"}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]},
     ],
 )
-def test_reasoning_is_a_token_but_no_answer(delta: dict[str, Any]) -> None:
+@pytest.mark.parametrize("content", ["4", [{"type": "text", "text": "4"}]])
+def test_reasoning_is_a_token_but_no_answer(delta: dict[str, Any], content: object) -> None:
     """TTFT counts the first thought, whichever server's; the first answer comes later."""
     sealed = {"content": "", "reasoning_details": [{"type": "reasoning.encrypted", "data": "QUJD"}]}
     answer = stream(
         chat({"role": "assistant", "content": ""}),
         chat(delta),
-        chat({"content": "4"}),
+        chat({"content": content}),
         chat(sealed),
         STOP,
     )
     assert answer.last_token == 2.0
     assert (answer.first_token, answer.first_answer, answer.text) == (1.0, 2.0, "4")
+
+
+def test_an_answer_in_parts_is_a_turn_without_its_thinking() -> None:
+    """As Mistral streams it; a live history sends the texts on."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
+    parts = [[thought], [{"type": "text", "text": "At "}], [{"type": "text", "text": "noon."}]]
+
+    assert OPENAI.turn([chat({"content": part}) for part in parts]) == [
+        {"role": "assistant", "content": "At noon."}
+    ]
 
 
 def test_reasoning_repeated_as_text_is_still_no_answer() -> None:

@@ -118,6 +118,8 @@ class Plain:
             for one in (details if isinstance(details, list) else [])
         )
         text = delta.get("content")
+        if isinstance(text, list):  # TWISTS has one of a string, which no API has, and DELTA none
+            text = ""
         if text is None and not thinks:
             text = choice.get("text")
         if index == 0 and isinstance(text, str):

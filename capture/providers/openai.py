@@ -46,8 +46,8 @@ _SHORT: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"}
 _ANSWER = ("refusal", "function_call", "audio")
 _THOUGHT = ("reasoning", "reasoning_content", "thinking")
 """Where a delta holds reasoning as text."""
-_THOUGHTS = ("reasoning_details", "thinking_blocks")
-"""Where it holds reasoning as a list of parts, some of them without text (encrypted, redacted)."""
+_THOUGHTS = ("reasoning_details", "thinking_blocks", "content")
+"""Where it may hold reasoning as a list of parts, some of them without text (encrypted, redacted)."""
 _GIVEN_UP = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
 """Finish reasons of a server that gave up (vLLM, OpenRouter, Zhipu, DeepSeek): none is whole with one."""
 
@@ -182,7 +182,7 @@ class Parser(ParserBase):
 
     def _said(self, index: int, choice: Json, delta: Json) -> bool:
         """Whether a delta or message holds any answer (text, tool call); keeps its text and tools."""
-        text = delta.get("content")
+        text = _written(delta.get("content"))
         if text is None and not _thinks(delta):
             text = choice.get("text")  # completions; Together repeats a chat's content here
         if index == 0 and isinstance(text, str):
@@ -196,6 +196,13 @@ class Parser(ParserBase):
 
 def _larger(old: int | None, new: int | None) -> int | None:
     return old if new is None or (old is not None and old > new) else new
+
+
+def _written(content: object) -> object:
+    """A content without its thinking: of one in parts, as Mistral streams it, the texts together."""
+    if not isinstance(content, list):
+        return content
+    return "".join(word_of(part, "text") for part in items_of(content))
 
 
 def _thinks(delta: Json) -> bool:
@@ -233,7 +240,8 @@ def turn(payloads: Sequence[Json]) -> list[dict[str, Any]]:
             delta = choice.get("delta") or choice.get("message")
             if choice.get("index") or not isinstance(delta, dict):
                 continue
-            texts.append(word_of(delta, "content"))
+            written = _written(delta.get("content"))
+            texts.append(written if isinstance(written, str) else "")
             for place, part in enumerate(items_of(delta.get("tool_calls"))):
                 number, function = part.get("index"), part.get("function")
                 call = calls.setdefault(

@@ -232,6 +232,7 @@ _WORDED: Final[Mapping[str, Callable[[str], Mapping[str, Any]]]] = {
     "refusal": lambda word: {"refusal": word},
     "audio": lambda word: {"audio": {"data": word}},
     "word-error": lambda word: {"content": f'"error": {word}'},
+    "parts": lambda word: {"content": [{"type": "text", "text": word}]},
 }
 """All that is generated stands here."""
 _THOUGHT: Final[Mapping[str, Callable[[str], Mapping[str, Any]]]] = {
@@ -241,6 +242,9 @@ _THOUGHT: Final[Mapping[str, Callable[[str], Mapping[str, Any]]]] = {
     },
     "thinking": lambda word: {"thinking": word},
     "thinking-blocks": lambda word: {"thinking_blocks": [{"type": "thinking", "thinking": word}]},
+    "thinking-parts": lambda word: {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": word}]}]
+    },
 }
 """The first five words are thinking and stand here, the others are the answer."""
 _FIRST: Final[Mapping[str, tuple[str, bytes]]] = {
@@ -301,10 +305,10 @@ ODD_CHATS: Final[Mapping[str, Odd]] = {
     **{
         name: Odd(
             f"{name}, flushed after every event",
-            _encoded(name),
+            _encoded(name.removeprefix("x-")),
             fields=(EVENTS, f"Content-Encoding: {name}"),
         )
-        for name in ("gzip", "deflate", "br", "zstd")
+        for name in ("gzip", "x-gzip", "deflate", "br", "zstd")
     },
     "gzip-whole": Odd(
         "a stream as one piece of gzip",
