@@ -87,8 +87,8 @@ class ContainerWriter:
 
     @property
     def lost(self) -> list[Any]:
-        """The records that were taken, and that a disk error has kept from their block."""
-        return [] if self._failure is None else list(map(frames.unpack_one, self._records))
+        """The records that were taken and are in no block yet: lost where nothing more can be written."""
+        return list(map(frames.unpack_one, self._records.copy()))
 
     def append(
         self, record: Mapping[str, Any], *, arrive_ns: int | None = None, seq: int | None = None

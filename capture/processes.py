@@ -169,6 +169,7 @@ class _Group:
             draining=any(state.draining for state in states),
             failure=next(iter([*failures, *self.killed]), None),
             lag=max((state.lag for state in states), key=lambda lag: lag.quantile(0.99) or 0.0),
+            stuck=any(state.stuck for state in states),
         )
 
 

@@ -386,6 +386,7 @@ class _Proxy:
             failure=self._parts.recorder.failure,
             lag=self._lag,
             exit_code=self._exit_code,
+            stuck=self._parts.recorder.stuck,
         )
 
 

@@ -110,6 +110,7 @@ class Recorder:
         self.budget = budget
         self.counts = Counts()
         self.failure: str | None = None
+        self.stuck = False
         self._writer = writer
         self._sanitizer = sanitizer
         self._now = now
@@ -120,6 +121,7 @@ class Recorder:
         # One thread, so that records are written in the order of the queue. Daemon: where an error ends the
         # process without `close`, it does not wait for this thread; what was sealed is in the .part file.
         self._thread = threading.Thread(target=self._run, name="trace-writer", daemon=True)
+        self._writing: Item | None = None
         self._losses = _Losses(self.counts, since_ns=now())
         self._hurry = threading.Event()
         self._defects: set[str] = set()
@@ -163,13 +165,32 @@ class Recorder:
         self._queue.put(Clock(mono_ns=self._now(), wall_ns=time.time_ns(), extra=dict(extra)))
 
     def close(self, *, flush_s: float = FLUSH_S) -> None:
-        """Write what is queued, for at most `flush_s` seconds, count the rest as lost, close the file."""
+        """Write what is queued, for at most `flush_s` seconds, count the rest as lost, close the file.
+
+        A write that has not returned after as long again is left to itself: a disk that hangs has no error.
+        """
         self._queue.put(_Stop())
         self._thread.join(timeout=flush_s)
         # From here on what is queued is counted instead of written, which takes no time: the user who asked
         # for the end does not wait for a slow disk.
         self._hurry.set()
-        self._thread.join()
+        self._thread.join(timeout=flush_s)
+        if self._thread.is_alive():
+            self._abandon(f"a write has not returned for {flush_s:g} s")
+
+    def _abandon(self, why: str) -> None:
+        """Count what the writer holds, and what is queued behind it, as lost."""
+        self.stuck = True
+        writing = self._writing
+        self._fail(why, but=writing)
+        with suppress(Empty):
+            while True:
+                self._lose(writing)
+                writing = self._queue.get_nowait()
+
+    def _lose(self, item: Item | None) -> None:
+        if item is not None:
+            self._losses.lost(item, "disk")
 
     def _run(self) -> None:
         while True:
@@ -177,7 +198,9 @@ class Recorder:
                 item = self._queue.get(timeout=TICK_S)
                 if isinstance(item, _Stop):
                     break
+                self._writing = item
                 self._take(item)
+                self._writing = None
             self._guard(self._tick)
         self._losses.due_ns = 0  # the last gaps, too, are written
         self._guard(self._tick)
@@ -233,9 +256,7 @@ class Recorder:
             step()
         except (OSError, InputError) as error:
             if self.failure is None:
-                self.failure = getattr(error, "strerror", None) or str(error)
-                self._uncount()
-                self._on_failure(self.failure)
+                self._fail(getattr(error, "strerror", None) or str(error))
             return False
         except Exception as error:
             # Each kind of defect is named once, without its message, which may quote what was being written.
@@ -246,9 +267,12 @@ class Recorder:
             return False
         return True
 
-    def _uncount(self) -> None:
-        """What the block held that the disk did not take was not recorded: it is lost."""
+    def _fail(self, why: str, *, but: Item | None = None) -> None:
+        """Record no more. What the block held that the disk did not take is lost; `but` was not counted."""
+        self.failure = why
         for record in self._writer.lost:
+            if (record["type"], record.get("id")) == _name(but):
+                continue
             size = len(record.get("body") or b"")
             self.counts.bytes -= size
             if record["type"] == "request":
@@ -258,6 +282,17 @@ class Recorder:
                 self.counts.responses -= 1
                 self.counts.outcomes -= Counter([record["outcome"]])
                 self._losses.add("disk", responses=1, nbytes=size)
+        self._on_failure(why)
+
+
+def _name(item: Item | None) -> tuple[str, str] | None:
+    """The type and the id of the record that is made of it."""
+    match item:
+        case _Asked():
+            return "request", item.request.id
+        case _Answered():
+            return "response", item.request_id
+    return None
 
 
 class _Losses:

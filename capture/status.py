@@ -52,7 +52,8 @@ class Status:
     `left_out` counts what passed through unrecorded as asked, by the option that keeps it out: `host`
     (tunnels count once), `path`, `sample`, `limit`, and what was answered with a 403, `refused`.
     `queue_bytes` are those of bodies on their way to the disk. `redirected` counts answers that sent clients
-    past the capture, by the host they sent them to. `exit_code` is the command's, once it has ended.
+    past the capture, by the host they sent them to. `exit_code` is the command's, once it has ended. `stuck`:
+    a write has not returned, so that nothing that looks at the disk may, either.
     """
 
     counts: Counts
@@ -65,6 +66,7 @@ class Status:
     failure: str | None
     lag: Histogram
     exit_code: int = 0
+    stuck: bool = False
 
     @property
     def is_late(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Self
 
 from tbench.board import Board
 from tbench.capture.console import Console
+from tbench.capture.container_writer import part_of
 from tbench.capture.recorder import Recording
 from tbench.capture.status import Listening, Status
 from tbench.capture.terminal import plural
@@ -72,7 +73,7 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
     """What became of the capture."""
     counts = status.counts
     outcomes = ", ".join(f"{word} {n}" for word, n in counts.outcomes.most_common())
-    size = sum(file.stat().st_size for file in files)
+    size = None if status.stuck else sum(file.stat().st_size for file in files)
     first = files[0] if files else "no file"
     more = f" and {plural(len(files) - 1, 'more file')}" if len(files) > 1 else ""
     answered = f"{plural(counts.requests, 'request')}, {plural(counts.responses, 'response')}"
@@ -98,7 +99,8 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
         )
     if counts.masked:
         yield f"masked: {plural(counts.masked, 'credential')} in request bodies (of tools, data sources, ...)"
-    yield f"{first}{more}: {size / MEGA:.2f} MB, {status.elapsed_s:.1f} s"
+    written = "size unknown" if size is None else f"{size / MEGA:.2f} MB"
+    yield f"{first}{more}: {written}, {status.elapsed_s:.1f} s"
     p50, p99 = status.lag.quantile(0.5), status.lag.quantile(0.99)
     if p50 is not None and p99 is not None:
         yield f"event loop late by p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
@@ -109,8 +111,13 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
             )
 
 
-def files_of(recording: Recording) -> list[Path]:
-    """The segments that a capture wrote, in order; a `.part` where one could not be closed."""
+def files_of(recording: Recording, *, stuck: bool) -> list[Path]:
+    """The segments that a capture wrote, in order; a `.part` where one could not be closed.
+
+    Of a disk that is `stuck` the names alone, without a look.
+    """
+    if stuck:
+        return list(map(part_of, recording.files))
     files: list[Path] = []
     for first in recording.files:
         for number in count():

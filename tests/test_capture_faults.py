@@ -187,15 +187,41 @@ def test_what_a_stuck_disk_costs_is_counted_to_the_last_exchange(
     stuck.touch()
     answers = [post(capture.url, "m", noise=noise).status_code for _ in range(20)]
     stuck.unlink()
-    _, said = capture.stop()
+    code, said = capture.stop()
     exchanges, gaps = list(read_trace(capture.path)), read_trace(capture.path).totals
 
     requests, responses = dropped(said)
+    assert code == 4
+    assert "sound and not whole" in capture.said
+    assert "raise --max-pending" in capture.said
     assert answers == [200] * 20
     assert requests > 0
     assert len(exchanges) + requests == 20
     assert sum(exchange.response is not None for exchange in exchanges) + responses == 20
     assert (gaps["dropped_requests"], gaps["dropped_responses"]) == (requests, responses)
+
+
+def test_a_disk_that_hangs_for_good_does_not_keep_the_capture(
+    upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path
+) -> None:
+    """It ends by itself, says so, and what it names as lost is what the file does not have."""
+    stuck = tmp_path / "stuck"
+    code = "from tbench.capture import proxy; proxy.FLUSH_S = 0.3\n" + STUCK.format(file=str(stuck))
+    capture = capturing("--upstream", upstream.url, code=code)
+    post(capture.url, "before")
+    capture.of("before")
+    stuck.touch()
+    answers = [post(capture.url, "m").status_code for _ in range(5)]
+    status, said = capture.stop()
+    stuck.unlink()
+    capture.end()
+
+    exchanges = capture.exchanges()
+    requests, responses = dropped(said)
+    assert (status, answers) == (4, [200] * 5)
+    assert "a write has not returned for 0.3 s" in capture.said
+    assert len(exchanges) + requests == 6
+    assert sum(exchange.response is not None for exchange in exchanges) + responses == 6
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_the_summary_counts_outcomes_and_files(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 20_000)
 
     recording = Recording(output=path, selection=Selection())
-    lines = list(summary(status(requests=4, responses=4), files_of(recording)))
+    lines = list(summary(status(requests=4, responses=4), files_of(recording, stuck=False)))
 
     assert lines[0] == "4 requests, 4 responses (ok 3, cut 1)"
     assert lines[1] == "dropped: nothing"
@@ -101,7 +101,7 @@ def test_segments_are_found_in_order(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     recording = Recording(output=tmp_path / "t.msgpack", selection=Selection())
 
-    assert [file.name for file in files_of(recording)] == [
+    assert [file.name for file in files_of(recording, stuck=False)] == [
         "t.msgpack",
         "t.0001.msgpack",
         "t.0002.msgpack.part",

@@ -559,6 +559,13 @@ def test_an_agent_session_has_one_exchange_an_answer(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_row_of_a_session_whose_kind_is_no_text_is_left_out(tmp_path: Path) -> None:
+    odd = {**CODEX[0], "type": "event_msg", "payload": {"type": [{"role": "user"}]}}
+    figures = imported(lines(tmp_path / "c.jsonl", [odd, *CODEX]))
+
+    assert figures["requests"] == imported(lines(tmp_path / "d.jsonl", CODEX))["requests"]
+
+
 def test_hash_ids_of_one_conversation_are_no_others(tmp_path: Path) -> None:
     """Weka's ids count within a conversation: equal ids of two of them are other texts."""
     imported(lines(tmp_path / "w.jsonl", NAMED["weka"]))

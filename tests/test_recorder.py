@@ -119,6 +119,25 @@ def test_the_loop_never_waits_for_a_slow_disk() -> None:
     assert len(shelf.requests) == len(shelf.responses) == 50
 
 
+def test_a_write_that_never_returns_does_not_keep_the_end() -> None:
+    """What it holds, and all behind it, is lost; the failure says why."""
+    gate = threading.Event()
+    shelf = Shelf(lambda: len(shelf.requests) < 3 or gate.wait(30))
+    stuck = recorder(shelf)
+    stuck.start()
+    for number in range(10):
+        record(stuck, number)
+
+    stuck.close(flush_s=0.05)
+
+    counts = stuck.counts
+    assert stuck.stuck and stuck.failure == "a write has not returned for 0.05 s"
+    assert (counts.requests, counts.lost_requests) == (3, 7)
+    assert (counts.responses, counts.lost_responses) == (2, 8)
+    assert counts.lost_by.keys() == {"disk"}
+    gate.set()
+
+
 def test_a_stuck_disk_fills_memory_to_its_limit_and_no_further() -> None:
     """Above 80 % new exchanges are refused; bodies that do not fit are dropped and counted."""
     gate = threading.Event()

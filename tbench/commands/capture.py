@@ -5,16 +5,25 @@ import sys
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.option import Option
+from tbench.capture.terminal import plural
 from tbench.flags import verb
+
+if TYPE_CHECKING:
+    from tbench.capture.status import Status
 
 DEFAULT_UPSTREAM = "https://api.together.xyz"
 MEGA = 1 << 20
+CURES = {
+    "memory": "raise --max-pending, or write to a faster disk",
+    "shutdown": "the disk was too slow to take what was queued at the end",
+}
+"""What helps, by why something was dropped."""
 LISTEN, RECORDED, WHERE, STOP = "The proxy", "What is recorded", "The trace", "When it ends"
 
 
@@ -248,7 +257,7 @@ def capture(
 
             watch = stack.enter_context(monitored(view, output.parent, listen, metrics_port))
         status = run(setup, watch)
-    files = files_of(recording)
+    files = files_of(recording, stuck=status.stuck)
     stream = sys.stderr if command else sys.stdout  # which is the command's
     with heard(stream):
         for line in summary(status, files):
@@ -259,18 +268,33 @@ def capture(
                 "into, or takes no proxy (docs/capture.md)",
                 file=stream,
             )
-    if status.failure:
-        lost = status.counts.lost_requests
-        part = next((file for file in files if file.name.endswith(".part")), None)
-        error = InvalidRunError(
-            f"{output}: recording stopped ({status.failure}); {lost} requests and what followed are not "
-            "in the trace."
-            + (f" 'tbench trace repair {part} -o NEW' keeps what is there." if part else "")
-        )
+    if why := _not_whole(status, output, files):
+        error = InvalidRunError(why)
         if not status.exit_code:
             raise error
         print(f"tbench: {error}", file=sys.stderr)
     return status.exit_code
+
+
+def _not_whole(status: "Status", output: Path, files: list[Path]) -> str | None:
+    """What should be in the trace and is not; None where all is there that was asked for."""
+    counts = status.counts
+    if status.failure:
+        part = next((file for file in files if file.name.endswith(".part")), None)
+        return (
+            f"{output}: recording stopped ({status.failure}); {counts.lost_requests} requests and what "
+            "followed are not in the trace."
+            + (f" 'tbench trace repair {part} -o NEW' keeps what is there." if part else "")
+        )
+    if not counts.lost:
+        return None
+    cures = [cure for reason, cure in CURES.items() if counts.lost_by[reason]]
+    return (
+        f"{output}: sound and not whole: {plural(counts.lost_requests, 'request')}, "
+        f"{plural(counts.lost_responses, 'response')} and {plural(counts.lost_bytes, 'byte')} of bodies were "
+        f"dropped ({', '.join(reason for reason, n in counts.lost_by.items() if n)})"
+        + "".join(f"; {cure}" for cure in cures)
+    )
 
 
 def _check_usage(
