@@ -13,18 +13,20 @@ from typing import Any, Final
 import numpy as np
 
 from tbench.analysis.arms import Arm, arm_of_run, joined, load_arm
+from tbench.analysis.blocks import BLOCKS
 from tbench.analysis.metrics import METRICS, applies, values
 from tbench.analysis.run_metrics import Slo, met
 from tbench.analysis.spending import charged
 from tbench.analysis.summary import Floats
-from tbench.analysis.sums import FINE, Judged, Sums
+from tbench.analysis.sums import FINE, Judged, Sums, hashes_of, hashes_of_requests
+from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
 from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.counted import Spread
 from tbench.replay.metrics import Columns
 from tbench.replay.runfile import USUAL, Run, read_parts, samples_of
-from tbench.replay.table import tally
+from tbench.replay.table import short, tally
 from tbench.replay.throughput import throughput
 from tbench.replay.totals import duration_s, headline
 
@@ -85,15 +87,14 @@ class _Unheld(Mapping[str, Column]):
 
 
 def gather(path: Path, *, names: Sequence[str] | None = None, slo: Slo = ()) -> Arm:
-    """A closed run as an arm with sums and without columns, in one pass and bounded memory.
+    """A run as an arm with sums and without columns, in one pass and bounded memory.
 
-    `names` are the metrics that are wanted, by default all but those of the gaps within a stream. Raises what
-    `read_run` does, and InputError for a trace and a run that was killed, which are not read in parts.
+    `names` are the metrics that are compared, by default none, and all but those of the gaps within a stream
+    are told. Raises what `read_run` does, and InputError for a trace, which is not read in parts.
     """
-    if path.exists() and not (path.is_file() and samples_of(path)):
+    if path.is_dir() or (path.is_file() and open_container(path).header.get("kind") != "run"):
         raise InputError(
-            f"{path}: only a run that ended is compared with one of more samples than are held in memory "
-            f"({LIMIT:,}): no trace, and none that was killed"
+            f"{path}: only a run is compared with one of more samples than are held in memory ({LIMIT:,})"
         )
     wanted = [
         name
@@ -103,15 +104,17 @@ def gather(path: Path, *, names: Sequence[str] | None = None, slo: Slo = ()) -> 
     stretch, late = _stretches(path), False
     while True:
         sums = Sums.empty(wanted, JUDGED)
-        for part in read_parts(path, NEEDED):
+        for part in read_parts(path, NEEDED if names is None else (*NEEDED, "id", "cycle")):
             arm = arm_of_run(part)
             # Once more from the beginning where reads were late, which then happens soon: few runs have such.
             if not late and (late := _has_late_reads(part.columns)):
                 break
             _add(sums, arm, stretch, slo, late=late)
+            if names is not None:
+                _draw(sums, arm, stretch)
         else:
             break
-    run = Run(path, part.header, _Unheld(path, sums.n), part.totals, complete=True)
+    run = Run(path, part.header, _Unheld(path, sums.n), part.totals, complete=part.complete)
     return replace(arm_of_run(run), model=joined(sums.words["model"]), sums=sums)
 
 
@@ -167,7 +170,6 @@ def _add(sums: Sums, arm: Arm, stretch: Floats, slo: Slo, *, late: bool) -> None
     sums.uncertain += metrics.uncertain(counted)
     sums.ended_s = max(sums.ended_s, duration_s(columns))
     sums.timeout_s = min(filter(None, (sums.timeout_s, arm.timeout_s)), default=None)
-    sums.sessions |= bool((arm.sessions >= 0).any())
     offset, due, e2e = arm.offset_s[every], columns["due"][every], metrics.e2e(columns)
     sums.span = (
         min(sums.span[0], float(np.nanmin(offset, initial=np.inf))),
@@ -176,6 +178,26 @@ def _add(sums: Sums, arm: Arm, stretch: Floats, slo: Slo, *, late: bool) -> None
     sums.due = _summed(sums.due, due)
     sums.e2e = _summed(sums.e2e, e2e)
     _judge(sums.judged, arm, counted, late=late)
+
+
+def _draw(sums: Sums, arm: Arm, stretch: Floats) -> None:
+    """Draw requests, by which runs are held against each other, and whole sessions."""
+    columns = arm.columns
+    sums.requests_drawn.add(hashes_of_requests(short(columns, "id"), columns["cycle"]))
+    known = np.flatnonzero(arm.measured & (arm.sessions >= 0))
+    if not len(known):
+        return
+    numbers = arm.sessions[known]
+    fine = np.searchsorted(stretch[1:-1], columns["index"][known], "right")
+    sums.sessions_drawn.add(
+        hashes_of(numbers),
+        {
+            "session": numbers,
+            "block": fine * BLOCKS // FINE,
+            "failed": arm.failed[known].astype(np.float64),
+            **{name: values(arm, METRICS[name])[known] for name in sums.spreads},
+        },
+    )
 
 
 def _summed(before: tuple[float, int], part: Floats) -> tuple[float, int]:

@@ -15,11 +15,12 @@ from tbench.analysis.beyond import LIMIT
 from tbench.analysis.blocks import CountedSide
 from tbench.analysis.cautions import ComparedArms
 from tbench.analysis.contrast import Contrast
+from tbench.analysis.drawn import DrawnSessions
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import Match
 from tbench.analysis.proportions import Failures, error_difference
 from tbench.analysis.summary import Caution
-from tbench.analysis.sums import Sums
+from tbench.analysis.sums import Sums, alone
 from tbench.capture.errors import InputError
 from tbench.replay.counted import Counted, Spread
 from tbench.replay.metrics import quantiles
@@ -30,7 +31,9 @@ NEEDED: Final = ("ttft", "e2e", "output_tokens")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedSums(ComparedArms):
-    """What a check may ask, of two arms that have sums."""
+    """What a check may ask, of two arms that have sums; `drawn` where requests have sessions."""
+
+    drawn: DrawnSessions | None = None
 
     @property
     def each(self) -> Iterator[Sums]:
@@ -78,6 +81,12 @@ class ComparedSums(ComparedArms):
     def cached_shares(self) -> list[float]:
         return [sums.cached[0] / sums.cached[1] if sums.cached[1] else 0.0 for sums in self.each]
 
+    @property
+    def sessions(self) -> DrawnSessions | None:
+        """Those that were drawn; None where nothing can be concluded from them."""
+        drawn = self.drawn
+        return None if drawn is None or drawn.too_few else drawn
+
     def contrast(self, metric: str, asked: tuple[float, ...]) -> Contrast:
         """One metric in both arms."""
         first, second = (CountedSide(sums.spreads[metric]) for sums in self.each)
@@ -89,6 +98,7 @@ class ComparedSums(ComparedArms):
             asked=asked,
             span_s=min(sums.span[1] - sums.span[0] for sums in self.each),
             timeouts_s=(self.baseline.timeout_s, self.candidate.timeout_s),
+            drawn=self.sessions,
         )
 
     def beware(self) -> Iterator[Caution]:
@@ -101,14 +111,23 @@ class ComparedSums(ComparedArms):
             "equal lengths, thirds of a drift, cost per session, intervals of costs",
         )
 
+        first, second, n = alone(*(sums.requests_drawn for sums in self.each))
+        if max(first, second) > 0:
+            yield Caution(
+                code="PARTIAL_OVERLAP",
+                text=f"of {n:,} requests that were drawn of each run {first:.1%} of the baseline's and "
+                f"{second:.1%} of the candidate's are in that run only: all are compared, as two samples",
+            )
+
     def sessions_left_out(self) -> Caution | None:
-        """Where sessions are known: what their requests have in common is not in the intervals."""
-        if not any(sums.sessions for sums in self.each):
+        """Where sessions are too large to draw: what their requests share is in no interval."""
+        if self.drawn is None or not self.drawn.too_few:
             return None
         return Caution(
             code="SESSIONS_LEFT_OUT",
-            text="sessions are known, and of more samples than are held in memory they are not told apart: "
-            "where some are slower in one arm than in the other, the intervals are too narrow",
+            text=f"a few sessions hold most of the requests ({len(self.drawn.sizes)} were drawn), and of "
+            "more samples than are held in memory they are not told apart: where some are slower in one "
+            "arm than in the other, the intervals are too narrow",
         )
 
 
@@ -128,6 +147,10 @@ def compared_sums(baseline: Arm, candidate: Arm) -> ComparedSums:
     if not all(side.n for side in failures):
         raise InputError("nothing is left to compare after the warm-up; both runs are nothing else")
     nowhere = np.empty(0, dtype=np.int64)
+    drawn = _drawn(baseline, candidate)
+    beside = []
+    if drawn is not None and not drawn.too_few:
+        beside = [(drawn, drawn.failures((failures[0].n, failures[1].n)))]
     return ComparedSums(
         baseline=baseline,
         candidate=candidate,
@@ -138,5 +161,16 @@ def compared_sums(baseline: Arm, candidate: Arm) -> ComparedSums:
             dropped=(baseline.warm, candidate.warm),
             alone=(0, 0),
         ),
-        errors=error_difference(failures[0], failures[1]),
+        errors=error_difference(failures[0], failures[1], beside=beside),
+        drawn=drawn,
     )
+
+
+def _drawn(baseline: Arm, candidate: Arm) -> DrawnSessions | None:
+    """The sessions of both arms; None where no request has one."""
+    draws = [arm.sums.sessions_drawn for arm in (baseline, candidate) if arm.sums is not None]
+    if not any(draw.offered for draw in draws):
+        return None
+    # Of one trace sessions have the same numbers.
+    apart = baseline.source is None or baseline.source != candidate.source
+    return DrawnSessions((draws[0], draws[1]), apart=apart)

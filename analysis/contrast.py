@@ -11,6 +11,7 @@ from scipy import special
 from tbench.analysis.arms import Arm
 from tbench.analysis.blocks import Clusters, CountedSide, Ints
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
+from tbench.analysis.drawn import CountedPair, DrawnSessions
 from tbench.analysis.inversion import Interval, Pair, Side, invert
 from tbench.analysis.lengths import AtEqualLengths
 from tbench.analysis.mean_ratio import (
@@ -65,7 +66,7 @@ class Contrast:
     `asked` are the quantiles wanted, empty for the usual ones. `span_s` is how long the shorter arm
     lasted, `timeouts_s` each arm's deadline where known. `sessions` are as of a Pair. With `bins`
     (analysis.lengths) the output length is taken out, and a row has no values of its own. What is more than
-    memory holds is `counted`, with empty `values`.
+    memory holds is `counted`, with empty `values`, and its sessions `drawn`.
     """
 
     metric: Metric
@@ -77,6 +78,7 @@ class Contrast:
     sessions: tuple[Clusters, ...] = ()
     bins: tuple[Ints, Ints] | None = None
     counted: tuple[CountedSide, CountedSide] | None = None
+    drawn: DrawnSessions | None = None
 
     @property
     def in_both(self) -> bool:
@@ -148,6 +150,8 @@ class Contrast:
     @cached_property
     def _pair(self) -> Pair:
         baseline, candidate = self._sides
+        if self.counted is not None and self.drawn is not None:
+            return CountedPair(self.counted, self.metric.name, self.drawn)
         if self.bins is None:
             return Pair(baseline, candidate, paired=self.paired, sessions=self.sessions)
         return AtEqualLengths(

@@ -1,6 +1,6 @@
 """Failures: how much more often one arm fails than the other. An endpoint of its own, never a latency."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,10 +81,12 @@ def error_difference(
     confidence: float = 0.95,
     *,
     sessions: tuple[Clusters, ...] = (),
+    beside: Sequence[tuple[Clusters, float]] = (),
 ) -> ErrorDifference:
     """How much oftener the candidate fails, by the same blocks as the quantiles; failures come in bursts.
 
-    `sessions` are those of both arms together when paired, of each otherwise.
+    `sessions` are those of both arms together when paired, of each otherwise; or `beside` has them with what
+    they add to the variance.
     """
     parts = [
         sign * (arm.failed - arm.failed.mean()) / len(arm.failed)
@@ -93,7 +95,7 @@ def error_difference(
     ]
     # Paired arms share their sessions: what one does to both cancels before it is squared.
     parts = [parts[0] + parts[1]] if len(sessions) == 1 else parts
-    beside = [
+    beside = beside or [
         (clusters, clusters.excess(clusters.sums(part[clusters.order])))
         for clusters, part in zip(sessions, parts, strict=False)
     ]

@@ -3,6 +3,7 @@
 What it holds is in docs/trace-format.md, "Run files". It never holds a key.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ SLACK_S: Final = 1.0
 """What a step of the clock may do to stamps of two clocks."""
 ENDED: Final = ("completed", "failed", "cancelled")
 """Totals that have a sample each."""
+LARGE: Final = 200_000_000
+"""Bytes from which on the samples of a killed run are counted before they are held: 2 to 5 million."""
 PART: Final = 100_000
 """Samples that are read at a time where all are more than memory holds: 60 MB."""
 LATER = frozenset({"tokens", "headers"})
@@ -236,24 +239,34 @@ def _finish(table: Table, totals: Mapping[str, Any]) -> None:
 
 
 def samples_of(path: Path) -> int:
-    """How many samples a run holds, by its closing figures; 0 where it has none (killed), and for no run."""
+    """How many samples a run holds, by its closing figures; 0 for no run.
+
+    Of one that was killed they are counted where the file is large, and 0 where it is not.
+    """
     container = open_container(path)
     totals = (container.index or {}).get("totals")
-    if container.header.get("kind") != "run" or not isinstance(totals, dict):
+    if container.header.get("kind") != "run":
         return 0
+    if not isinstance(totals, dict):
+        if container.size < LARGE:
+            return 0
+        with readable(path):
+            totals = _recounted(container)
     counts = [totals.get(name) for name in ENDED]
     return sum(count for count in counts if isinstance(count, int))
 
 
 def read_parts(path: Path, first: Iterable[str] = USUAL) -> Iterator[Run]:
-    """A closed run in parts of about PART samples, in the order of the file: memory is that of a part.
+    """A run in parts of about PART samples, in the order of the file: memory is that of a part.
 
-    Header and totals of each are those of the whole. `first` are the columns that are wanted; any other costs
-    a further pass over its part. Raises what `read_run` does.
+    Header and totals of each are those of the whole; of one that was killed they are counted first.
+    `first` are the columns that are wanted; any other costs a further pass over its part. Raises what
+    `read_run` does.
     """
     container = open_container(path)
-    totals = (container.index or {}).get("totals") or {}
+    closing = (container.index or {}).get("totals")
     with readable(path):
+        totals = closing or _recounted(container)
         runform.check(container.header, runform.HEADER, "header")
         runform.check(totals, runform.TOTALS, "totals")
 
@@ -261,7 +274,7 @@ def read_parts(path: Path, first: Iterable[str] = USUAL) -> Iterator[Run]:
         with readable(path):
             table = Table(lambda: records, first=first, rows=n, guard=lambda: readable(path))
             _finish(table, totals)
-        return Run(path, container.header, table, totals, complete=True)
+        return Run(path, container.header, table, totals, complete=bool(closing))
 
     waiting: list[Record] = []
     n = 0
@@ -286,7 +299,27 @@ def recount(columns: Columns, progress: Mapping[str, Any] | None = None) -> Reco
     completed, cancelled = (
         int(where(columns, "outcome", outcome).sum()) for outcome in (Outcome.OK, Outcome.CANCELLED)
     )
-    ended = len(columns["index"])
+    return _identity(len(columns["index"]), completed, cancelled, progress)
+
+
+def _recounted(container: Container) -> Record:
+    """The same of a file, in one pass and bounded memory."""
+    outcomes, progress = Counter[str | None](), None
+    for record in sample_blocks(container):
+        if record.get("type") == "samples":
+            words = record["words"]["outcome"]
+            codes = Counter(np.frombuffer(words["codes"], "<u2").tolist())
+            for code, n in codes.items():
+                outcomes[words["table"][code] if code < len(words["table"]) else None] += n
+        elif record.get("type") == "progress":
+            progress = record
+    done, stopped = outcomes[Outcome.OK.value], outcomes[Outcome.CANCELLED.value]
+    return _identity(outcomes.total(), done, stopped, progress)
+
+
+def _identity(
+    ended: int, completed: int, cancelled: int, progress: Mapping[str, Any] | None
+) -> Record:
     counts = {
         "completed": completed,
         "cancelled": cancelled,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.analysis import arms, beyond
+from tbench.analysis import arms, beyond, sums
 from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparison, Comparisons
 from tbench.analysis.gate import parse_gates
@@ -52,6 +52,9 @@ def write(path: Path, seed: int = 1, factor: float = 1.0, **change: Any) -> Path
     columns["index"], columns["cycle"] = np.arange(N), np.zeros(N)
     columns["due"] = np.arange(N) * 1.0
     columns["sent"] = columns["due"] + random.exponential(0.001, N)
+    if sessions := change.get("sessions"):
+        columns["session"] = np.arange(N) % sessions
+        drift = drift * random.lognormal(0, 0.3, sessions)[columns["session"]]
     first = columns["sent"] + factor * drift * random.lognormal(-1, change.get("spread", 0.4), N)
     last = first + factor * random.lognormal(-0.5, 0.3, N)
     columns["first_token"] = np.where(failed, np.nan, first)
@@ -71,7 +74,7 @@ def write(path: Path, seed: int = 1, factor: float = 1.0, **change: Any) -> Path
         "outcome": np.where(failed, change.get("outcome", "http_error"), "ok"),
         "error": np.full(N, None),
         "finish_reason": np.full(N, "stop"),
-        "id": np.array([f"r{i}" for i in range(N)]),
+        "id": np.array([f"r{i + change.get('from', 0)}" for i in range(N)]),
         "request_id": np.full(N, ""),
     }
     header = {
@@ -88,6 +91,11 @@ def write(path: Path, seed: int = 1, factor: float = 1.0, **change: Any) -> Path
         writer.append(tokens_record(block["index"], gaps, np.full(gaps.sum(), 10_000)))
     counts = {"planned": N, "completed": int((~failed).sum()), "failed": int(failed.sum())}
     rest = {"cancelled": 0, "lost_in_flight": 0, "never_sent": 0, "skipped": {}}
+    if change.get("killed"):
+        writer.append({"type": "progress", "planned": N + 100, "issued": N + 10})
+        writer._container._seal()
+        writer._container._release()
+        return path.with_name(path.name + ".part")
     return writer.close({**counts, **rest, "warmup_s": WARMUP_S, "ended_by": "plan"})
 
 
@@ -213,15 +221,69 @@ def test_a_metric_of_the_gaps_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         compare_files(path, path, CompareOptions(metrics=("itl_p95",)))
 
 
-def test_a_trace_or_a_killed_run_beside_one_beyond_memory_is_refused(
+def test_a_trace_beside_a_run_beyond_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beyond, "LIMIT", 100)
     run = write(tmp_path / "a.run")
     trace = write_trace(tmp_path / "t.msgpack", [chat(0)])
 
-    with pytest.raises(InputError, match=r"t\.msgpack: only a run that ended is compared"):
+    with pytest.raises(InputError, match=r"t\.msgpack: only a run is compared"):
         compare_files(trace, run)
+
+
+def test_a_killed_run_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its samples are counted first; it is INVALID, and says of how many requests nothing is known."""
+    path = write(tmp_path / "a.run", killed=True)
+    monkeypatch.setattr(runfile, "LARGE", 1)
+    held, counted = both(monkeypatch, lambda: report_json(beyond.load(path)))
+
+    assert counted["beyond_memory"]
+    assert not held["valid"]
+    for name in ("planned", "completed", "failed", "lost_in_flight", "invalid_because"):
+        assert counted[name] == held[name], name
+
+
+def test_sessions_widen_the_intervals_as_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of requests in pairs, which is how memory takes them where sessions are the same ones."""
+    paths = write(tmp_path / "a.run", sessions=300), write(tmp_path / "b.run", 2, sessions=300)
+    held, counted = both(monkeypatch, lambda: compare_files(*paths))
+    monkeypatch.setattr(sums, "MOST", N // 3)
+    drawn = compare_files(*paths)
+
+    assert (counted.errors.low, counted.errors.high) == pytest.approx(
+        (held.errors.low, held.errors.high)
+    )
+    for row, exact, part in zip(counted.rows, held.rows, drawn.rows, strict=True):
+        assert (row.low, row.high) == pytest.approx((exact.low, exact.high), rel=0.01), row
+        assert row.sessions == pytest.approx(exact.sessions)
+        assert part.sessions == pytest.approx(exact.sessions, rel=0.3)
+    width, of_part = (np.log(each.rows[0].high / each.rows[0].low) for each in (held, drawn))
+    assert of_part == pytest.approx(width, rel=0.4), "and not a fifth, as without sessions"
+
+
+def test_sessions_that_are_too_large_to_be_drawn_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write(tmp_path / "a.run", sessions=4), write(tmp_path / "b.run", 2, sessions=4)
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+    monkeypatch.setattr(sums, "MOST", N // 10)
+    compared = compare_files(*paths)
+
+    assert "SESSIONS_LEFT_OUT" in {caution.code for caution in compared.warnings}
+    assert {row.confidence for row in compared.rows} <= {"low", "none"}
+
+
+def test_requests_of_one_run_only_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+    first = write(tmp_path / "a.run")
+    same, moved = write(tmp_path / "b.run", 2), write(tmp_path / "c.run", 2, **{"from": N // 4})
+
+    said = {caution.code: caution.text for caution in compare_files(first, moved).warnings}
+    assert "25.0% of the baseline's and 25.0% of the candidate's" in said["PARTIAL_OVERLAP"]
+    assert "PARTIAL_OVERLAP" not in {each.code for each in compare_files(first, same).warnings}
 
 
 def test_a_run_without_any_success_is_named_with_its_errors(

@@ -135,7 +135,10 @@ ONE_SIDED: Final = frozenset({"faster", "slower", "higher", "lower", "fails more
 """Outcomes that are about the candidate."""
 MOST_CAVEATS: Final = 6
 MORE: Final = " ... (-v)"
-NEXT: Final = "tbench ab decides, by runs in turns; compare -v: every table; --html FILE: the page"
+NEXT: Final = "tbench ab decides, by runs in turns; compare -v: every table; "
+PAGE: Final = "--html FILE: the page"
+QUERIES: Final = "any other question: trace export and docs/export.md"
+"""Where more is, of runs that memory holds and of larger ones."""
 
 
 def pair_text(comparison: Comparisons, *, width: int = 100, colour: bool = False) -> str:
@@ -170,7 +173,9 @@ def pair_text(comparison: Comparisons, *, width: int = 100, colour: bool = False
     for label, line in caveats[:MOST_CAVEATS]:
         sheet.line(f"  {label:<10}{shorten(line, max(width, 60) - 12, placeholder=MORE)}")
     more = len(caveats) - MOST_CAVEATS
-    sheet.line(f"Next: {'' if more <= 0 else f'{more} more with -v; '}{NEXT}")
+    sheet.line(
+        f"Next: {'' if more <= 0 else f'{more} more with -v; '}{NEXT}{QUERIES if first.sums else PAGE}"
+    )
     return sheet.text
 
 
