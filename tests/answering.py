@@ -105,4 +105,28 @@ def stream(prompt_tokens: int = 3, tokens: int = 4) -> list[bytes]:
     return [*(b"data: %s\n\n" % json.dumps(one).encode() for one in events), b"data: [DONE]\n\n"]
 
 
+@contextmanager
+def stalling(stalled: Callable[[], object]) -> Iterator[Answering]:
+    """A server that leaves all requests without an answer while `stalled` shows something, for good.
+
+    What is interrupted then is interrupted in the middle, however late the signal comes.
+    """
+    over = threading.Event()
+
+    def answer(received: Received) -> Given:
+        over.wait(None if stalled() else 0.05)  # at once, a busy client would be the limit
+        size = len(received.body) // 4
+        return (
+            Given(stream(size), headers=EVENTS, pause=0.01)
+            if received.json.get("stream")
+            else chat(size)
+        )
+
+    with answering(answer) as server:
+        try:
+            yield server
+        finally:
+            over.set()
+
+
 EVENTS = (("content-type", "text/event-stream"),)

@@ -3,8 +3,10 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +27,8 @@ settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True
 settings.load_profile("house")  # no test asserts a timing: a busy machine made one fail at 200 ms
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # commands inherit what nohup left of it
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
+PATIENCE_S = 300.0
+"""How long a test waits for what must come: what hangs meets it, a busy machine does not."""
 BUSY = re.compile("this client (?:read answers late|sent late|was the limit|could not keep up)")
 
 
@@ -36,6 +40,35 @@ def interruptible(**environ: str) -> dict[str, str]:
     """
     plain = {name: word for name, word in os.environ.items() if "COVERAGE_PROCESS" not in name}
     return {**plain, "TOGETHER_API_KEY": "test-key-0123456789", **environ}
+
+
+def until[T](look: Callable[[], T | None]) -> T:
+    """What a look shows as soon as it shows something: for what another process does, and nobody tells of."""
+    ends = time.monotonic() + PATIENCE_S
+    while not (seen := look()):
+        assert time.monotonic() < ends, "it never happened"
+        time.sleep(0.02)
+    return seen
+
+
+def has_signal(pid: int, mask: str, number: int) -> bool:
+    """Whether a mask of a process in /proc has a signal: SigCgt (caught), ShdPnd (waits to be taken)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{mask}:"))
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that refuses every connection, until a server that was told of it listens there.
+
+    It is bound all the while, so that no other process is given it. The server must set SO_REUSEADDR, as
+    asyncio and http.server do.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @dataclass(frozen=True)
@@ -65,7 +98,9 @@ def _commands() -> Iterator[None]:
         loaded().close()
 
 
-def run_tbench(folder: Path, *arguments: object, timeout: float = 90, **environ: str) -> Done:
+def run_tbench(
+    folder: Path, *arguments: object, timeout: float = PATIENCE_S, **environ: str
+) -> Done:
     """Run `tbench ARGUMENTS` in a folder; `timeout` is in seconds."""
     environment = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789", **environ}
     return Done(*loaded().run([*map(str, arguments)], folder, environment, timeout))
@@ -86,7 +121,7 @@ class Server:
         self._listening = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._listening.wait(120), self.said
+        assert self._listening.wait(PATIENCE_S), self.said
         found = ADDRESS.search(self.said)
         assert found, self.said
         self.url = found[1]
@@ -102,12 +137,12 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signum)
         try:
-            self.process.wait(timeout=30)
+            self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
         finally:
-            self._reader.join(timeout=5)
+            self._reader.join(PATIENCE_S)
             self.process.close()
         assert self.process.returncode is not None
         return self.process.returncode

@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from tbench.replay.player import punctual
+from tests.conftest import PATIENCE_S
 
 
 def test_it_never_wakes_early() -> None:
@@ -11,7 +12,7 @@ def test_it_never_wakes_early() -> None:
 
     async def main() -> list[float]:
         late = []
-        with trio.fail_after(10), punctual() as sleep_until:
+        with trio.fail_after(PATIENCE_S), punctual() as sleep_until:
             for wait in (-1.0, 0.0, 0.0001, 0.001, 0.02, 0.0005):
                 at = trio.current_time() + wait
                 await sleep_until(at)
@@ -25,7 +26,7 @@ def test_it_can_be_cancelled_and_used_again() -> None:
     """A sleep that was left does not ring into the next one."""
 
     async def main() -> float:
-        with trio.fail_after(10), punctual() as sleep_until:
+        with trio.fail_after(PATIENCE_S), punctual() as sleep_until:
             left = False
             while not left:  # a busy machine may be late for both
                 with trio.move_on_after(0.01) as scope:

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, interruptible
+from tests.answering import stalling
+from tests.conftest import PATIENCE_S, Server, interruptible, until
 
 SCREEN, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
@@ -31,18 +33,21 @@ class Terminal:
     fd: int
     said: bytes = b""
 
-    def wait(self, words: bytes, seconds: float = 30) -> None:
-        until = time.monotonic() + seconds
+    def wait(
+        self,
+        words: bytes,
+    ) -> None:
+        ends = time.monotonic() + PATIENCE_S
         while words not in self.said:
-            assert time.monotonic() < until, self.said[-2000:]
+            assert time.monotonic() < ends, self.said[-2000:]
             self._read(0.2)
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
-        until = time.monotonic() + 30
-        while self._read(0.2) and time.monotonic() < until:
+        ends = time.monotonic() + PATIENCE_S
+        while self._read(0.2) and time.monotonic() < ends:
             pass
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=PATIENCE_S)
 
     def _read(self, seconds: float) -> bool:
         if not select.select([self.fd], [], [], seconds)[0]:
@@ -107,31 +112,20 @@ def test_the_terminal_is_given_back(terminal: Terminal, when: bytes, number: int
     assert b"Traceback" not in said
 
 
-def test_it_goes_on_where_it_was_killed(simulator: Server, tmp_path: Path) -> None:
+def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     """A point that was not whole is set aside and made again; the others stay."""
-    first = arguments(simulator.url, (POINT, "I(33,33)"), "--max-requests-per-run", "40")
-    with subprocess.Popen(
-        first, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, **KEY}
-    ) as process:
-        assert process.stderr
-        for line in process.stderr:
-            if b"point 2" in line:
-                break
-        part = tmp_path / "x" / "runs" / "I33_33_image-text-to-text_num_concurrency_2.run.part"
-        until = time.monotonic() + 20
-        while not part.exists():
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        process.kill()
-    again = subprocess.run(
-        [*first, "--resume"],
-        cwd=tmp_path,
-        env={**os.environ, **KEY},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    part = tmp_path / "x" / "runs" / "I33_33_image-text-to-text_num_concurrency_2.run.part"
+    environ, killed = {**os.environ, **KEY}, threading.Event()
+    with stalling(lambda: part.exists() and not killed.is_set()) as server:
+        first = arguments(server.url, (POINT, "I(33,33)"), "--max-requests-per-run", "40")
+        with subprocess.Popen(first, cwd=tmp_path, stderr=-1, env=environ) as process:
+            until(lambda: process.poll() is not None or part.exists())
+            process.kill()
+            killed.set()
+        again = subprocess.run(
+            [*first, "--resume"], cwd=tmp_path, env=environ, check=False, capture_output=True,
+            text=True, timeout=PATIENCE_S,
+        )  # fmt: skip
 
     assert again.returncode in {0, 4}, again.stderr  # 4: a busy machine
     assert again.stderr.count("was there already") == 1

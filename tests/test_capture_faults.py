@@ -21,6 +21,7 @@ from tbench.capture.container_reader import open_container
 from tbench.capture.exchange import Outcome
 from tbench.capture.frames import BLOCK
 from tbench.capture.trace_reader import read_trace
+from tests.conftest import until
 from tests.test_capture_end_to_end import CHAT, WAIT, Capturing, Upstream, post
 from tests.test_replay_end_to_end import chat, write_trace
 
@@ -54,14 +55,6 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def settled(value: Callable[[], int], most: int) -> bool:
-    """Whether a value comes down to `most` in good time."""
-    deadline = time.monotonic() + 30
-    while value() > most and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value() <= most
-
-
 def test_nonsense_and_scans_leave_it_serving(
     upstream: Upstream, capturing: Callable[..., Capturing]
 ) -> None:
@@ -76,7 +69,7 @@ def test_nonsense_and_scans_leave_it_serving(
             client.recv(1000)
 
     assert post(capture.url, "m").status_code == 200
-    assert settled(lambda: descriptors(capture.process.pid), before + 5)
+    until(lambda: descriptors(capture.process.pid) <= before + 5)
     assert capture.stop()[0] == 0
     assert "Traceback" not in capture.said
     assert capture.said.count("\n") < 30
@@ -115,7 +108,7 @@ def test_without_descriptors_it_waits_and_serves_again(
     for client in crowd:
         client.setblocking(False)
         client.connect_ex(("127.0.0.1", capture.port))
-    assert settled(lambda: "Too many open files" not in capture.said, 0)
+    until(lambda: "Too many open files" in capture.said)
     for client in crowd:
         client.close()
 
@@ -310,7 +303,7 @@ def test_a_partition_is_timeouts_on_both_sides_and_over_when_it_heals(
         ended = [exchange.outcome for exchange in capture.exchanges() if exchange.response]
         return ended.count(Outcome.CLIENT_ABORT)
 
-    assert settled(lambda: counts["timeout"] - aborted(), 0)
+    until(lambda: counts["timeout"] <= aborted())
     relay.healed.set()
     assert post(capture.url, "m").status_code == 200
     code, said = capture.stop()

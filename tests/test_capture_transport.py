@@ -24,7 +24,7 @@ import tbench
 from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.trace_info import answer_of, info_of
 from tbench.capture.trace_reader import read_trace
-from tests.conftest import Done, Server
+from tests.conftest import PATIENCE_S, Done, Server
 from tests.test_capture_end_to_end import (
     AUTH,
     CHAT,
@@ -479,7 +479,7 @@ def program(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]
     def run(text: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", END + text]
         return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
 
     return run

@@ -22,7 +22,8 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.trace_info import trace_info
 from tbench.capture.trace_reader import read_trace
 from tbench.replay.plan import Plan
-from tests.test_capture_end_to_end import WAIT, Capturing, until
+from tests.conftest import until
+from tests.test_capture_end_to_end import WAIT, Capturing
 
 WHOLE = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}'
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(
@@ -191,7 +192,7 @@ def test_a_dropped_upload_is_shown_wherever_losses_are(capturing: Callable[..., 
     one = capturing("--max-pending", 1)
     for letter in "ab":
         httpx.post(one.url + CHAT, json={"model": "m", "x": letter * (3 << 20)}, timeout=WAIT)
-    assert until(lambda: "--max-pending" in one.said)
+    until(lambda: "--max-pending" in one.said)
     _, said = one.stop()
 
     exchanges = one.exchanges()
@@ -248,7 +249,7 @@ def test_the_folder_of_the_ca_does_not_outlive_a_kill(upstream: str, tmp_path: P
         folder = Path(found[1]).parent
         assert folder.exists()
         os.killpg(process.pid, signal.SIGKILL)
-    assert until(lambda: not folder.exists())
+    until(lambda: not folder.exists())
 
 
 def test_a_closed_terminal_ends_the_capture_as_a_signal_does(upstream: str, tmp_path: Path) -> None:

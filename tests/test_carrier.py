@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +19,7 @@ from tbench.replay.workers import carrier, on_ray
 from tbench.replay.workers.carrier import BLOCK, Carrier
 from tbench.replay.workers.counters import PICO, Budget, SharedCounters
 from tbench.replay.workers.process import Local
+from tests.conftest import PATIENCE_S, until
 
 
 class Far(Local):
@@ -87,7 +87,7 @@ def test_a_word_comes_after_all_that_was_spooled_before_it(ends: tuple[Carrier, 
     far.stderr.write(b"a last line\n")
     far.stderr.flush()
     far.end(3)
-    near._listener.join(30)
+    near._listener.join(PATIENCE_S)
     first = near.collect(0, 0, 0, 0, 0.1)
     second = near.collect(BLOCK, 0, 0, 0, 0.1)
 
@@ -114,11 +114,7 @@ def test_a_worker_of_which_nobody_asks_is_ended(
     """Cut off from who started it, it is counted as lost there: it must not send on."""
     _, far = ends
     monkeypatch.setattr(carrier, "ALONE_S", -1.0)
-    until = time.monotonic() + 60
-    while not far.killed and time.monotonic() < until:
-        time.sleep(0.01)
-
-    assert far.killed
+    until(lambda: far.killed)
 
 
 @given(

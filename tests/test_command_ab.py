@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -17,7 +17,8 @@ from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import read_run
-from tests.conftest import Done, Server, interruptible
+from tests.answering import stalling
+from tests.conftest import Done, Server, interruptible, until
 from tests.recorded import chat_request
 
 WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:20pp")
@@ -142,22 +143,27 @@ def test_a_duet_sends_each_request_to_both_arms_at_once(
     assert (first.columns["due"] == second.columns["due"]).all()
 
 
-def test_what_was_interrupted_goes_on(
-    tbench: Callable[..., Done], simulator: Server, trace: Path
-) -> None:
+def test_what_was_interrupted_goes_on(tbench: Callable[..., Done], trace: Path) -> None:
     """Ctrl-C in the second run: the first stays, the second is set aside and made again."""
-    words = [
-        "ab", str(trace), *arms(simulator.url, "A", "B"), "--repeats", "1", "--concurrency", "1",
-        "--warmup", "none", *WIDE, "-o", "i",
-    ]  # fmt: skip
-    folder = trace.parent / "i"
-    with _begun(words, trace.parent) as process:
-        assert process.stderr
-        _until(lambda: len(list(folder.glob("*.run"))) == 1 and any(folder.glob("*.part")))
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-    kept = next(folder.glob("*.run")).read_bytes()
-    done = tbench("ab", "-o", "i", "--json")
+    folder, stopped = trace.parent / "i", threading.Event()
+
+    def second() -> bool:
+        return len(list(folder.glob("*.run"))) == 1 and any(folder.glob("*.part"))
+
+    with stalling(lambda: second() and not stopped.is_set()) as server:
+        words = [
+            "ab", str(trace), *arms(server.url, "A", "B"), "--repeats", "1", "--concurrency", "1",
+            "--warmup", "none", *WIDE, "-o", "i",
+        ]  # fmt: skip
+        with _begun(words, trace.parent) as process:
+            assert process.stderr
+            until(lambda: process.poll() is not None or second())
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+        stopped.set()
+        assert process.returncode == 130, said
+        kept = next(folder.glob("*.run")).read_bytes()
+        done = tbench("ab", "-o", "i", "--json")
 
     assert process.returncode == 130
     assert "1 replay still to be made; go on with: tbench ab -o i" in said
@@ -173,13 +179,12 @@ def test_a_stop_in_the_pause_between_two_runs_says_how_to_go_on(
 ) -> None:
     words = [
         "ab", str(trace), *arms(simulator.url, "A", "B"), "--repeats", "1", "--concurrency", "8",
-        "--warmup", "none", *WIDE, "--pause", "30", "-o", "i",
+        "--warmup", "none", *WIDE, "--pause", "300", "-o", "i",
     ]  # fmt: skip
     with _begun(words, trace.parent) as process:
         assert process.stderr
         plan = trace.parent / "i/plan.json"
-        _until(lambda: plan.exists() and '"done"' in plan.read_text())
-        time.sleep(0.1)  # what is written last before the pause
+        until(lambda: plan.exists() and '"done"' in plan.read_text())
         process.send_signal(number)
         said = process.stderr.read()
 
@@ -195,14 +200,6 @@ def _begun(words: list[str], folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def _until(true: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if true():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never happened")
 
 
 def test_no_credential_of_an_arm_reaches_a_file(

@@ -3,7 +3,6 @@
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ import trustme
 
 from tbench import __main__ as entry
 from tbench.capture.trace_reader import read_trace
+from tests.conftest import PATIENCE_S, until
 from tests.forked import Command
 
 
@@ -182,11 +182,10 @@ def test_a_signal_goes_to_the_command_and_nothing_recorded_is_said(tmp_path: Pat
     capture = Command(
         ["capture", "-o", "t.msgpack", "--", "sh", "-c", "touch ready; exec sleep 60"], tmp_path
     )
-    while not ready.exists():
-        time.sleep(0.01)
+    until(ready.exists)
     capture.send_signal(signal.SIGTERM)
 
-    assert capture.wait(30) == 128 + signal.SIGTERM
+    assert capture.wait(PATIENCE_S) == 128 + signal.SIGTERM
     assert "nothing was recorded" in capture.stderr.read()
     assert list(read_trace(tmp_path / "t.msgpack")) == []
     capture.close()

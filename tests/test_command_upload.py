@@ -4,10 +4,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import HTTPError
@@ -15,7 +13,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.conftest import Done, Server, interruptible
+from tests.answering import stalling
+from tests.conftest import PATIENCE_S, Done, Server, interruptible, until
 from tests.test_command_benchmark import words
 
 SMALL = ("--num-concurrency", "1", "--traffic-scenario", "D(20,4)")
@@ -37,27 +36,26 @@ def shared(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def s3(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+def s3(tmp_path: Path, free_port: int) -> Iterator[tuple[str, Path]]:
     """An S3-compatible server whose buckets are folders: its address and where they are; `results` is one."""
     pytest.importorskip("s3fs", reason="needs s3fs: pip install -e '.[cloud]'")
     data = tmp_path / "buckets"
     (data / "results").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "localbucket", str(data), "--port", str(port)]
+    command = [sys.executable, "-m", "localbucket", str(data), "--port", str(free_port)]
+    url = f"http://127.0.0.1:{free_port}"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-        url = f"http://127.0.0.1:{port}"
-        while True:
+
+        def answers() -> bool:
+            assert server.poll() is None
             try:
                 urlopen(url).close()
             except HTTPError:
-                break
+                return True
             except OSError:
-                assert server.poll() is None
-                time.sleep(0.02)
-            else:
-                break
+                return False
+            return True
+
+        until(answers)
         yield url, data
         server.terminate()
     shutil.rmtree(data)
@@ -214,34 +212,28 @@ def test_what_cannot_be_uploaded_is_named_and_can_be_later(
 
 
 @pytest.mark.parametrize("moment", ["traces/*_2.msgpack*", "runs/*_2.run*"])
-def test_an_interrupted_sweep_is_uploaded_as_far_as_it_came(
-    simulator: Server, tmp_path: Path, moment: str
-) -> None:
+def test_an_interrupted_sweep_is_uploaded_as_far_as_it_came(tmp_path: Path, moment: str) -> None:
     """While the second point's requests are made, or sent."""
-    url = f"file://{tmp_path}/share"
-    whole = [
-        sys.executable, "-m", "tbench",
-        *words(simulator.url, "--num-concurrency", "1,2,3", "--traffic-scenario", "D(20,30)"),
-        "--max-requests-per-run", "3000", "--max-time-per-run", "0.03", "--upload-results", url,
-    ]  # fmt: skip
-    with subprocess.Popen(
-        list(map(str, whole)),
-        cwd=tmp_path,
-        env=interruptible(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as benchmark:
-        while not list((tmp_path / "x").glob(moment)):
-            assert benchmark.poll() is None
-            time.sleep(0.005)
+    url, folder = f"file://{tmp_path}/share", tmp_path / "x"
+    with (
+        stalling(lambda: list(folder.glob("runs/*_2.run*"))) as server,
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "tbench",
+                *map(str, words(server.url, "--num-concurrency", "1,2,3", "--traffic-scenario", "D(20,30)")),
+                "--max-requests-per-run", "3000", "--max-time-per-run", "0.03", "--upload-results", url,
+            ],
+            cwd=tmp_path, env=interruptible(), stderr=-1, stdout=-1, text=True,
+        ) as benchmark,
+    ):  # fmt: skip
+        until(lambda: benchmark.poll() is not None or list(folder.glob(moment)))
         benchmark.send_signal(signal.SIGINT)
-        _, said = benchmark.communicate(timeout=60)
+        _, said = benchmark.communicate(timeout=PATIENCE_S)
     there = tree(tmp_path / "share" / "x")
 
     assert benchmark.returncode == 130, said
     assert f"to {url}/x; each was compared there" in said
-    assert there == shared(tmp_path / "x")
+    assert there == shared(folder)
     assert len([name for name in there if name.endswith("s.json")]) == 1
 
 

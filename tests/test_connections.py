@@ -25,7 +25,7 @@ from tbench.replay.engine.connection import Connection
 from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import Pool
 from tbench.replay.sender import BREAKS, MEMORY_S, TIDY_S, Reply, Reuse, unconnected
-from tests.conftest import Done
+from tests.conftest import PATIENCE_S, Done
 from tests.recorded import chat_request
 
 BODY = b'{"model":"m","messages":[]}'
@@ -161,7 +161,7 @@ def test_a_client_out_of_descriptors_is_invalid_and_says_how_many_it_has(
         command = [sys.executable, "-m", "tbench", *map(str, (*words, *pace))]
         done = subprocess.run(
             ["sh", "-c", 'ulimit -n 48; exec "$@"', "sh", *command],
-            check=False, capture_output=True, text=True, timeout=60,
+            check=False, capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
     numbers = json.loads(done.stdout)
 

@@ -25,6 +25,7 @@ from tbench.doctor.examination import (
     serving,
 )
 from tbench.replay.workers.process import module_command, module_environ
+from tests.conftest import PATIENCE_S
 
 GOOD = ProbeResult(
     completed=300,
@@ -88,7 +89,7 @@ def test_the_server_ends_with_whoever_started_it() -> None:
     assert int(process.stdout.readline()) > 0
     process.stdin.close()
     try:
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.stdout.close()
 

@@ -23,6 +23,7 @@ from tbench.replay.runfile import RunWriter
 from tbench.replay.runform import IDENTITY
 from tbench.run_store import RunStore
 from tests.benchmark_folder import BenchmarkFolder
+from tests.conftest import PATIENCE_S
 from tests.test_history import session
 
 LIMIT = 30_000
@@ -33,7 +34,7 @@ def limited(folder: Path, *words: object, stdout: int = subprocess.PIPE) -> tupl
     """A command none of whose files may pass LIMIT; its exit code and what it said on stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "tbench", *map(str, words)],
-        stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=90, cwd=folder,
+        stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE_S, cwd=folder,
         env={**os.environ, "HOME": str(folder)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
     )  # fmt: skip
@@ -83,7 +84,7 @@ def test_a_stream_that_was_closed_is_the_null_device(closed: int, tmp_path: Path
     for words in (["--help"], ["trace", "info", "none"]):
         done = subprocess.run(
             [sys.executable, "-m", "tbench", *words], capture_output=True, text=True, check=False,
-            timeout=90, cwd=tmp_path, preexec_fn=lambda: os.close(closed),
+            timeout=PATIENCE_S, cwd=tmp_path, preexec_fn=lambda: os.close(closed),
         )  # fmt: skip
         ends.append(done.returncode)
         assert "Traceback" not in done.stderr + done.stdout

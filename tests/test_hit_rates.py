@@ -25,7 +25,7 @@ from tbench.replay.hit_rates import (
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
 from tbench.replay.target import Target
-from tests.conftest import Done, Server
+from tests.conftest import PATIENCE_S, Done, Server
 from tests.test_salt import exchange
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -64,7 +64,7 @@ def traffic(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iter
     histories: dict[int, list[dict[str, Any]]] = {number: [] for number in range(12)}
     with (
         CaptureTransport(path) as transport,
-        httpx.Client(transport=transport, headers=KEY, timeout=60) as client,
+        httpx.Client(transport=transport, headers=KEY, timeout=PATIENCE_S) as client,
     ):
         for turn in range(5):
             for number, history in histories.items():

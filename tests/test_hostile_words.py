@@ -25,6 +25,7 @@ from tbench.capture.terminal import Guard, escaped, named
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
 from tests.benchmark_folder import BenchmarkFolder
+from tests.conftest import PATIENCE_S
 from tests.recorded import chat_request
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -276,7 +277,7 @@ def on_terminal(arguments: list[Any]) -> str:
             break
         parts.append(part)
     os.close(ours)
-    assert process.wait(60) != 70
+    assert process.wait(PATIENCE_S) != 70
     return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
@@ -299,7 +300,7 @@ def test_no_word_of_a_server_steers_a_benchmark(server: str, tmp_path: Path) -> 
         [sys.executable, "-m", "tbench", "benchmark", "--api-backend", "together", "--task", "text-to-text",
          "--api-base", f"{server}/400", "--api-model-name", "m", "--num-concurrency", "1", "--no-summary",
          "--traffic-scenario", "D(9,9)", "--max-requests-per-run", "2", "--experiment-folder-name", "x"],
-        cwd=tmp_path, capture_output=True, timeout=60, check=False,
+        cwd=tmp_path, capture_output=True, timeout=PATIENCE_S, check=False,
         env={**os.environ, "TOGETHER_API_KEY": "k" * 12},
     )  # fmt: skip
 

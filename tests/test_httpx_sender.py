@@ -18,6 +18,7 @@ from tbench.replay.httpx_sender import HttpxSender, failure, request_of
 from tbench.replay.request import head_of, origin_of
 from tbench.replay.sender import Call, Deadlines, Reply, send
 from tbench.replay.senders import chosen
+from tests.conftest import PATIENCE_S
 
 
 def call_of(request: httpx.Request) -> Call:
@@ -55,7 +56,7 @@ def test_a_proxy_is_asked_for_the_target() -> None:
         await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
 
     async def main() -> Reply:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, proxy, 0)
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
@@ -95,7 +96,7 @@ def test_http2_carries_many_at_once_on_one_connection() -> None:
 
     async def main() -> list[Reply]:
         replies = [Reply() for _ in range(10)]
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, serve, 0)
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/v1/x"
@@ -136,7 +137,7 @@ def one_by_one(
 
     async def main() -> list[Reply]:
         replies = []
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, serve, 0)
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"

@@ -22,6 +22,7 @@ from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Looks, as_monitored, monitor
 from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.page import comparison_report, judgement_report, run_report
+from tests.conftest import PATIENCE_S
 
 GATES: Final = parse_gates("5%", ["errors:2pp", "output_tokens_per_s:p50:10%"])
 EVIL = '<script>document.title="broken"</script>"\'&{{7*7}}'
@@ -354,7 +355,7 @@ def test_a_browser_draws_every_chart(
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(file.as_uri())
-    tab.wait_for_selector("body.drawn", timeout=60_000)
+    tab.wait_for_selector("body.drawn", timeout=PATIENCE_S * 1000)
     marks = tab.eval_on_selector_all(
         ".chart", "all => all.map(one => one.querySelectorAll('svg .mark-group path, svg path').length)"
     )  # fmt: skip
@@ -410,7 +411,7 @@ def test_the_keyboard_reaches_results_contents_and_tables(
     file.write_text(page, encoding="utf-8")
     tab = browser.new_page()
     tab.goto(file.as_uri())
-    tab.wait_for_selector("body.drawn", timeout=60_000)
+    tab.wait_for_selector("body.drawn", timeout=PATIENCE_S * 1000)
     seen = []
     for _ in range(20):
         tab.keyboard.press("Tab")

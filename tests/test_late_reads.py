@@ -21,6 +21,7 @@ from tbench.capture.exchange import Exchange
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import read_run
+from tests.conftest import PATIENCE_S
 from tests.recorded import chat_request
 
 TOKENS = 5
@@ -170,7 +171,7 @@ class Replay:
 
     def ended(self) -> tuple[int, dict[str, Any]]:
         """Its exit code, and what it printed."""
-        out, err = self._process.communicate(timeout=120)
+        out, err = self._process.communicate(timeout=PATIENCE_S)
         assert out, err
         return self._process.returncode, json.loads(out)
 

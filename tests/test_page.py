@@ -24,6 +24,7 @@ from tbench.analysis.report.page import comparison_report, run_report
 from tbench.capture.exchange import Outcome
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
+from tests.conftest import PATIENCE_S
 
 EVIL = '<script>document.title="broken"</script></td><img src=x onerror=alert(1)>"\'&{{7*7}}'
 COMMAND = "tbench compare a.run 'b & <b>.run' --html report.html"
@@ -314,7 +315,7 @@ def test_a_browser_draws_every_chart(tmp_path: Path, page: Page, kind: str, them
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(file.as_uri())
-        tab.wait_for_selector("body.drawn", timeout=30_000)
+        tab.wait_for_selector("body.drawn", timeout=PATIENCE_S * 1000)
         marks = tab.eval_on_selector_all(
             ".chart",
             "all => all.map(one => one.querySelectorAll('svg .mark-group path, svg path').length)",
@@ -410,9 +411,9 @@ def test_a_browser_shows_figures_under_the_pointer_and_fits_a_phone(
         browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.goto(file.as_uri())
-        tab.wait_for_selector("body.drawn", timeout=60_000)
+        tab.wait_for_selector("body.drawn", timeout=PATIENCE_S * 1000)
         tab.locator("#distribution-of-ttft svg .mark-symbol path").first.hover(force=True)
-        tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000)
+        tab.wait_for_selector("#vg-tooltip-element.visible", timeout=PATIENCE_S * 1000)
         shown = tab.locator("#vg-tooltip-element").inner_text()
         screens = tab.evaluate("document.documentElement.scrollHeight / innerHeight")
         seen = tab.evaluate("document.querySelector('main').innerText.split(/\\s+/).length")

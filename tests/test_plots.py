@@ -27,7 +27,7 @@ from tbench.benchmark.plots.layout import PRESETS, Grid, grid_of
 from tbench.benchmark.plots.panels import scheme, span
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
-from tests.conftest import Done
+from tests.conftest import PATIENCE_S, Done
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run", "--disable-quic"]  # fmt: skip
@@ -269,7 +269,7 @@ def test_a_browser_draws_the_page(tmp_path: Path) -> None:
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(file.as_uri())
-        tab.wait_for_selector("body.drawn", timeout=30_000)
+        tab.wait_for_selector("body.drawn", timeout=PATIENCE_S * 1000)
         marks = tab.eval_on_selector_all("svg path", "all => all.length")
         title = tab.title()
         browser.close()

@@ -2,7 +2,6 @@
 
 import json
 import struct
-import time
 import zlib
 from base64 import b64encode
 from collections.abc import Iterable
@@ -39,6 +38,7 @@ from tbench.simulator.messages import MESSAGES
 from tbench.simulator.prompt import PrefixCache
 from tbench.simulator.responses import RESPONSES
 from tests.answering import EVENTS, Given, answering, chat
+from tests.conftest import until
 from tests.private_traffic import exchanges, fingerprints, strings, write
 
 DIALECTS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
@@ -163,8 +163,7 @@ def test_a_capture_of_the_shape_writes_no_content(
                 client.post(f"{server.url}/tenant-halvorsen/v1/chat/completions", content=body)
             with pytest.raises(httpx.ConnectError):
                 client.post("http://halvorsen.invalid/v1/chat/completions", content=bodies[0])
-            while transport.counts.responses < len(bodies) + 2:
-                time.sleep(0.01)
+            until(lambda: transport.counts.responses == len(bodies) + 2)
             before = path.with_name("trace.msgpack.part")
             data = contents(before)
     data += contents(path)

@@ -4,13 +4,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import interruptible
+from tests.conftest import PATIENCE_S, has_signal, interruptible, until
 
 SCRIPT = """
 import json, os, socket, sys, tempfile, threading, time
@@ -29,7 +28,7 @@ process = start(fds, said, fork="fork" in sys.argv)
 theirs.close()
 controlled.close()
 pid = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[0]
-words, held, until = [], {secret.fileno()}, time.monotonic() + 10
+words, held, until = [], {secret.fileno()}, time.monotonic() + 300
 while time.monotonic() < until and (len(words) < 4 or secret.fileno() in held):
     words = Path(f"/proc/{pid}/cmdline").read_text().split(chr(0))
     held = set(map(int, os.listdir(f"/proc/{pid}/fd")))
@@ -40,7 +39,7 @@ if "kill" in sys.argv:
     process.kill()
 else:
     control.close()
-seen["code"] = process.wait(60)
+seen["code"] = process.wait(PATIENCE_S)
 said.seek(0)
 print(json.dumps({**seen, "said": said.read().decode().strip().splitlines()[-1:]}))
 os._exit(0)
@@ -54,7 +53,7 @@ def outcome(*words: str) -> dict[str, Any]:
         text=True,
         check=True,
         cwd=Path(__file__).parents[1],
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -110,11 +109,9 @@ def test_a_background_job_may_be_interrupted() -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509
     )
     try:
-        until = time.monotonic() + 60
-        while not _catches(process.pid, signal.SIGINT) and time.monotonic() < until:
-            time.sleep(0.05)
+        until(lambda: has_signal(process.pid, "SigCgt", signal.SIGINT))
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=20)[1]
+        said = process.communicate(timeout=PATIENCE_S)[1]
     finally:
         process.kill()
 
@@ -143,17 +140,7 @@ def test_an_interrupt_at_any_moment_is_one_line_and_130(moment: str, how: str) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
     assert (done.returncode, done.stderr) == (130, "tbench: interrupted\n")
-
-
-def _catches(pid: int, signum: int) -> bool:
-    """Whether a process has a handler for a signal."""
-    (line,) = (
-        one
-        for one in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if one.startswith("SigCgt:")
-    )
-    return bool(int(line.split()[1], 16) >> (signum - 1) & 1)

@@ -6,13 +6,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.answering import EVENTS, Answering, Given, Received, answering
+from tests.conftest import PATIENCE_S, until
 
 ROOT = Path(__file__).parent.parent
 ROW = '    "openai": OPENAI,'
@@ -110,20 +111,20 @@ def post(port: int, turns: list[dict[str, str]]) -> None:
         f"POST /v9/speak HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nacme-version: 3\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
-    for _ in range(2400):  # two minutes, on a machine that does much else
-        try:
-            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-    with connection:
+
+    def connect() -> socket.socket | None:
+        with suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        return None
+
+    with until(connect) as connection:
         connection.sendall(head.encode() + body)
         while connection.recv(4096):
             pass
 
 
 def test_a_provider_is_one_file_and_one_row(
-    server: Answering, extended: Path, tmp_path: Path
+    server: Answering, extended: Path, tmp_path: Path, free_port: int
 ) -> None:
     """Captured unasked, listed, joined to a conversation, replayed with its header and a salt, measured."""
     environment = {**os.environ, "PYTHONPATH": str(extended)}
@@ -136,17 +137,15 @@ def test_a_provider_is_one_file_and_one_row(
 
     def run(*words: object) -> str:
         process = start(*words)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, err
         return out
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    capture = start("capture", "--upstream", server.url, "--port", port, "--requests", 2)
-    post(port, [{"role": "user", "content": "x"}])
+    capture = start("capture", "--upstream", server.url, "--port", free_port, "--requests", 2)
+    post(free_port, [{"role": "user", "content": "x"}])
     answered = {"role": "assistant", "content": [{"kind": "text", "text": "ab"}]}
-    post(port, [{"role": "user", "content": "x"}, answered, {"role": "user", "content": "y"}])
-    assert capture.communicate(timeout=120)[0]
+    post(free_port, [{"role": "user", "content": "x"}, answered, {"role": "user", "content": "y"}])
+    assert capture.communicate(timeout=PATIENCE_S)[0]
     assert capture.returncode == 0
     info = json.loads(run("trace", "info", "trace.msgpack", "--json"))
     run("replay", "trace.msgpack", "--base-url", server.url, "--api-key-env", "", "--cache", "cold",

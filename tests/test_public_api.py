@@ -14,6 +14,7 @@ import tbench
 from tbench.capture.exchange import Chunk, Exchange, Response
 from tbench.capture.option import rows
 from tbench.replay.options import ReplayOptions
+from tests.conftest import PATIENCE_S
 from tests.recorded import chat_request
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +86,13 @@ def test_the_example_in_the_docs_runs(serve: Callable[..., Any], tmp_path: Path)
     command = [sys.executable, str(ROOT / "docs" / "example.py"), "t.msgpack", fast.url, slow.url]
     env = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"}
     done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tests.conftest import PATIENCE_S
 from tests.recorded import chat_request
 
 
@@ -106,7 +107,7 @@ def test_a_trace_holds_every_exchange_in_order(tmp_path: Path) -> None:
 def test_the_loop_never_waits_for_a_slow_disk() -> None:
     """Handing over returns at once while the writer is stuck; afterwards nothing is missing."""
     gate = threading.Event()
-    shelf = Shelf(lambda: gate.wait(30))
+    shelf = Shelf(lambda: gate.wait(PATIENCE_S))
     one = recorder(shelf)
     one.start()
     for number in range(50):
@@ -141,7 +142,7 @@ def test_a_write_that_never_returns_does_not_keep_the_end() -> None:
 def test_a_stuck_disk_fills_memory_to_its_limit_and_no_further() -> None:
     """Above 80 % new exchanges are refused; bodies that do not fit are dropped and counted."""
     gate = threading.Event()
-    shelf = Shelf(lambda: gate.wait(30))
+    shelf = Shelf(lambda: gate.wait(PATIENCE_S))
     limit = 100_000
     one = recorder(shelf, limit)
     one.start()
@@ -300,20 +301,20 @@ def test_the_last_flush_is_bounded_and_the_rest_is_counted() -> None:
 
     def hang() -> None:
         entered.set()
-        gate.wait(30)
+        gate.wait(PATIENCE_S)
 
     shelf = Shelf(hang)
     one = recorder(shelf)
     one.start()
     for number in range(20):
         record(one, number)
-    assert entered.wait(30)
+    assert entered.wait(PATIENCE_S)
     closing = threading.Thread(target=one.close, kwargs={"flush_s": 0.01})
     closing.start()
-    while not one._hurry.wait(30):
+    while not one._hurry.wait(PATIENCE_S):
         pass
     gate.set()
-    closing.join(timeout=30)
+    closing.join(timeout=PATIENCE_S)
 
     assert not closing.is_alive()
     assert shelf.closed

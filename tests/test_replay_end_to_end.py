@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from tbench.replay.api import replay
 from tbench.replay.cost import Price
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.totals import identity, numbers
-from tests.conftest import interruptible
+from tests.conftest import PATIENCE_S, interruptible, until
 from tests.recorded import chat_request
 
 CHAT = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -79,7 +78,7 @@ def write_trace(path: Path, asked: list[Asked], gap_s: float = 0.02, **fields: A
 
 def attempts(url: str) -> list[dict[str, Any]]:
     """What the simulator saw."""
-    with urllib.request.urlopen(f"{url}/_truth", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/_truth", timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     if text.startswith("["):
         return list(json.loads(text))
@@ -99,7 +98,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server(simulator: Any) -> str:
     """The session's simulator, with its memory of earlier tests cleared."""
-    with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10):
+    with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=PATIENCE_S):
         return str(simulator.url)
 
 
@@ -216,7 +215,7 @@ def test_concurrency_is_never_exceeded_at_the_server(server: str, tmp_path: Path
     """Four in flight: the server sees four at most, and the run says the same."""
     trace = write_trace(tmp_path / "t.msgpack", [chat(i, max_tokens=12) for i in range(24)])
     run = replay(trace, base_url=server, out=tmp_path / "a.run", concurrency=4)
-    with urllib.request.urlopen(f"{server}/_stats", timeout=10) as answer:
+    with urllib.request.urlopen(f"{server}/_stats", timeout=PATIENCE_S) as answer:
         stats = json.load(answer)
 
     assert stats["max_in_flight"] == 4
@@ -346,13 +345,10 @@ def replaying(
         stderr=stderr,
         text=True,
     )
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        part = tmp_path / "a.run.part"
-        if part.exists() and part.stat().st_size > written:
-            return process
-        time.sleep(0.05)
-    raise AssertionError(process.communicate(timeout=10))
+    part = tmp_path / "a.run.part"
+    until(lambda: process.poll() is not None or (part.exists() and part.stat().st_size > written))
+    assert process.poll() is None, process.communicate()
+    return process
 
 
 @pytest.mark.parametrize(
@@ -370,7 +366,7 @@ def test_an_interrupt_keeps_what_is_there(
     process = replaying(tmp_path, "--base-url", server)
     for number in numbers:
         process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE_S)
     run = read_run(tmp_path / "a.run")
     whole = identity(run)
 
@@ -389,7 +385,7 @@ def test_a_terminal_that_closes_ends_no_replay(server: str, tmp_path: Path) -> N
     process = replaying(tmp_path, "--base-url", server, stderr=theirs, written=0)
     os.close(theirs)
     os.close(ours)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode in {0, 4}, "4: a busy machine"
     assert identity(read_run(tmp_path / "a.run")).completed == 60
@@ -400,7 +396,7 @@ def test_a_killed_replay_can_be_read(server: str, tmp_path: Path) -> None:
     write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(900)], gap_s=0.02)
     process = replaying(tmp_path, "--base-url", server)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     run = read_run(tmp_path / "a.run.part")
 
     assert not run.complete

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import run_tbench
+from tests.conftest import PATIENCE_S, run_tbench
 from tests.test_capture_end_to_end import Capturing
 
 SSE, JSON = b"text/event-stream", b"application/json"
@@ -109,7 +109,7 @@ def ask(address: str, case: str, path: bytes = b"") -> None:
     path = path or (b"/v1/embeddings" if case == "embeddings" else b"/v1/chat/completions")
     stream = CASES[case][1] == SSE
     body = json.dumps({"model": case, "stream": stream, "messages": []}).encode()
-    with socket.create_connection((host, int(port)), timeout=30) as conn:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as conn:
         conn.sendall(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" % path)
         conn.sendall(b"content-length: %d\r\n\r\n%s" % (len(body), body))
         while conn.recv(65536):

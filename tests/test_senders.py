@@ -37,6 +37,7 @@ from tbench.replay.request import Label, head_of, origin_of
 from tbench.replay.sample import Sample
 from tbench.replay.sender import STOPPED, TIDY_S, Attempt, Call, Deadlines, Origin, Reply
 from tbench.replay.system import tls
+from tests.conftest import PATIENCE_S
 
 Step = bytes | float | str
 Script = Sequence[Step]
@@ -211,7 +212,7 @@ def exchange(
 
     async def main() -> list[tuple[Sample, Reply]]:
         found = []
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             async with (
                 server.listening() as url,
                 KINDS[kind](deadlines or Deadlines(), context) as sender,
@@ -511,7 +512,7 @@ def test_a_server_with_a_thread_for_each_connection_is_never_starved(
 
     async def main() -> list[Reply]:
         replies = []
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_S):
             async with server.listening() as url, opened as sender:
                 await sender.preopen(call(url).origin, 0)
                 for _ in range(4):
@@ -546,7 +547,7 @@ def test_connections_that_were_opened_ahead_starve_nobody(
 
     async def main() -> list[Reply]:
         replies = [Reply() for _ in range(8)]
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_S):
             async with server.listening() as url, engine(Deadlines(first_byte=20.0)) as sender:
                 await sender.preopen(call(url).origin, 16)
                 async with trio.open_nursery() as loop:
@@ -760,7 +761,7 @@ def test_a_connection_that_takes_too_long_is_a_timeout(kind: str) -> None:
                 with suppress(BlockingIOError):
                     one.connect(full.getsockname())
             url = f"http://127.0.0.1:{full.getsockname()[1]}"
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 async with KINDS[kind](Deadlines(connect=0.2)) as sender:
                     await send(sender, call(url), reply)
         return reply
@@ -844,7 +845,7 @@ def test_a_server_without_tls_is_a_connect_error(kind: str) -> None:
 
     async def main() -> Reply:
         reply = Reply()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, plain, 0)
                 url = f"https://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
@@ -904,7 +905,7 @@ def test_a_huge_body_never_holds_up_the_others(
     async def main() -> tuple[Reply, Reply]:
         nonlocal free
         free, big, small = trio.Event(), Reply(), Reply()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery, Server([(STREAM,)]).listening() as other:
                 listeners = await nursery.start(trio.serve_tcp, slow, 0)
                 port = listeners[0].socket.getsockname()[1]
@@ -940,7 +941,7 @@ def test_an_answer_before_the_request_is_read_counts(kind: str) -> None:
 
     async def main() -> Reply:
         reply = Reply()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, hasty, 0)
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
@@ -972,7 +973,7 @@ def test_what_is_abandoned_keeps_its_stamps_and_closes_the_connection(
         gone.set()
 
     async def main() -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, serve, 0)
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
@@ -997,7 +998,7 @@ def test_what_was_just_launched_is_abandoned(kind: str) -> None:
 
     async def main() -> None:
         over = trio.Event()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with server.listening() as url, KINDS[kind](Deadlines()) as sender:
                 sender.launch(call(url), reply, over.set)
                 sender.abandon()
@@ -1021,7 +1022,7 @@ def test_a_connection_that_is_being_opened_is_abandoned(kind: str) -> None:
                 with suppress(BlockingIOError):
                     one.connect(full.getsockname())
             url = f"http://127.0.0.1:{full.getsockname()[1]}"
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 async with KINDS[kind](Deadlines()) as sender, trio.open_nursery() as sending:
                     sending.start_soon(send, sender, call(url), reply)
                     await trio.sleep(0.1)
@@ -1057,7 +1058,7 @@ def test_connections_opened_ahead_are_used_first(
 
     async def main() -> list[Reply]:
         replies = [Reply() for _ in range(4)]
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with server.listening() as url, engine(Deadlines(), trust[1]) as sender:
                 await sender.preopen(call(url).origin, 3)
                 async with trio.open_nursery() as three:
@@ -1081,7 +1082,7 @@ def test_two_thousand_at_once_are_all_answered() -> None:
     async def main() -> list[Reply]:
         replies = [Reply() for _ in range(2000)]
         server = Server([(STREAM,)])
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_S):
             async with (
                 server.listening() as url,
                 engine(Deadlines()) as sender,
@@ -1108,7 +1109,7 @@ def test_a_deadline_that_began_while_connecting_is_kept() -> None:
     async def main() -> tuple[Reply, float]:
         reply = Reply()
         deadlines = Deadlines(total=0.5, first_byte=60, connect=60, between=60)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, late, 0)
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
@@ -1156,7 +1157,7 @@ def test_many_at_once_are_kept_apart(kind: str) -> None:
             while seen := await read_request(stream):
                 await stream.send_all(whole(body=seen.partition(b"\r\n\r\n")[2]))
 
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, echo, 0)
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
@@ -1183,7 +1184,7 @@ ENGINE = pytest.mark.skipif("engine" not in KINDS, reason="the engine runs on Li
 async def engine_clock(server: Server, context: ssl.SSLContext | None, spoil: Any = None) -> Any:
     """Send one stream; what stamped it, and the reply."""
     reply = Reply()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         async with server.listening() as url, EngineSender(Deadlines(), context or tls()) as sender:
             await sender.rehearse()
             if spoil:
@@ -1325,7 +1326,7 @@ def test_nothing_that_is_made_per_request_is_left_to_the_collector(
 
     async def main() -> list[str]:
         server = Server([GOOD[case]], trust[0] if secure else None)
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             async with server.listening() as url, engine(Deadlines(), trust[1]) as sender:
                 await send(sender, call(url), Reply())
                 gc.collect()

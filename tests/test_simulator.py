@@ -20,6 +20,7 @@ import trustme
 
 from tbench.__main__ import run
 from tbench.simulator.server import listen
+from tests.conftest import PATIENCE_S, until
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 MESSAGES: list[Any] = [{"role": "user", "content": "Tell me of the sea"}]
@@ -42,7 +43,7 @@ TOOLS: list[Any] = [
 def http(simulator: Any) -> Iterator[httpx.Client]:
     """A client with a key, at the root of the simulator."""
     headers = {"authorization": "Bearer k"}
-    with httpx.Client(base_url=simulator.url, headers=headers, timeout=20) as client:
+    with httpx.Client(base_url=simulator.url, headers=headers, timeout=PATIENCE_S) as client:
         yield client
 
 
@@ -420,11 +421,7 @@ def test_a_client_that_leaves_is_noticed(serve: Callable[..., Any], tmp_path: Pa
     ) as held:
         pieces = held.iter_bytes()
         next(pieces)
-    deadline = time.monotonic() + 10
-    while not log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-    record = json.loads(log.read_text())
+    record = json.loads(until(log.read_text))
     assert record["outcome"] == "client_abort"
     assert record["tokens_written"] == 1
 
@@ -438,7 +435,7 @@ def test_an_early_head_does_not_wait_for_the_first_token(
     fields = {"model": MODEL, "messages": MESSAGES, "stream": True}
     headers = {"authorization": "Bearer k", "x-sim-ttft-ms": "60000"}
     url = f"{server.url}/v1/chat/completions"
-    with httpx.stream("POST", url, json=fields, headers=headers, timeout=20) as held:
+    with httpx.stream("POST", url, json=fields, headers=headers, timeout=PATIENCE_S) as held:
         assert held.status_code == 200
 
     assert "profile mine" in server.said
@@ -465,7 +462,7 @@ def test_it_ends_cleanly_on_a_signal_and_cuts_what_outlives_it(
     fields = {"model": MODEL, "messages": MESSAGES, "stream": True}
     headers = {"authorization": "Bearer k", "x-sim-itl-ms": "60000"}
     url = f"{server.url}/v1/chat/completions"
-    with httpx.stream("POST", url, json=fields, headers=headers, timeout=20) as held:
+    with httpx.stream("POST", url, json=fields, headers=headers, timeout=PATIENCE_S) as held:
         pieces = held.iter_bytes()
         next(pieces)
         assert server.stop(number) == 0
@@ -484,7 +481,7 @@ def test_it_ends_after_so_many_requests(serve: Callable[..., Any]) -> None:
     answer = httpx.post(f"{server.url}/v1/embeddings", json=fields, headers=headers)
 
     assert answer.status_code == 500
-    assert server.process.wait(timeout=20) == 0
+    assert server.process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_it_speaks_tls(request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -503,7 +500,7 @@ def test_it_speaks_tls(request: pytest.FixtureRequest, tmp_path: Path) -> None:
         address = said.readline().split()[4]
         speak_tls(address, ca)
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def speak_tls(address: str, ca: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import PATIENCE_S
+
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 ASKED = "Tell me of the sea"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": ASKED}], "max_tokens": 12}
@@ -15,7 +17,7 @@ RESPONSE = {"model": MODEL, "input": ASKED, "max_output_tokens": 12}
 @pytest.fixture
 def http(simulator: Any) -> Iterator[httpx.Client]:
     """A client without a key."""
-    with httpx.Client(base_url=f"{simulator.url}/v1", timeout=20) as client:
+    with httpx.Client(base_url=f"{simulator.url}/v1", timeout=PATIENCE_S) as client:
         yield client
 
 

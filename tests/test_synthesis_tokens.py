@@ -15,6 +15,7 @@ from tbench.capture.privacy.standins import StandIns
 from tbench.capture.synthesis.content import Prompts, Wanted
 from tbench.capture.synthesis.corpus import pool
 from tbench.capture.synthesis.tokens import calibrated, estimated, load_tokens
+from tests.conftest import PATIENCE_S
 from tests.private_traffic import exchanges
 
 TEXTS = ["The old harbour.", "x", "", "Zwölf Boxkämpfer jagen " * 40]
@@ -125,7 +126,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder),
         PACKAGE,
     ]
-    if subprocess.run(pip, capture_output=True, timeout=120, check=False).returncode:
+    if subprocess.run(pip, capture_output=True, timeout=PATIENCE_S, check=False).returncode:
         pytest.skip(f"pip cannot fetch {PACKAGE} here")
     with ZipFile(next(folder.glob("*.whl"))) as wheel:
         return Path(wheel.extract("anthropic/tokenizer.json", folder))

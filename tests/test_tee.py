@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.tee import PIECE_OVERHEAD, Budget, Tee
+from tests.conftest import PATIENCE_S
 
 
 def tee(limit: int = 1 << 20) -> Tee:
@@ -74,7 +75,7 @@ def test_the_budget_counts_across_threads() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE_S)
 
     assert budget.held == 4 * 20_000
 

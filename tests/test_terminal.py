@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.terminal import folded, plural
+from tests.conftest import PATIENCE_S
 
 
 @given(st.lists(st.text("abc,.;", min_size=1, max_size=12), min_size=1), st.integers(40, 120))
@@ -66,7 +67,9 @@ def test_a_command_folds_its_errors_at_the_width_of_its_terminal(
         "--html",
         "out/of/the/way/page.html",
     ]
-    subprocess.run(words, cwd=tmp_path, stderr=theirs, stdout=theirs, check=False, timeout=60)
+    subprocess.run(
+        words, cwd=tmp_path, stderr=theirs, stdout=theirs, check=False, timeout=PATIENCE_S
+    )
     os.close(theirs)
     shown = os.read(ours, 4096).decode().replace("\r", "")
     os.close(ours)

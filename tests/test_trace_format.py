@@ -14,6 +14,8 @@ import msgpack
 import pytest
 import zstandard
 
+from tests.conftest import PATIENCE_S
+
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "trace-format.md").read_text()
 EXAMPLE = ROOT / "fixtures" / "example.msgpack"
@@ -178,7 +180,7 @@ def test_the_writers_tables_and_the_page_agree() -> None:
 def test_the_example_is_what_its_maker_makes(tmp_path: Path) -> None:
     """The same bytes but for how zstd packed them, and a hex dump of just this file."""
     maker = ROOT / "fixtures" / "make_example.py"
-    subprocess.run([sys.executable, maker, tmp_path], check=True, cwd=ROOT, timeout=60)
+    subprocess.run([sys.executable, maker, tmp_path], check=True, cwd=ROOT, timeout=PATIENCE_S)
     pairs = []
     for folder in (EXAMPLE.parent, tmp_path):
         (_, first), *rest = frames((folder / "example.msgpack").read_bytes())

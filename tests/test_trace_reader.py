@@ -18,6 +18,7 @@ from tbench.capture.arrival_order import Block, Budgets, ReadOptions, Segment, i
 from tbench.capture.container_reader import Losses, open_container
 from tbench.capture.exchange import LED_BACK
 from tbench.capture.trace_reader import together
+from tests.conftest import PATIENCE_S
 from tests.recorded import chat_request
 
 ROOT = Path(__file__).parent.parent
@@ -260,7 +261,7 @@ def test_a_trace_far_larger_than_memory_allows_is_read_in_little(tmp_path: Path)
     def step(*arguments: object) -> dict[str, float]:
         command = [sys.executable, "-c", code, *map(str, arguments)]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+            command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=PATIENCE_S
         )
         return json.loads(done.stdout)
 

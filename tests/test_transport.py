@@ -12,6 +12,7 @@ if sys.platform != "linux":
     pytest.skip("the engine runs on Linux", allow_module_level=True)
 
 from tbench.replay.transport import EngineTransport
+from tests.conftest import PATIENCE_S
 
 Serve = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -104,7 +105,7 @@ def test_an_answer_is_streamed_as_it_comes_with_the_kernels_stamps() -> None:
                 await trio.sleep(0.02)
             await stream.send_all(b"0\r\n\r\n")
 
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with (
                 serving(slowly) as url,
                 client() as http,
@@ -154,7 +155,7 @@ def test_leaving_an_answer_closes_its_connection() -> None:
         gone.set()
 
     async def main() -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with serving(endless) as url, client() as http:
                 async with http.stream("GET", url) as answer:
                     async for _ in answer.aiter_raw():
@@ -194,7 +195,7 @@ def test_what_goes_wrong_is_one_of_httpxs_exceptions(serve: Serve, error: type[E
     """So that programs handle it as they do with httpx's own transport."""
 
     async def main() -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             async with serving(serve) as url, client(timeout=httpx.Timeout(0.2)) as http:
                 with pytest.raises(error):
                     await http.get(url)

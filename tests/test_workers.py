@@ -26,6 +26,7 @@ from tbench.replay.workers.counters import Budget, SharedCounters
 from tbench.replay.workers.messages import WorkerTask, part, share
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
+from tests.conftest import PATIENCE_S
 
 HERE = Origin("http", "127.0.0.1", 9)
 
@@ -168,7 +169,7 @@ def fed(calls: list[Call], shared: SharedCounters, most_bytes: int = 2**20) -> l
         taken: list[Call] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(queue.run)
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_S):
                 while not queue.over:
                     found = queue.take()
                     if found is None:
@@ -183,7 +184,7 @@ def fed(calls: list[Call], shared: SharedCounters, most_bytes: int = 2**20) -> l
     try:
         return trio.run(main)
     finally:
-        thread.join(10)
+        thread.join(PATIENCE_S)
         ours.close()
         assert feeder.drawn == len(calls)
         assert feeder.done
@@ -215,7 +216,7 @@ def test_no_more_is_kept_at_hand_than_allowed(shared: SharedCounters) -> None:
         queue = CallQueue(trio.socket.from_stdlib_socket(theirs), shared.row(0), most_bytes=10**6)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(queue.run)
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_S):
                 while not shared.row(0)["full"]:  # noqa: ASYNC110 (shared memory)
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
@@ -227,7 +228,7 @@ def test_no_more_is_kept_at_hand_than_allowed(shared: SharedCounters) -> None:
     thread.start()
     held = trio.run(main)
     feeder.stop()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     ours.close()
 
     assert not thread.is_alive()
@@ -246,12 +247,12 @@ def test_a_worker_that_is_gone_holds_up_nobody(shared: SharedCounters) -> None:
 
     async def main() -> list[int]:
         queue = CallQueue(trio.socket.from_stdlib_socket(theirs), shared.row(0), most_bytes=10**9)
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_S):
             await queue.run()
         return [found.index for found in iter(queue.take, None)]
 
     indices = trio.run(main)
-    thread.join(10)
+    thread.join(PATIENCE_S)
     ours.close()
     gone.close()
 
@@ -423,7 +424,10 @@ def test_a_worker_that_is_killed_is_named_and_the_others_finish(tmp_path: Path) 
     """Nothing hangs, and the pool says who died of what."""
 
     async def main() -> tuple[list[str], int]:
-        with WorkerPool.started([task(0, 2), task(1, 2)], tmp_path) as pool, trio.fail_after(60):
+        with (
+            WorkerPool.started([task(0, 2), task(1, 2)], tmp_path) as pool,
+            trio.fail_after(PATIENCE_S),
+        ):
             await pool.ready()
             await pool.warm()
             pool.workers[1].kill()
@@ -440,7 +444,10 @@ def test_a_pool_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
     """Also before the start: the workers end with the connection to their parent."""
 
     async def main() -> Counter[int]:
-        with WorkerPool.started([task(0, 2), task(1, 2)], tmp_path) as pool, trio.fail_after(60):
+        with (
+            WorkerPool.started([task(0, 2), task(1, 2)], tmp_path) as pool,
+            trio.fail_after(PATIENCE_S),
+        ):
             await pool.ready()
         return Counter(worker.process.wait(0) for worker in pool.workers)
 

@@ -26,7 +26,7 @@ from tbench.replay.runfile import read_run
 from tbench.replay.runner import Shards, run_duet
 from tbench.replay.totals import identity, numbers
 from tbench.replay.workers.messages import share
-from tests.conftest import interruptible
+from tests.conftest import PATIENCE_S, interruptible, until
 from tests.recorded import chat_request
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -59,7 +59,7 @@ def _exchange(seq: int, talk: int, turn: int, gap_s: float, tokens: int) -> Exch
 
 def seen(url: str) -> list[str]:
     """The ids of the requests that a simulator saw, in the order of their arrival."""
-    with urllib.request.urlopen(f"{url}/_truth", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/_truth", timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     rows = [json.loads(line) for line in text.splitlines()] if text[:1] != "[" else json.loads(text)
     return [row["request_id"] for row in rows]
@@ -73,7 +73,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server(simulator: Any) -> str:
     """The session's simulator, with its memory of earlier tests cleared."""
-    with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10):
+    with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=PATIENCE_S):
         return str(simulator.url)
 
 
@@ -145,18 +145,11 @@ def playing(serve: Callable[..., Any], tmp_path: Path) -> Iterator[subprocess.Po
     process = subprocess.Popen(
         command, cwd=tmp_path, env=interruptible(), stderr=subprocess.PIPE, text=True
     )
-    _wait(lambda: len(seen(url)) >= 20)
+    until(lambda: len(seen(url)) >= 20)
     yield process
     if process.poll() is None:
         process.kill()
-    process.communicate(timeout=30)
-
-
-def _wait(true: Callable[[], bool], patience_s: float = 60.0) -> None:
-    ends = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < ends, "it never happened"
-        time.sleep(0.05)
+    process.communicate(timeout=PATIENCE_S)
 
 
 def _workers(parent: int) -> list[int]:
@@ -187,7 +180,7 @@ def test_a_killed_worker_is_counted_named_and_hangs_nobody(
     os.kill(_workers(playing.pid)[0], signal.SIGKILL)
     time.sleep(1.0)
     playing.send_signal(signal.SIGINT)
-    _, said = playing.communicate(timeout=60)
+    _, said = playing.communicate(timeout=PATIENCE_S)
     run = read_run(tmp_path / "o.run")
 
     assert run.totals["lost_workers"] == ["worker 1 was killed by SIGKILL"]
@@ -203,7 +196,7 @@ def test_a_replay_without_workers_ends_by_itself(
     """Both are killed: exit 4, and every planned request is accounted for."""
     for worker in _workers(playing.pid):
         os.kill(worker, signal.SIGKILL)
-    _, said = playing.communicate(timeout=60)
+    _, said = playing.communicate(timeout=PATIENCE_S)
     run = read_run(tmp_path / "o.run")
 
     assert playing.returncode == 4, said
@@ -214,7 +207,7 @@ def test_a_replay_without_workers_ends_by_itself(
 def test_ctrl_c_reaches_every_worker(playing: subprocess.Popen[str], tmp_path: Path) -> None:
     """What is in flight is cancelled and kept; nothing is lost; exit 130."""
     playing.send_signal(signal.SIGINT)
-    playing.communicate(timeout=60)
+    playing.communicate(timeout=PATIENCE_S)
     run = read_run(tmp_path / "o.run")
 
     assert playing.returncode == 130
@@ -230,8 +223,8 @@ def test_no_worker_outlives_a_replay_that_is_killed(
     workers = _workers(playing.pid)
     assert len(workers) == 2
     playing.kill()
-    playing.communicate(timeout=30)
-    _wait(lambda: not any(map(_alive, workers)))
+    playing.communicate(timeout=PATIENCE_S)
+    until(lambda: not any(map(_alive, workers)))
 
     assert not read_run(tmp_path / "o.run.part").complete
 
