@@ -23,6 +23,7 @@ from tbench.capture.frames import BLOCK
 from tbench.capture.trace_reader import read_trace
 from tests.conftest import until
 from tests.test_capture_end_to_end import CHAT, WAIT, Capturing, Upstream, post
+from tests.test_late_reads import stop
 from tests.test_replay_end_to_end import chat, write_trace
 
 REQUEST = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 70\r\n\r\n" % CHAT.encode() + b"{" * 70
@@ -123,7 +124,7 @@ def test_a_capture_that_was_stopped_says_that_it_was_late(
     """SIGSTOP, as by a frozen container: nothing is lost, and the trace knows how late it was."""
     capture = capturing("--upstream", upstream.url)
     post(capture.url, "m")
-    os.kill(capture.process.pid, signal.SIGSTOP)
+    stop(capture.process.pid)
     time.sleep(0.4)
     os.kill(capture.process.pid, signal.SIGCONT)
 
