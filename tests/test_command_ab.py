@@ -111,7 +111,10 @@ def test_an_experiment_ends_with_a_verdict_and_its_reports(
 def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
     tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path
 ) -> None:
-    """The server says how many prompt tokens it had: within a run the shared system prompt, no more."""
+    """The server says how many prompt tokens it had: who is first in a run has none of them, nobody after it.
+
+    A run that is redone, as a busy machine made it INVALID, is an earlier one as well.
+    """
     cached: dict[str, list[int]] = {}
     for mode in ("structure", "as-is"):
         url = serve("serve", "--port", "0").url
@@ -119,12 +122,13 @@ def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
             "ab", trace, *arms(url, "A", "B"), "--repeats", 1, *PACED, *WIDE, "--cache", mode, "-o", mode
         )  # fmt: skip
         runs = sorted(
-            (read_run(path) for path in (trace.parent / mode).glob("*.run")),
+            (read_run(path) for path in (trace.parent / mode).rglob("*.run")),
             key=lambda run: run.header["wall_ns"],
         )
-        cached[mode] = [int(np.median(run.columns["cached_tokens"][:1])) for run in runs]
+        cached[mode] = [int(run.columns["cached_tokens"].min()) for run in runs]
 
-    assert cached["structure"] == [0, 0], "the first request of each run finds nothing"
+    assert len(cached["structure"]) >= 2
+    assert set(cached["structure"]) == {0}
     assert cached["as-is"][0] == 0
     assert all(tokens > 100 for tokens in cached["as-is"][1:])
 
@@ -449,7 +453,7 @@ def test_a_slow_arm_fails_beside_whatever_the_client_does(
     waits = ("A,header.x-sim-ttft-ms=300", "B,header.x-sim-ttft-ms=1500")
     done = tbench(
         "ab", trace, *(word for one in waits for word in ("--arm", f"base_url={url},name={one}")),
-        "--repeats", 3, "--warmup", "none", "--margin", "5%", "-o", "s",
+        "--repeats", 3, "--warmup", "none", "--margin", "5%", "--redo-invalid", 9, "-o", "s",
     )  # fmt: skip
 
-    assert done.code == 1, done.out
+    assert done.code == 1, done

@@ -39,7 +39,7 @@ if "kill" in sys.argv:
     process.kill()
 else:
     control.close()
-seen["code"] = process.wait(PATIENCE_S)
+seen["code"] = process.wait(300)
 said.seek(0)
 print(json.dumps({**seen, "said": said.read().decode().strip().splitlines()[-1:]}))
 os._exit(0)
