@@ -1,17 +1,20 @@
 """Dialects: the same conversation in each; what is lost on the way is exactly what was counted."""
 
 import json
+import re
 from contextlib import suppress
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import httpx
 import numpy as np
 import orjson
 import pytest
+from anthropic.types import OutputConfigParam
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.shared import reasoning_effort as openai_effort
 
 from tbench import replay
 from tbench.capture.exchange import Exchange
@@ -37,16 +40,21 @@ from tests.recorded import chat_request
 
 FIELD = {
     "max_tokens": "limit",
+    "max_output_tokens": "limit",
     "temperature": "temperature",
     "top_k": "top_k",
     "stop": "stop",
     "response_format": "shape",
     "reasoning_effort": "effort",
     **dict.fromkeys(("json_schema.name", "json_schema.strict"), "shape"),
-    **dict.fromkeys(("image_url.detail", "is_error", "tool_result.image"), "turns"),
+    **dict.fromkeys(
+        ("image_url.detail", "is_error", "tool_result.image", "call_id", "blank_text"), "turns"
+    ),
+    "empty_message": "turns",
 }
 """What a translation may name -> the field of a conversation that it is about."""
 NAMES = st.from_regex(r"[a-z]\w{0,8}", fullmatch=True)
+IDS = st.sampled_from(["functions.weather:0", "call_" + "x" * 70, "call|1", "call/1"])
 WORDS = st.text(min_size=1, max_size=12)
 TEXT = WORDS.map(Text)
 IMAGE = st.builds(
@@ -65,7 +73,7 @@ def exchanges(draw: st.DrawFn) -> list[Turn]:
     """A user asks, the assistant speaks or calls or both, each call has its result."""
     calls = draw(
         st.lists(
-            st.builds(Call, NAMES, NAMES, SCHEMA.map(lambda v: orjson.dumps(v).decode())),
+            st.builds(Call, NAMES | IDS, NAMES, SCHEMA.map(lambda v: orjson.dumps(v).decode())),
             max_size=2,
         )
     )
@@ -101,7 +109,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
         shape=draw(
             st.sampled_from([None, {}, SHAPE | {"name": "a"}, SHAPE | {"strict": False}, SHAPE])
         ),
-        effort=draw(st.sampled_from([None, "low", "minimal"])),
+        effort=draw(st.sampled_from([None, "none", "minimal", "low", "max"])),
     )
 
 
@@ -272,7 +280,7 @@ def test_the_shape_of_an_answer_is_asked_for_in_every_dialect() -> None:
     named = {"name": "answer", "schema": schema, "strict": True}
     asked = {
         "messages": TURNS,
-        "max_tokens": 9,
+        "max_tokens": 99,
         "response_format": {"type": "json_schema", "json_schema": named},
         "reasoning_effort": "high",
     }
@@ -285,8 +293,81 @@ def test_the_shape_of_an_answer_is_asked_for_in_every_dialect() -> None:
     assert (responses["reasoning"], lost) == ({"effort": "high"}, [])
     chat, lost = translated(responses, "responses", "chat")
     assert chat["response_format"] == asked["response_format"]
-    older = {"messages": body["messages"], "max_tokens": 9, "output_format": form}
+    older = {"messages": body["messages"], "max_tokens": 99, "output_format": form}
     assert translated(older, "messages", "chat")[0]["response_format"] == asked["response_format"]
+
+
+def literals(hint: Any) -> set[str]:
+    """The words of a type of an SDK."""
+    inner = get_args(hint)
+    return {hint} if isinstance(hint, str) else {word for each in inner for word in literals(each)}
+
+
+def test_efforts_are_those_that_the_makers_know() -> None:
+    """By the types of their SDKs; a word that a dialect does not have is named, and not sent."""
+    openai = literals(openai_effort.ReasoningEffort)
+    claude = literals(get_type_hints(OutputConfigParam)["effort"])
+    known = {"chat": openai, "messages": claude, "responses": openai}
+    for to, word in product(DIALECTS, [*openai, *claude, "ultra"]):
+        lost: set[str] = set()
+        conversation = Conversation(turns=(Turn("user", (Text("Hi"),)),), limit=99, effort=word)
+        body = DIALECTS[to].write(conversation, lost)
+        sent = DIALECTS[to].read(body, set()).effort
+        assert (sent, lost) == (
+            (word, set()) if word in known[to] else (None, {"reasoning_effort"})
+        )
+
+
+def test_what_an_api_refuses_is_changed_and_named() -> None:
+    """Limits, stops, blank texts, ids of calls: as the servers' own errors say; calls keep their results."""
+    call = {"id": "functions.weather:0", "type": "function", "function": CALLED}
+    asked = {
+        "messages": [
+            {"role": "system", "content": " "},
+            {"role": "user", "content": "\n"},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "\n\n", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "Fine"},
+        ],
+        "max_tokens": 5,
+        "stop": ["\n\n", "END", ""],
+    }
+    body, lost = translated(asked, "chat", "messages")
+    first, called, result = body["messages"]
+    assert body["stop_sequences"] == ["END"]
+    assert ("system" in body, first["content"]) == (False, "Hi")
+    (use,), (given,) = called["content"], result["content"]
+    assert (use["type"], use["id"]) == ("tool_use", given["tool_use_id"])
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", use["id"])
+    assert set(lost) == {"blank_text", "call_id", "empty_message", "stop"}
+    other = json.loads(json.dumps(asked).replace("weather:0", "weather.0"))
+    assert translated(other, "chat", "messages")[0]["messages"][2] != result
+
+    long = json.loads(json.dumps(asked).replace("functions.weather:0", "x" * 65))
+    body, lost = translated(long, "chat", "responses")
+    assert body["max_output_tokens"] == 16
+    ids = {item["call_id"] for item in body["input"] if "call_id" in item}
+    assert [len(ident) <= 64 for ident in ids] == [True]
+    assert set(lost) == {"call_id", "max_output_tokens", "stop"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        ("required", "required"),
+        (None, None),
+        ({"type": "function", "function": {"name": "gone"}}, None),
+    ],
+)
+def test_no_tool_is_chosen_that_is_not_there(choice: Any, sent: Any) -> None:
+    """Servers refuse the choice of a tool that they were not told of; of none, any choice."""
+    custom = {"type": "custom", "custom": {"name": "gone"}}
+    asked = {"messages": TURNS, "tools": [custom], "tool_choice": choice}
+    body, lost = translated(asked, "chat", "responses")
+    assert "tool_choice" not in body
+    assert lost == ["tool_choice", "tools.custom"] if choice else ["tools.custom"]
+    both = {**asked, "tools": [custom, {"type": "function", "function": WEATHER}]}
+    assert translated(both, "chat", "responses")[0].get("tool_choice") == sent
 
 
 def test_the_same_dialect_goes_byte_by_byte() -> None:
@@ -368,8 +449,9 @@ JSON = st.recursive(
     | st.dictionaries(st.sampled_from(["type", "role", "content", "name", "function"]), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
-MEMBERS = ("messages", "input", "system", "tools", "tool_choice", "stop", "text", "reasoning",
-           "temperature", "stream_options", "response_format", "stop_sequences")  # fmt: skip
+MEMBERS = ("messages", "input", "system", "tools", "tool_choice", "stop", "text", "reasoning", "max_tokens",
+           "temperature", "stream_options", "response_format", "stop_sequences", "reasoning_effort",
+           "output_config", "parallel_tool_calls")  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)

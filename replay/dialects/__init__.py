@@ -1,13 +1,12 @@
 """Dialects of requests for text: the same conversation as each API has it (`replay --to`)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
-
-import orjson
 
 from tbench.capture.exchange import Headers
 from tbench.replay.dialects import chat, messages, responses
-from tbench.replay.dialects.conversation import Conversation, Json, Mute
+from tbench.replay.dialects.conversation import ANY_TOOL, NO_TOOL, Conversation, Json, Mute
 
 __all__ = ["CHANGES", "DIALECTS", "Dialect", "Mute", "translated"]
 
@@ -38,9 +37,12 @@ DIALECTS: Final[dict[str, Dialect]] = {
 CHANGES: Final[dict[str, str]] = {
     "max_tokens": f"Messages needs a limit: {messages.LIMIT:,} where there is none",
     "temperature": f"Messages takes {messages.HOTTEST:g} at most",
+    "max_output_tokens": f"Responses takes a limit of {responses.LEAST} at least",
+    "call_id": "Messages takes letters, digits, _ and - in one, Responses 64 characters: one of its own",
     "system_turn": "a later word of the system's is the user's in Messages",
     "order": "chat has an assistant's text before its calls",
     "empty_message": "Messages has none",
+    "blank_text": "Messages has no text of blanks alone",
     "json_schema.name": "the schema of an answer has no name in Messages",
     "json_schema.strict": "Messages holds every answer to its schema",
 }
@@ -51,7 +53,16 @@ def translated(body: Json, source: str, to: str) -> tuple[dict[str, Any], list[s
     """A body in another dialect, and the names of what had no place there. Raises Mute."""
     lost: set[str] = set()
     try:
-        written = DIALECTS[to].write(DIALECTS[source].read(body, lost), lost)
-    except (orjson.JSONEncodeError, RecursionError):  # JSON in a text, 255 deep
+        conversation = DIALECTS[source].read(body, lost)
+        named = {tool.name for tool in conversation.tools}
+        known = {None, ANY_TOOL, NO_TOOL, *named} if named else {None}
+        if conversation.choice not in known:  # of a tool that is not taken along, or of none
+            lost.add("tool_choice")
+            conversation = replace(conversation, choice=None)
+        if conversation.serial and not named:
+            lost.add("parallel_tool_calls")
+            conversation = replace(conversation, serial=False)
+        written = DIALECTS[to].write(conversation, lost)
+    except RecursionError:  # results in results, 300 deep
         raise Mute("nesting") from None
     return written, sorted(lost)

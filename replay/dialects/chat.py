@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from tbench.replay.dialects.conversation import (
     ANY_TOOL,
+    EFFORTS,
     NO_TOOL,
     OPENAI_ROLES,
     Call,
@@ -19,6 +20,7 @@ from tbench.replay.dialects.conversation import (
     Turn,
     beyond,
     choice_of,
+    effort_of,
     filled,
     function_of,
     joined,
@@ -149,7 +151,7 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
             "response_format": None
             if conversation.shape is None
             else (shaped if conversation.shape else {"type": "json_object"}),
-            "reasoning_effort": conversation.effort,
+            "reasoning_effort": effort_of(conversation.effort, EFFORTS, lost),
         }
     )
 

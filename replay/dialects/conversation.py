@@ -8,7 +8,10 @@ conversation is a Mute: such a request is left out.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
+
+import orjson
 
 Json = Mapping[str, Any]
 Role = Literal["system", "user", "assistant", "tool"]
@@ -109,6 +112,8 @@ class Conversation:
     effort: str | None = None
 
 
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""How hard OpenAI's models can be told to reason, in chat and Responses."""
 NO_TOOL, ANY_TOOL = "/none", "/required"
 """Choices; no tool has such a name."""
 NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
@@ -144,6 +149,14 @@ def text_of(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise Mute(name)
     return value
+
+
+def json_of(value: object) -> str:
+    """JSON text; Mute for what is nested deeper than it is written."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        raise Mute("nesting") from None
 
 
 def stop_of(value: object) -> tuple[str, ...]:
@@ -198,6 +211,22 @@ def choice_of(choice: object, lost: set[str]) -> str | None:
             return name
     lost.add("tool_choice")
     return None
+
+
+def effort_of(effort: object, known: Iterable[str], lost: set[str]) -> str | None:
+    """How hard to reason, where a dialect knows the word."""
+    if effort is None or effort in known:
+        return str(effort) if effort else None
+    lost.add("reasoning_effort")
+    return None
+
+
+def call_id(ident: str, known: re.Pattern[str], lost: set[str]) -> str:
+    """The id of a call and of its result, as a dialect takes it."""
+    if known.fullmatch(ident):
+        return ident
+    lost.add("call_id")
+    return f"call_{blake2b(ident.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
 
 
 def filled(body: Json) -> dict[str, Any]:

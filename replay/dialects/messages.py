@@ -8,6 +8,7 @@ import orjson
 
 from tbench.replay.dialects.conversation import (
     ANY_TOOL,
+    EFFORTS,
     NO_TOOL,
     Call,
     Conversation,
@@ -19,9 +20,12 @@ from tbench.replay.dialects.conversation import (
     Text,
     Turn,
     beyond,
+    call_id,
+    effort_of,
     filled,
     function_of,
     joined,
+    json_of,
     object_of,
     objects,
     stop_of,
@@ -39,10 +43,10 @@ _KNOWN: Final = (
     *("messages", "system", "max_tokens", "stop_sequences", "tools", "tool_choice"),
     *("output_config", "output_format"),
 )
-EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
-"""How hard Messages can be told to reason."""
+_EFFORTS = EFFORTS[EFFORTS.index("low") :]
 SHAPE_NAME: Final = "answer"
 """Shapes have no name in Messages, and must have one elsewhere."""
+_CALL_ID = re.compile(r"[\w-]+", re.ASCII)
 _DATA = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
 
 
@@ -61,7 +65,12 @@ def read(body: Json, lost: set[str]) -> Conversation:
     beyond(config, ("effort", "format"), lost, "output_config.")
     choice = object_of(body.get("tool_choice"), "tool_choice")
     beyond(choice, ("type", "name", "disable_parallel_tool_use"), lost, "tool_choice.")
-    choices = {"any": ANY_TOOL, "none": NO_TOOL, "tool": choice.get("name")}
+    forced = choice.get("name")
+    choices = {
+        "any": ANY_TOOL,
+        "none": NO_TOOL,
+        "tool": forced if isinstance(forced, str) else None,
+    }
     turns = (
         turn
         for message in objects(body.get("messages"), "messages")
@@ -105,11 +114,8 @@ def _output(conversation: Conversation, lost: set[str]) -> Json | None:
             lost |= {f"json_schema.{name}" for name in changed}
         else:
             lost.add("response_format")
-    if conversation.effort in EFFORTS:
-        config["effort"] = conversation.effort
-    elif conversation.effort is not None:
-        lost.add("reasoning_effort")
-    return config or None
+    config["effort"] = effort_of(conversation.effort, _EFFORTS, lost)
+    return filled(config) or None
 
 
 def _turns(message: Json, lost: set[str]) -> Iterator[Turn]:
@@ -141,7 +147,7 @@ def _parts(content: object, lost: set[str]) -> list[Part]:
             case {"type": "image", "source": {"media_type": str(kind), "data": str(data)}}:
                 parts.append(Image(f"data:{kind};base64,{data}"))
             case {"type": "tool_use", "id": str(ident), "name": str(name), "input": given}:
-                parts.append(Call(ident, name, orjson.dumps(given).decode()))
+                parts.append(Call(ident, name, json_of(given)))
                 known = ("type", "id", "name", "input")
             case {"type": "tool_result", "tool_use_id": str(ident)}:
                 inner = _parts(block.get("content"), lost)
@@ -160,7 +166,7 @@ def _parts(content: object, lost: set[str]) -> list[Part]:
 
 def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
     """The body of Messages. Raises Mute."""
-    turns = list(conversation.turns)
+    turns = [_worded(turn, lost) for turn in conversation.turns]
     system = turns.pop(0) if turns and turns[0].role == "system" else None
     choices: dict[str | None, Json | None] = {
         None: {"type": "auto"} if conversation.serial else None,
@@ -171,6 +177,9 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
     serial = {"disable_parallel_tool_use": True} if conversation.serial else {}
     if conversation.limit is None:
         lost.add("max_tokens")
+    stops = [text for text in conversation.stop if text.strip()]
+    if len(stops) < len(conversation.stop):  # it takes none of blanks alone
+        lost.add("stop")
     temperature = conversation.temperature
     if isinstance(temperature, int | float) and temperature > HOTTEST:
         temperature = HOTTEST
@@ -178,14 +187,14 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
     return filled(
         {
             "model": conversation.model,
-            "system": None if system is None else _content(system.parts, lost),
+            "system": None if not system or not system.parts else _content(system.parts, lost),
             "messages": _messages(turns, lost),
             "stream": conversation.stream,
             "max_tokens": LIMIT if conversation.limit is None else conversation.limit,
             "temperature": temperature,
             "top_p": conversation.top_p,
             "top_k": conversation.top_k,
-            "stop_sequences": list(conversation.stop) or None,
+            "stop_sequences": stops or None,
             "tools": [
                 function_of(tool, parameters="input_schema")
                 | ({"strict": True} if tool.strict else {})
@@ -196,6 +205,14 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
             "tool_choice": {**choice, **serial} if choice and conversation.tools else None,
         }
     )
+
+
+def _worded(turn: Turn, lost: set[str]) -> Turn:
+    """A turn without texts of blanks alone."""
+    parts = tuple(p for p in turn.parts if not isinstance(p, Text) or p.text.strip())
+    if len(parts) < len(turn.parts):
+        lost.add("blank_text")
+    return Turn(turn.role, parts)
 
 
 def _messages(turns: list[Turn], lost: set[str]) -> list[dict[str, Any]]:
@@ -245,7 +262,9 @@ def _block(part: Part, lost: set[str]) -> dict[str, Any]:
                 given = None
             if not isinstance(given, dict):
                 raise Mute("arguments that are no JSON object")
-            return {"type": "tool_use", "id": ident, "name": name, "input": given}
+            known = call_id(ident, _CALL_ID, lost)
+            return {"type": "tool_use", "id": known, "name": name, "input": given}
         case Result(ident, inner, failed):
-            block = {"type": "tool_result", "tool_use_id": ident, "content": _content(inner, lost)}
+            known, content = call_id(ident, _CALL_ID, lost), _content(inner, lost)
+            block = {"type": "tool_result", "tool_use_id": known, "content": content}
             return {**block, "is_error": True} if failed else block

@@ -1,10 +1,12 @@
 """OpenAI's Responses, read into a Conversation and written from one. Nothing is asked to be stored."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from tbench.replay.dialects.conversation import (
     ANY_TOOL,
+    EFFORTS,
     NO_TOOL,
     OPENAI_ROLES,
     Call,
@@ -17,7 +19,9 @@ from tbench.replay.dialects.conversation import (
     Text,
     Turn,
     beyond,
+    call_id,
     choice_of,
+    effort_of,
     filled,
     function_of,
     joined,
@@ -32,6 +36,10 @@ _KNOWN: Final = (
     *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "parallel_tool_calls"),
     *("text", "reasoning"),
 )
+
+LEAST: Final = 16
+"""The least limit that Responses takes."""
+_CALL_ID = re.compile(r".{1,64}", re.DOTALL)
 
 
 def read(body: Json, lost: set[str]) -> Conversation:
@@ -131,6 +139,11 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
     }
     choices: dict[str | None, object] = {None: None, NO_TOOL: "none", ANY_TOOL: "required"}
     shaped = {"type": "json_schema", **(conversation.shape or {})}
+    effort = effort_of(conversation.effort, EFFORTS, lost)
+    limit = conversation.limit
+    if isinstance(limit, int) and 0 < limit < LEAST:
+        limit = LEAST
+        lost.add("max_output_tokens")
     form = shaped if conversation.shape else {"type": "json_object"}
     return filled(
         {
@@ -139,7 +152,7 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
             "input": [item for turn in turns for item in _items(turn, lost)],
             "stream": conversation.stream,
             "store": False,
-            "max_output_tokens": conversation.limit,
+            "max_output_tokens": limit,
             "temperature": conversation.temperature,
             "top_p": conversation.top_p,
             # Where it is left out, Responses takes a function as strict, and chat does not.
@@ -153,7 +166,7 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
             ),
             "parallel_tool_calls": False if conversation.serial else None,
             "text": None if conversation.shape is None else {"format": form},
-            "reasoning": None if conversation.effort is None else {"effort": conversation.effort},
+            "reasoning": None if effort is None else {"effort": effort},
         }
     )
 
@@ -167,13 +180,14 @@ def _items(turn: Turn, lost: set[str]) -> Iterator[dict[str, Any]]:
                 if shown:
                     yield {"role": turn.role, "content": _content(shown, turn.role)}
                     shown = []
-                call = {"type": "function_call", "call_id": ident}
+                call = {"type": "function_call", "call_id": call_id(ident, _CALL_ID, lost)}
                 yield {**call, "name": name, "arguments": arguments}
             case Result(ident, inner, failed):
                 if failed:
                     lost.add("is_error")
                 output = _content(list(inner), turn.role)
-                yield {"type": "function_call_output", "call_id": ident, "output": output}
+                known = call_id(ident, _CALL_ID, lost)
+                yield {"type": "function_call_output", "call_id": known, "output": output}
             case _:
                 shown.append(part)
     if shown or not turn.parts:
