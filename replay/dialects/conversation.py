@@ -6,7 +6,7 @@ conversation is a Mute: such a request is left out.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
@@ -213,7 +213,7 @@ def choice_of(choice: object, lost: set[str]) -> str | None:
     return None
 
 
-def effort_of(effort: object, known: Iterable[str], lost: set[str]) -> str | None:
+def effort_of(effort: object, known: Sequence[str], lost: set[str]) -> str | None:
     """How hard to reason, where a dialect knows the word."""
     if effort is None or effort in known:
         return str(effort) if effort else None
