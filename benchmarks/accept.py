@@ -6,8 +6,9 @@ First an SDK, a capture, two replays and a comparison against a real model serve
 is held against the server's own, which are the `usage` of each answer in the trace (read here with json
 alone), and the server's counters, which know nothing of us. Then the captured trace against every server of
 PEERS, by each pacing and each sender: no request may fail, and a first token whose time is known must be seen
-so. Last Messages and Responses, which llama.cpp's server speaks, too: asked by their makers' SDKs through a
-capture and replayed, all counts are those that the SDKs were told. Ends with 1 where that is not so.
+so. Last chat, Messages and Responses, all of which llama.cpp's server speaks: asked by their makers' SDKs
+through a capture and replayed, all counts are those that the SDKs were told, and no SDK saw its first token
+before the capture did. Ends with 1 where that is not so.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anthropic
 import openai
@@ -171,6 +172,10 @@ QUESTION = [{"role": "user", "content": "Name three rivers of Europe."}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"name": "get_weather", "description": "The weather of a city."}
 DIALECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "chat": (
+        {"messages": [{"role": "system", "content": "Be brief."}, *QUESTION], "max_tokens": 16},
+        {"tools": [{"type": "function", "function": {**WEATHER, "parameters": CITY}}]},
+    ),
     "messages": (
         {"messages": QUESTION, "system": "Be brief.", "max_tokens": 16},
         {"tools": [{**WEATHER, "input_schema": CITY}]},
@@ -195,10 +200,10 @@ def dialects(options: argparse.Namespace) -> Iterator[str]:
                 for api, (question, tool) in DIALECTS.items()
                 for more in ({"stream": False}, {"stream": True}, {"stream": True, **tool})
             ]
-        prompts, outputs = [prompt for prompt, _ in told], sum(output for _, output in told)
-        yield from _differing(
-            "capture", tbench_json("report", str(trace), "--samples"), prompts, outputs
-        )
+        prompts, outputs = [each.prompt for each in told], sum(each.output for each in told)
+        report = tbench_json("report", str(trace), "--samples")
+        yield from _differing("capture", report, prompts, outputs)
+        yield from _later(report["samples"]["ttft_s"], told)
         for sender in SENDERS:
             run, before = options.out / f"dialects-{sender}.run", predicted(address)
             run.unlink(missing_ok=True)
@@ -210,24 +215,67 @@ def dialects(options: argparse.Namespace) -> Iterator[str]:
             )
 
 
-def told_by_sdk(address: str, api: str, request: dict[str, Any]) -> tuple[int, int]:
-    """Send a request by its maker's SDK; the tokens of prompt and output that it was told."""
-    asked = {"model": MODEL, **request}
-    if api == "messages":
-        claude = anthropic.Anthropic(base_url=address, api_key="none-needed", max_retries=0)
-        if asked.pop("stream"):
-            with claude.messages.stream(**asked) as stream:
-                usage = stream.get_final_message().usage
-        else:
-            usage = claude.messages.create(**asked).usage
-        cached = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-        return usage.input_tokens + sum(cached), usage.output_tokens
+class Told(NamedTuple):
+    """What an SDK was told: tokens, and seconds to the first of a stream (text, thinking or arguments)."""
+
+    prompt: int
+    output: int
+    first_s: float | None
+
+
+def told_by_sdk(address: str, api: str, request: dict[str, Any]) -> Told:
+    """Send a request by its maker's SDK."""
+    asked: dict[str, Any] = {"model": MODEL, **request}
+    claude = anthropic.Anthropic(base_url=address, api_key="none-needed", max_retries=0)
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none-needed", max_retries=0)
-    answer = client.responses.create(**asked)
-    if asked["stream"]:
-        *_, last = answer
-        answer = last.response
-    return answer.usage.input_tokens, answer.usage.output_tokens
+    if api == "chat" and asked["stream"]:
+        asked["stream_options"] = {"include_usage": True}
+    create: Callable[..., Any] = {
+        "chat": client.chat.completions.create,
+        "messages": claude.messages.create,
+        "responses": client.responses.create,
+    }[api]
+    began = time.perf_counter()
+    answer = create(**asked)
+    if not asked["stream"]:
+        usage = answer.usage
+        return Told(*_tokens(usage.model_dump()), None)
+    first_s, usage_told = None, dict[str, Any]()
+    for event in answer:
+        if first_s is None and _is_content(api, event):
+            first_s = time.perf_counter() - began
+        holders = (event, *(getattr(event, name, None) for name in ("message", "response")))
+        for usage in (getattr(holder, "usage", None) for holder in holders):
+            told = usage.model_dump() if usage else {}
+            usage_told |= {name: count for name, count in told.items() if count is not None}
+    return Told(*_tokens(usage_told), first_s)
+
+
+def _is_content(api: str, event: Any) -> bool:  # noqa: ANN401 (of any SDK)
+    """Whether an event of a stream holds text, thinking or arguments."""
+    if api != "chat":
+        return str(event.type).endswith(("content_block_delta", "text.delta", "arguments.delta"))
+    deltas = [choice.delta.model_dump() for choice in event.choices]
+    names = ("content", "reasoning_content", "tool_calls")
+    return any(delta.get(name) for delta in deltas for name in names)
+
+
+def _tokens(usage: dict[str, Any]) -> tuple[int, int]:
+    """Prompt and output tokens in the words of any dialect; Messages counts what is cached apart."""
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    cached = [usage.get(f"cache_{kind}_input_tokens") or 0 for kind in ("read", "creation")]
+    return prompt + sum(cached), usage.get("completion_tokens", usage.get("output_tokens"))
+
+
+def _later(captured: Sequence[float | None], told: Sequence[Told]) -> Iterator[str]:
+    """First tokens that an SDK saw before the capture, which stands between it and the server."""
+    pairs = [(ours, each.first_s) for ours, each in zip(captured, told, strict=True)]
+    behind = [theirs - ours for ours, theirs in pairs if ours is not None and theirs is not None]
+    say(
+        f"first tokens: the SDKs saw them {_ms(min(behind))} to {_ms(max(behind))} after the capture"
+    )
+    if min(behind) < 0 or len(behind) < 2 * len(DIALECTS):
+        yield f"dialects, first tokens: captured and told {pairs}"
 
 
 def _differing(
@@ -245,7 +293,7 @@ def _differing(
     wrong = [
         f"{name} {ours}, not {theirs}" for name, (ours, theirs) in facts.items() if ours != theirs
     ]
-    say(f"Messages and Responses, {place:<8}{len(prompts)} requests  {'; '.join(wrong) or 'ok'}")
+    say(f"{', '.join(DIALECTS)}: {place:<8}{len(prompts)} requests  {'; '.join(wrong) or 'ok'}")
     if wrong:
         yield f"dialects, {place}: {'; '.join(wrong)}"
 

@@ -1,6 +1,7 @@
 """OTLP JSON: the protocol's own schema takes it, and what an answer calls is there, in every dialect."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,65 @@ def test_the_protocol_itself_reads_it(tbench: Any, tmp_path: Path) -> None:
         assert len(parsed.attributes) == len(span["attributes"])
         failed = any(pair.key == "error.type" for pair in parsed.attributes)
         assert (parsed.status.code == Status.STATUS_CODE_ERROR) == failed
+
+
+INTEGERS = ("startTimeUnixNano", "endTimeUnixNano", "intValue")
+
+
+def values(document: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Every value of a document with the name that it has."""
+    if isinstance(document, dict):
+        return [pair for key, value in document.items() for pair in values(value, key)]
+    if isinstance(document, list):
+        return [pair for value in document for pair in values(value, name)]
+    return [(name, document)]
+
+
+def test_the_file_keeps_the_rules_of_otlps_json(tbench: Any, tmp_path: Path) -> None:
+    """What readers demand beyond the schema: ids in hexadecimal, 64 bits as texts, nothing null."""
+    names = [path.stem for path in sorted(CASSETTES.glob("*.yaml"))]
+    recorded(tmp_path / "t.msgpack", names)
+    path = exported(tbench, tmp_path)
+
+    documents = [json.loads(line) for line in path.read_text().splitlines()]
+    for name, value in (pair for document in documents for pair in values(document)):
+        match name:
+            case "traceId" | "spanId":
+                assert re.fullmatch(r"[0-9a-f]{16}(?:[0-9a-f]{16})?", value)
+                assert int(value, 16)
+            case "kind" | "code":
+                assert type(value) is int
+            case _ if name in INTEGERS:
+                assert re.fullmatch(r"-?\d+", value)
+            case "doubleValue":
+                assert type(value) is float
+            case "boolValue":
+                assert type(value) is bool
+            case _:
+                assert type(value) is str, name
+    written = spans(path)
+    assert len({(span["traceId"], span["spanId"]) for span in written}) == len(written)
+    for span in written:
+        keys = [pair["key"] for pair in span["attributes"]]
+        assert len(keys) == len(set(keys))
+        assert all(len(pair["value"]) == 1 for pair in span["attributes"])
+
+
+def test_a_number_of_over_64_bits_spoils_no_file(tbench: Any, tmp_path: Path) -> None:
+    """One such attribute, and a reader of the protocol would take none of the spans."""
+    pytest.importorskip("opentelemetry.proto.trace.v1.trace_pb2")
+    from google.protobuf.json_format import Parse
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+    (exchange,) = recorded(tmp_path / "t.msgpack", ["openai-chat-stream"])
+    body = {**json.loads(exchange.request.body or b""), "seed": 2**64 - 1}
+    exchange.request.body = json.dumps(body).encode()
+    (tmp_path / "t.msgpack").unlink()
+    with TraceWriter(tmp_path / "t.msgpack", TraceHeader(wall_ns=WALL, mono_ns=0)) as writer:
+        writer.exchange(exchange)
+    (span,) = spans(exported(tbench, tmp_path))
+
+    values = {pair["key"]: pair["value"] for pair in span["attributes"]}
+    assert values["gen_ai.request.seed"] == {"stringValue": str(2**64 - 1)}
+    for value in values.values():
+        Parse(json.dumps(value), AnyValue())

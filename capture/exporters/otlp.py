@@ -1,7 +1,7 @@
 """OTLP JSON, spans of the GenAI conventions: a line for each exchange, as a collector's file exporter writes.
 
-Ids are hexadecimal, nanoseconds and integers are texts, as the mapping to JSON has it. Jaeger opens such a
-file. A trace there is a session here.
+Ids are hexadecimal, nanoseconds and integers are texts, as the mapping to JSON has it. Jaeger's page
+takes such a file, an object a line, and gives its lines to Jaeger. A trace there is a session here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -183,7 +183,9 @@ def _typed(value: Any) -> dict[str, Any]:  # noqa: ANN401 (what JSON holds)
     match value:
         case bool():
             return {"boolValue": value}
-        case int():
+        case int() if (
+            -(2**63) <= value < 2**63
+        ):  # a larger one (a seed) would make the file unreadable
             return {"intValue": str(value)}
         case float():
             return {"doubleValue": value}
