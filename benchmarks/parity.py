@@ -7,9 +7,9 @@ The server is any that answers chat completions, logs arrivals as CSV at GET /_t
 arr_kern in ns of CLOCK_REALTIME, arr_mono and end_mono in ns) and takes --port, --ttft-ms and --itl-ms. The
 trace is bursty: its rate changes between 20 and 180 a second. Of each pacing a row: how many requests the
 server saw of those planned, and how many with as many bytes; which share arrived within 1 and 10 ms of the
-plan (both from the request that was earliest by it), the index of dispersion of what was planned and of what
-it saw, and how many came in another order. Of a closed loop the most in flight at the server, and its
-time-weighted mean.
+plan (both from the request that was earliest by it); the index of dispersion as recorded (at speed S of
+windows S times as long, as many seconds of the replay), as planned and as seen; and how many came in another
+order. Of a closed loop the most in flight at the server, and its time-weighted mean.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from engine import chat
 
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
-from tbench.replay.fidelity import displaced
+from tbench.replay.fidelity import displaced, trace_speed
 from tbench.replay.runfile import Run, read_run
 
 TTFT_MS, ITL_MS, TOKENS = 60, 10, 20
@@ -42,7 +42,7 @@ OPEN = {
     "speed4": ("--speed", "4"),
     "workers": ("--speed", "4", "--workers", "2"),
     "poisson": ("--poisson", "200"),
-    "clones": ("--clones", "3"),
+    "clones": ("--clones", "4"),
 }
 CLOSED = {
     "closed": ("--concurrency", "8"),
@@ -51,19 +51,21 @@ CLOSED = {
 WINDOWS_S = (0.1, 1.0)
 
 
-def write_trace(path: Path, requests: int) -> None:
-    """A trace whose arrivals are a Poisson process of a rate that changes between two."""
-    rng = random.Random(7)
+def write_trace(path: Path, requests: int) -> np.ndarray:
+    """A trace whose arrivals (given, in s) are a Poisson process of a rate that changes between two."""
+    rng, arrivals = random.Random(7), []
     at, state, until = 0.0, 0, rng.expovariate(1 / STAY_S)
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(requests):
             messages = [{"role": "user", "content": f"request {seq}"}]
             fields = {"model": "m", "messages": messages, "stream": True, "max_tokens": TOKENS}
             writer.exchange(chat(seq, fields, round(at * 1e9), 250_000_000))
+            arrivals.append(at)
             at += rng.expovariate(RATES[state])
             while at > until:  # what is left of the gap goes by at the new rate
                 at = until + (at - until) * RATES[state] / RATES[1 - state]
                 state, until = 1 - state, until + rng.expovariate(1 / STAY_S)
+    return np.array(arrivals)
 
 
 @contextmanager
@@ -113,7 +115,7 @@ def dispersion(times: np.ndarray, window: float) -> float:
     return float(counts.var() / counts.mean())
 
 
-def open_row(name: str, run: Run, rows: list[dict[str, str]]) -> str:
+def open_row(name: str, run: Run, rows: list[dict[str, str]], recorded: np.ndarray) -> str:
     """The row of an open loop."""
     names = [
         f"{id_}.{cycle}" if cycle else id_
@@ -131,10 +133,13 @@ def open_row(name: str, run: Run, rows: list[dict[str, str]]) -> str:
     late = (arrived - arrived.min()) / 1e9 - (due - due.min())
     late -= late.min()
     p50, p99 = np.quantile(late, (0.5, 0.99), method="inverted_cdf") * 1e6
-    bursts = (
-        f"{dispersion(due, window):.3f}, {dispersion(arrived / 1e9, window):.3f}"
-        for window in WINDOWS_S
-    )
+    speed = trace_speed(run.header)
+    bursts = []
+    for window in WINDOWS_S:
+        figures = [dispersion(due, window), dispersion(arrived / 1e9, window)]
+        if speed:
+            figures.insert(0, dispersion(recorded, window * speed))
+        bursts.append(", ".join(f"{figure:.2f}" for figure in figures))
     order = displaced(arrived.tolist())
     return (
         f"| {name} | {len(rows):,} of {run.totals['planned']:,} | {alike:,} | {(late <= 0.001).mean():.2%} | "
@@ -163,16 +168,18 @@ def main() -> None:
     args = parser.parse_args()
     print(f"# load average before: {os.getloadavg()[0]:.2f}", file=sys.stderr)
     print("| pacing | seen | bytes alike | within 1 ms | within 10 ms | late p50, p99 |", end="")
-    print(" IDC 0.1 s: plan, seen | IDC 1 s | displaced |\n|---|---|---|---|---|---|---|---|---|")
+    print(
+        " IDC 0.1 s: recorded, plan, seen | IDC 1 s | displaced |\n|---|---|---|---|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.msgpack"
-        write_trace(trace, args.requests)
+        recorded = write_trace(trace, args.requests)
         for name in args.cases.split(","):
             flags = {**OPEN, **CLOSED}[name]
             with serving(args.server) as url:
                 run, rows = replay(trace, url, Path(folder) / f"{name}.run", *flags), truth(url)
             if name in OPEN:
-                print(open_row(" ".join(flags), run, rows))
+                print(open_row(" ".join(flags), run, rows, recorded))
             else:
                 most, mean = occupancy(rows)
                 print(

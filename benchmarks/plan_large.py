@@ -1,10 +1,11 @@
 """How long it takes to plan a large trace of conversations, in CPU seconds, and how much memory.
 
-    python benchmarks/plan_large.py [--requests 1000000] [--trace FILE]
+    python benchmarks/plan_large.py [--requests 1000000] [--clones 1] [--trace FILE]
 
 Conversations of ten turns, a hundred at a time, each turn with all that was said before (1 to 19 messages of
 200 characters). The plan is that of a replay: requests are read, understood, sorted into sessions, with the
-answers that each waits for, and what cannot be sent is left out. FILE is made where there is none, and kept.
+answers that each waits for, and what cannot be sent is left out. With clones the trace has as many fewer
+requests, so that as many are planned. FILE is made where there is none, and kept.
 Prints one JSON object; it ends with 1 where a turn was planned without the one before it.
 """
 
@@ -21,6 +22,7 @@ from trace_memory import peak_rss_mb
 
 from tbench.capture import Exchange, TraceHeader, TraceWriter, read_trace
 from tbench.replay.job import refused_by
+from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan
 from tbench.replay.target import Target
 
@@ -33,13 +35,14 @@ def main() -> int:
     """Write the trace, plan it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--requests", type=int, default=1_000_000, help="rounded up to a thousand")
+    parser.add_argument("--clones", type=int, default=1)
     parser.add_argument("--trace", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         trace = options.trace or Path(folder) / "trace.msgpack"
         if not trace.exists():
-            write(trace, options.requests)
-        planned = plan(trace)
+            write(trace, -(-options.requests // options.clones))
+        planned = plan(trace, Clones(number=options.clones))
     print(json.dumps(planned))
     return 0 if planned["continued"] * TURNS == planned["requests"] * (TURNS - 1) else 1
 
@@ -60,12 +63,12 @@ def _exchange(seq: int, conversation: str, turn: int) -> Exchange:
     return chat(seq, fields, seq * APART_NS, TOOK_NS)
 
 
-def plan(path: Path) -> dict[str, Any]:
+def plan(path: Path, clones: Clones) -> dict[str, Any]:
     """What the plan holds, and what it took."""
     refuses = refused_by([Target(base_url="http://127.0.0.1:8000")])
     began = time.process_time()
     requests = sessions = continued = 0
-    for planned in Plan(trace=read_trace(path).ends, refuses=refuses):
+    for planned in Plan(trace=read_trace(path).ends, refuses=refuses, clones=clones):
         requests += 1
         sessions = max(sessions, planned.session)
         continued += bool(planned.after)

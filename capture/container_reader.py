@@ -80,6 +80,12 @@ class Losses:
             mine, more = getattr(self, field.name), getattr(other, field.name)
             setattr(self, field.name, mine or more if isinstance(mine, bool) else mine + more)
 
+    def cover(self, other: "Losses") -> None:
+        """Count at least what another pass over the same files met, which may have gone further."""
+        for field in fields(self):
+            most = max(getattr(self, field.name), getattr(other, field.name))
+            setattr(self, field.name, most)
+
 
 class Frame(NamedTuple):
     """A sound frame of the file. `raw` are a block's decompressed records, else the payload."""

@@ -49,7 +49,7 @@ class Trace:
     """One or more captures, read as one. Iterating gives exchanges by arrival, each time from the start.
 
     Times are those of the first capture; others are moved onto its clock by their wall-clock anchors.
-    Memory stays bounded whatever the size. `losses` holds what opening showed, then what the latest
+    Memory stays bounded whatever the size. `losses` holds what opening showed, then the most that an
     iteration met on its way; `totals` sums the segments' counts (see docs/trace-format.md, index).
     `progress` is told how many requests were read.
     """
@@ -134,7 +134,7 @@ class Trace:
                 exchanges = _told(exchanges, self.progress, self.totals.get("requests", 0))
             yield from exchanges
         finally:
-            self.losses = losses
+            self.losses.cover(losses)
 
     def shift_ns(self, number: int) -> int:
         """What the times of a segment of `segments` are moved by, onto the first capture's clock."""

@@ -2,12 +2,12 @@
 
 import heapq
 import math
-from collections import Counter, deque
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
-from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from itertools import count, islice, takewhile
+from typing import Any, Final
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
@@ -21,10 +21,10 @@ from tbench.capture.providers import (
     parse_request,
 )
 from tbench.capture.recent import Recent
-from tbench.capture.sessions import Place, Sessions
-from tbench.replay.live_history import assistant_runs
+from tbench.capture.sessions import Sessions
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import Level, left_out
+from tbench.replay.recording import Answers, Histories, Idle
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,7 +137,8 @@ def nothing_to_send(
 class Plan:
     """The requests of `trace` that are sent, `rounds` times over (None: without end).
 
-    Iterating reads the trace as it goes, once per round, and may be done again from the start. A round
+    Iterating reads the trace as it goes, once per round, and may be done again from the start; for clones and
+    sessions once more, to take notes. A round
     follows the last one after the recorded mean gap, and holds all `clones` of the recording, in the order of
     their arrivals; or, `by_session`, one session after another. `requests` ends the plan early. `only` says
     which are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
@@ -178,10 +179,18 @@ class Plan:
 
     def _all(self) -> Iterator[Planned]:
         index, begin = 0, 0.0
+        notes = None
+        if self.by_session or len(self.clones) > 1:
+            notes = _Notes(self._round(True, 0, 0, 0.0))
         for cycle in count() if self.rounds is None else range(self.rounds):
             last: Planned | None = None
-            ordered = self._by_session if self.by_session else self._copies
-            for last in ordered(cycle, index, begin):
+            if notes is None:
+                ordered = self._round(cycle == 0, cycle, index, begin)
+            elif self.by_session:
+                ordered = self._by_session(notes, cycle, index, begin)
+            else:
+                ordered = self._copies(notes, cycle, index, begin)
+            for last in ordered:
                 self.severed += last.severed
                 self.forgotten += last.forgotten
                 yield last
@@ -191,18 +200,19 @@ class Plan:
             index += sent
             begin = last.offset + gap_between_rounds(sent, span)
 
-    def _by_session(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
+    def _by_session(
+        self, notes: "_Notes", cycle: int, index: int, begin: float
+    ) -> Iterator[Planned]:
         """A round, session by session in the order of their last requests, so numbered.
 
-        It is read twice: to know which request is a session's last, and to hold no more sessions at a time
-        than were open when they were recorded.
+        No more sessions are held at a time than were open when they were recorded.
         """
         lasts: dict[int, int] = {}
         clones = len(self.clones)
-        for planned in self._copies(cycle, index, begin, counted=False):
-            lasts[planned.session * clones + planned.clone] = planned.index
+        for place, (_, clone, number) in enumerate(self._order(notes), index):
+            lasts[notes.sessions[number] * clones + clone] = place
         held: dict[int, list[Planned]] = {}
-        for planned in self._copies(cycle, index, begin):
+        for planned in self._copies(notes, cycle, index, begin):
             session = planned.session * clones + planned.clone
             held.setdefault(session, []).append(planned)
             if planned.index != lasts[session]:
@@ -221,60 +231,54 @@ class Plan:
                 yield request
                 index += 1
 
-    def _copies(
-        self, cycle: int, index: int, begin: float, *, counted: bool = True
-    ) -> Iterator[Planned]:
-        """A round: the recording, or its clones merged by their arrivals, so numbered."""
-        if (clones := len(self.clones)) == 1:
-            yield from self._round(counted and cycle == 0, cycle, index, begin)
-            return
-        period = 0.0
-        if self.clones.within is None:
-            for last in deque(self._round(False, 0, 0, 0.0), maxlen=1):
-                period = last.offset + gap_between_rounds(last.index + 1, last.offset)
-        streams = (
-            self._clone(clone, shift, period, counted=counted and cycle == clone == 0)
-            for clone, shift in enumerate(self.clones.shifts(period))
-        )
+    def _copies(self, notes: "_Notes", cycle: int, index: int, begin: float) -> Iterator[Planned]:
+        """A round: the clones merged by their arrivals, so numbered."""
+        clones = len(self.clones)
+        readers = [_Reader(self.trace, notes) for _ in range(clones)]
         places: list[Recent[int, int]] = [Recent(REMEMBERED) for _ in range(clones)]
-        for planned in heapq.merge(*streams, key=attrgetter("offset")):
-            place = places[planned.clone]
-            place.keep(planned.index, index)
+        for offset, clone, number in self._order(notes):
+            planned = readers[clone].take(number)
+            place = places[clone]
+            place.keep(number, index)
             planned.forgotten |= not place.keys() >= set(planned.after)
             planned.after = tuple(place[before] for before in planned.after if before in place)
             planned.history = tuple(
                 (place[before], turn) for before, turn in planned.history if before in place
             )
-            planned.index, planned.cycle = index, cycle * clones + planned.clone
-            planned.offset += begin
+            planned.index, planned.cycle, planned.clone = index, cycle * clones + clone, clone
+            planned.offset = begin + offset
             yield planned
             index += 1
 
-    def _clone(
-        self, clone: int, shift: float, period: float, *, counted: bool
-    ) -> Iterator[Planned]:
+    def _order(self, notes: "_Notes") -> Iterator[tuple[float, int, int]]:
+        """The offset, clone and number in the recording of each request of a round, by offset."""
+        period = 0.0
+        if len(self.clones) > 1 and self.clones.within is None:
+            period = notes.period()
+        shifts = enumerate(self.clones.shifts(period))
+        return heapq.merge(*(self._shifted(notes, period, *shift) for shift in shifts))
+
+    def _shifted(
+        self, notes: "_Notes", period: float, clone: int, shift: float
+    ) -> Iterator[tuple[float, int, int]]:
         """One copy, each of its sessions later by `shift`, or as much earlier as that is beyond `period`.
 
-        A session that begins in the last `shift` seconds of the period comes first, as a whole: the recording
-        is read once for those, and once for all others.
+        A session that begins in the last `shift` seconds of the period comes first, as a whole.
         """
-        turned = period - shift if self.clones.within is None else math.inf
+        turned = period - shift if self.clones.within is None and shift else math.inf
         for early in (True, False) if turned < period else (False,):
-            begins: Recent[int, float] = Recent(REMEMBERED)
-            for planned in self._round(counted, 0, 0, 0.0):
-                session = planned.session
-                begins.keep(session, begin := begins.get(session, planned.offset))
-                if (begin >= turned) == early and self.clones.has(clone, session):
-                    planned.clone = clone
-                    planned.offset += shift - period * early
-                    yield planned
+            moved = shift - period * early
+            for number in takewhile(notes.holds, count()):
+                session = notes.sessions[number]
+                if (notes.begins[session] >= turned) == early and self.clones.has(clone, session):
+                    yield notes.offsets[number] + moved, clone, number
 
     def _round(self, counted: bool, cycle: int, index: int, begin: float) -> Iterator[Planned]:
         """The recording; what is left out of it is `counted` once."""
         first_ns: int | None = None
-        idle = _Idle(self.most_idle)
-        sessions, answers = Sessions(remembered=REMEMBERED), _Answers(apart=self.apart)
-        histories = _Histories()
+        idle = Idle(self.most_idle)
+        sessions, answers = Sessions(remembered=REMEMBERED), Answers(REMEMBERED, apart=self.apart)
+        histories = Histories(REMEMBERED)
         walk = self.only.start()
         for exchange in self.trace:
             request = exchange.request
@@ -335,107 +339,94 @@ class Plan:
         return held or self.refuses(exchange, parsed)
 
 
-class _Idle:
-    """The stretches of a recording with nothing in flight, of which `most` seconds are left (None: all).
+class _Notes:
+    """What a first reading found, about 45 bytes a request, by its number: it is read no further than asked.
 
-    `stretches` were cut. All that comes behind one moves by as much, so that think times, order and bursts
-    stay; only who thought all through it thinks less.
+    `offsets` and `sessions` are those of the requests, `begins` when each session begins.
     """
 
-    def __init__(self, most: float | None) -> None:
-        self._most_ns = None if most is None else round(most * 1e9)
-        self._busy_ns: int | None = None
-        self._cut_ns = 0
-        self.stretches = 0
+    def __init__(self, reading: Iterator[Planned]) -> None:
+        self._rest = reading
+        self.ids, self.offsets, self.sessions = array("q"), array("d"), array("I")
+        self.begins = array("d")
+        self._thinks, self._missing = array("d"), bytearray()
+        self._after, self._after_ends = array("I"), array("I")
+        self._parents, self._turns = array("i"), array("I")
 
-    def before(self, exchange: Exchange) -> int:
-        """Nanoseconds that are cut before the next exchange."""
-        if self._most_ns is None:
-            return 0
-        arrive_ns, response = exchange.request.arrive_ns, exchange.response
-        busy_ns = arrive_ns if self._busy_ns is None else self._busy_ns
-        if (surplus := arrive_ns - busy_ns - self._most_ns) > 0:
-            self._cut_ns += surplus
-            self.stretches += 1
-        self._busy_ns = max(busy_ns, arrive_ns, response.end_ns if response else 0)
-        return self._cut_ns
-
-
-class _Answers:
-    """The index and session of the last planned requests, by id, and when their answers ended, as recorded.
-
-    With `apart` a request waits for none of another session, which may be sent elsewhere.
-    """
-
-    def __init__(self, *, apart: bool) -> None:
-        self._apart = apart
-        self._ended: Recent[str, tuple[int, int, int | None]] = Recent(REMEMBERED)
-
-    def add(self, exchange: Exchange, index: int, session: int, cut_ns: int) -> None:
-        """Take note of a planned request; as much is cut before its end as before its arrival."""
-        response = exchange.response
-        end_ns = None if response is None else response.end_ns - cut_ns
-        self._ended.keep(exchange.request.id, (index, session, end_ns))
-
-    def retried(self, exchange: Exchange, cut_ns: int) -> bool:
-        """A client's second attempt is not sent again, but what it got is what the next turn continues.
-
-        Whether that stands for a request that is planned.
-        """
-        first, response = exchange.request.retry_of, exchange.response
-        if first is None or first not in self._ended:
-            return False
-        index, session, end_ns = self._ended[first]
-        end_ns = end_ns if response is None else response.end_ns - cut_ns
-        for id_ in (first, exchange.request.id):
-            self._ended.keep(id_, (index, session, end_ns))
+    def holds(self, number: int) -> bool:
+        """Whether the recording has so many requests, and one more."""
+        while len(self.ids) <= number:
+            planned = next(self._rest, None)
+            if planned is None:
+                return False
+            self._add(planned)
         return True
 
-    def held(self, place: Place, arrive_ns: int) -> "_Before":
-        """What a request that arrived then had waited for.
+    def period(self) -> float:
+        """After how many seconds the recording comes round: a mean gap after its last request."""
+        while self.holds(len(self.ids)):
+            pass
+        span = self.offsets[-1] if self.offsets else 0.0
+        return span + gap_between_rounds(len(self.offsets), span)
 
-        One that ended later is left out: the request did not wait for it, whatever its words are.
-        """
-        last_ns, severed, forgotten = 0, False, False
-        indexes: set[int] = set()
-        for id_ in place.holds:
-            if id_ not in self._ended:
-                forgotten = True
-                continue
-            index, session, end_ns = self._ended[id_]
-            if end_ns is None or end_ns > arrive_ns:
-                continue
-            if self._apart and session != place.number:
-                severed = True
-                continue
-            indexes.add(index)
-            last_ns = max(last_ns, end_ns)
-        think = (arrive_ns - last_ns) / 1e9 if indexes else 0.0
-        return _Before(tuple(sorted(indexes)), think, severed, forgotten)
+    def _add(self, planned: Planned) -> None:
+        self.ids.append(hash(planned.exchange.request.id))
+        self.offsets.append(planned.offset)
+        self.sessions.append(planned.session)
+        while len(self.begins) <= planned.session:
+            self.begins.append(planned.offset)
+        self._thinks.append(planned.think)
+        self._missing.append(planned.severed + 2 * planned.forgotten)
+        self._after.extend(planned.after)
+        self._after_ends.append(len(self._after))
+        parent, turn = planned.history[-1] if planned.history else (-1, 0)
+        self._parents.append(parent)
+        self._turns.append(turn)
+
+    def planned(self, number: int, exchange: Exchange) -> Planned:
+        """A request of the recording, as it was first read."""
+        request = exchange.request
+        encoding = request.header("content-encoding")
+        parsed = parse_request(request.method, request.path, request.body, encoding)
+        starts = self._after_ends[number - 1] if number else 0
+        return Planned(
+            index=number,
+            cycle=0,
+            session=self.sessions[number],
+            offset=self.offsets[number],
+            exchange=exchange,
+            info=parsed.info,
+            payload=parsed.payload if parsed.exact else None,
+            after=tuple(self._after[starts : self._after_ends[number]]),
+            severed=bool(self._missing[number] & 1),
+            forgotten=bool(self._missing[number] & 2),
+            history=self._history(number),
+            think=self._thinks[number],
+        )
+
+    def _history(self, number: int) -> tuple[tuple[int, int], ...]:
+        """A request's own parent, behind those of its parent."""
+        history = []
+        while (parent := self._parents[number]) >= 0:
+            history.append((parent, self._turns[number]))
+            number = parent
+        return tuple(reversed(history))
 
 
-class _Before(NamedTuple):
-    """The indexes of those whose answers a request holds, and the seconds since; what is missing there."""
+class _Reader:
+    """One copy's way through the trace, by the notes of it."""
 
-    indexes: tuple[int, ...]
-    think: float
-    severed: bool
-    forgotten: bool
+    def __init__(self, trace: Iterable[Exchange], notes: _Notes) -> None:
+        self._trace, self._notes = trace, notes
+        self._rest, self._last = iter(trace), -1
 
-
-class _Histories:
-    """The answers that the last planned requests hold whose conversation is whole, as it was."""
-
-    def __init__(self) -> None:
-        self._known: Recent[str, tuple[int, int, tuple[tuple[int, int], ...]]] = Recent(REMEMBERED)
-
-    def of(
-        self, exchange: Exchange, parsed: ParsedRequest, place: Place, index: int, *, exact: bool
-    ) -> tuple[tuple[int, int], ...]:
-        """Those of the next request, which quotes all of its parent, or not (`exact`)."""
-        parent = self._known.get(place.parent or "") if exact else None
-        history = () if parent is None else (*parent[2], parent[:2])
-        turns = (parsed.payload or NOTHING).get(parsed.provider.spoken_in)
-        runs = assistant_runs(turns) if isinstance(turns, list) else ()
-        self._known.keep(exchange.request.id, (index, len(runs), history))
-        return history
+    def take(self, number: int) -> Planned:
+        """A request by its number; one before the last is looked for from the start."""
+        if number <= self._last:
+            self._rest = iter(self._trace)
+        self._last = number
+        id_ = self._notes.ids[number]
+        for exchange in self._rest:
+            if hash(exchange.request.id) == id_:
+                return self._notes.planned(number, exchange)
+        raise InputError("the trace has changed while it was read; replay it again")

@@ -418,14 +418,22 @@ def from_chunks(chunks: Iterable[Any]) -> Json:
 
 
 def talk(
-    world: World, url: str, conversations: int, style: Style, *, at_once: int = 8, seed: int = 1
+    world: World,
+    url: str,
+    conversations: int,
+    style: Style,
+    *,
+    at_once: int = 8,
+    pause_s: float = 0.0,
+    seed: int = 1,
 ) -> None:
     """Hold so many conversations of 2 to 8 turns, some at once, by turns with each SDK that is there."""
     source = random.Random(seed)
     lengths = [source.randint(2, 8) for _ in range(conversations)]
 
     def hold(number: int) -> None:
-        Agent(world, number, url, SDKS[number % len(SDKS)], style, seed).run(lengths[number])
+        agent = Agent(world, number, url, SDKS[number % len(SDKS)], style, seed)
+        agent.run(lengths[number], pause_s)
 
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(hold, range(conversations)))

@@ -33,6 +33,12 @@ class Given:
     pause: float = 0.0
 
 
+class _Listening(ThreadingHTTPServer):
+    daemon_threads = True
+    # With the 5 of socketserver a burst of connections overflows: some hang for seconds, some are reset.
+    request_queue_size = 1024
+
+
 class Answering:
     """`url` is its address, `received` all requests in the order of their arrival."""
 
@@ -51,8 +57,7 @@ class Answering:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Listening(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:

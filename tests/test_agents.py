@@ -30,14 +30,20 @@ class Found:
 
 
 def captured(
-    world: World, folder: Path, conversations: int, style: Style, *, at_once: int = 8
+    world: World,
+    folder: Path,
+    conversations: int,
+    style: Style,
+    *,
+    at_once: int = 8,
+    pause_s: float = 0.0,
 ) -> Path:
     """A trace of agents at work, so many conversations at once, through tbench's own proxy."""
     trace = folder / f"{style}.msgpack"
     with answering(world.answer) as server:
         capture = Server("capture", "--upstream", server.url, "--port", 0, "-o", trace)
         try:
-            talk(world, capture.url, conversations, style, at_once=at_once)
+            talk(world, capture.url, conversations, style, at_once=at_once, pause_s=pause_s)
         finally:
             assert capture.stop() == 0
     world.spans.clear()

@@ -1,16 +1,20 @@
 """The plan: what is sent again, what is left out and why, and how rounds follow each other."""
 
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.replay.estimate import survey
+from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Planned
 from tests.recorded import chat_request
@@ -245,6 +249,88 @@ def test_each_clone_has_every_conversation_with_its_order_and_its_gaps(
     assert [(r.index, r.offset, r.clone) for r in plan] == [
         (r.index, r.offset, r.clone) for r in planned
     ]
+
+
+@pytest.fixture(scope="module")
+def bursts() -> list[Exchange]:
+    """Three hours: bursts of about four conversations within a second, of one to three turns 4 s apart."""
+    rng = random.Random(3)
+    rows: list[tuple[float, int, int]] = []
+    at = 0.0
+    while (at := at + rng.expovariate(1 / 10)) < 10_000:
+        for _ in range(1 + int(rng.expovariate(1 / 3))):
+            begins, name = at + rng.expovariate(5.0), len(rows)
+            rows += [(begins + 4.0 * turn, name, turn) for turn in range(rng.randint(1, 3))]
+    trace = []
+    for seq, (arrives, name, number) in enumerate(sorted(rows)):
+        words = [text for said in range(number) for text in (f"{name}, {said}", "answer")]
+        body = turn(*words, f"{name}, {number}")
+        trace.append(exchange(seq, arrives, body=body, body_bytes=len(body)))
+    return trace
+
+
+def dispersions(seconds: Iterable[float], *windows: float) -> list[float]:
+    """Variance over mean of the counts in whole windows, by numpy."""
+    times = np.sort(np.array(list(seconds)))
+    counts = [np.bincount(((times - times[0]) / window).astype(int))[:-1] for window in windows]
+    return [float(each.var() / each.mean()) for each in counts]
+
+
+WINDOWS_S = (0.1, 1.0, 10.0)
+
+
+def test_four_shifted_clones_keep_the_index_of_dispersion(bursts: list[Exchange]) -> None:
+    """Within 15 %, at four times the rate; in step it has it four times."""
+    recorded = [exchange.request.arrive_ns / 1e9 for exchange in bursts]
+    shifted = Plan(trace=bursts, clones=Clones(number=4))
+    in_step = Plan(trace=bursts, clones=Clones(number=4, within=0.0))
+    wanted = dispersions(recorded, *WINDOWS_S)
+
+    assert min(wanted) > 1.5
+    assert dispersions((r.offset for r in shifted), *WINDOWS_S) == pytest.approx(wanted, rel=0.15)
+    assert dispersions((r.offset for r in in_step), *WINDOWS_S) == pytest.approx(
+        [4 * figure for figure in wanted], rel=0.01
+    )
+
+
+def test_at_speed_4_dispersion_is_the_recorded_one_of_windows_four_times_as_long(
+    bursts: list[Exchange],
+) -> None:
+    recorded = [exchange.request.arrive_ns / 1e9 for exchange in bursts]
+    schedule = ReplayOptions(trace="t", speed=4.0).pacing().schedule(None)
+    dues = schedule(planned.offset for planned in Plan(trace=bursts))
+    wanted = dispersions(recorded, *(4 * window for window in WINDOWS_S))
+
+    assert dispersions(dues, *WINDOWS_S) == pytest.approx(wanted, rel=0.01)
+
+
+@pytest.mark.parametrize("options", [{"clones": Clones(number=3)}, {"by_session": True}], ids=str)
+def test_each_copy_holds_the_answers_that_the_recording_held(options: dict[str, Any]) -> None:
+    """As exchange and turn, oldest first: so `--live-history` threads the same answers into each."""
+    alone = list(Plan(trace=conversations(), live=True))
+    copied = list(Plan(trace=conversations(), live=True, **options))
+
+    def held(plan: list[Planned]) -> set[tuple[str, tuple[tuple[str, int], ...]]]:
+        return {
+            (r.exchange.request.id, tuple((plan[at].exchange.request.id, n) for at, n in r.history))
+            for r in plan
+        }
+
+    assert held(copied) == held(alone)
+    assert max(len(r.history) for r in alone) == 3
+    places = {request.index: (request.session, request.clone) for request in copied}
+    assert all(places[r.index] == places[at] for r in copied for at, _ in r.history)
+
+
+def test_a_trace_that_changes_while_it_is_read_is_refused() -> None:
+    class Growing(list[Exchange]):
+        def __iter__(self) -> Iterator[Exchange]:
+            items = list(super().__iter__())
+            self.append(exchange(100 + len(self), 100.0))
+            return iter(items)
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        list(Plan(trace=Growing(conversations()), clones=Clones(number=2)))
 
 
 def test_session_by_session_each_stands_whole_with_its_own_order() -> None:

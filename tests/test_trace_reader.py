@@ -219,6 +219,13 @@ def test_a_damaged_block_leaves_its_requests_answers_as_orphans(tmp_path: Path) 
     assert (trace.losses.damaged_blocks, trace.losses.orphan_responses) == (1, 1)
     assert trace.losses.skipped_bytes == row.length
 
+    begun = iter(trace.requests)
+    next(begun)
+    begun.close()  # type: ignore[attr-defined]
+    assert trace.losses.damaged_blocks == 1, (
+        "a reading that ends early, such as that for hit rates, hides no loss"
+    )
+
 
 def test_a_request_whose_record_is_wrong_is_counted_and_skipped(tmp_path: Path) -> None:
     """Sound msgpack that lacks what the format promises is no exchange."""
