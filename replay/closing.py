@@ -221,6 +221,10 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
         yield row("turns", f"{held} and did not wait for it")
     if live:
         yield row("history", "; ".join(f"{n:,} {THREADED[why]}" for why, n in live.items()))
+    if turns.get("continued", 0) is None:
+        yield row(
+            "turns", "what became of them is not known: a worker that was lost had counted it"
+        )
     if count := turns.get("continued"):
         fates = "; ".join(
             f"{turns[fate]:,} {words}" for fate, words in parts.items() if turns[fate]

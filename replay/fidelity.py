@@ -414,6 +414,9 @@ def _punctual(
 def _ordered(turns: Mapping[str, Any]) -> Iterator[Aspect]:
     """Whether each turn waited for the answer that it continues; nothing of a trace without such turns."""
     continued, early, name = turns.get("continued", 0), turns.get("early"), "order of turns"
+    if continued is None:  # it went with a worker that was lost
+        yield Aspect(name=name, preserved=None)
+        return
     left = continued - turns.get("skipped", 0)
     if left:
         text = f"{early:,} of {left:,} left early" if early else f"{left:,} turns"

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from typing import Any, Final
@@ -198,7 +198,8 @@ def run_totals(
 ) -> dict[str, Any]:
     """The record `totals` of docs/trace-format.md, which closes a run, from what the parts of a replay know.
 
-    `planned` is None where time, not the trace, decided how much was sent. `steal_s` is CPU time that a
+    What a worker that was lost had counted alone is None. So is `planned` where time, not the trace, decided
+    how much was sent. `steal_s` is CPU time that a
     hypervisor gave to others meanwhile, seconds, None where not known. `shares` is how many each worker
     was to send, `budgets` are what the workers' calls drew on, if there was a bound.
     """
@@ -210,8 +211,17 @@ def run_totals(
     stall = Histogram()
     for worker in stats:
         stall.merge(worker.stall)
-    fates_of_turns = {name: sum(worker.turns[arm][name] for worker in stats) for name in FATES}
-    fates_of_turns["forgotten"] += plan.forgotten
+
+    def total(counts: Iterable[int]) -> int | None:
+        """What all workers counted; None where a part of it went with one that was lost."""
+        return None if pool.lost else sum(counts)
+
+    planned_fates = {"forgotten": plan.forgotten}
+    fates_of_turns = {
+        name: total([planned_fates.get(name, 0), *(worker.turns[arm][name] for worker in stats)])
+        for name in FATES
+    }
+    live = sum((Counter(worker.histories[arm]) for worker in stats), Counter[str]())
     clocks = {worker.clock for worker in stats} or {"user"}
     probed = 0.0 if job.probe is None else job.probe["most_usd"]
     most = None
@@ -256,9 +266,9 @@ def run_totals(
             "causal": job.pace.causal,
             "severed": plan.severed,
             **fates_of_turns,
-            "live": dict(sum((Counter(worker.histories[arm]) for worker in stats), Counter())),
+            "live": None if pool.lost else dict(live),
         },
-        "most_in_flight": sum(worker.most_in_flight for worker in stats),
+        "most_in_flight": total(worker.most_in_flight for worker in stats),
         "workers": job.workers,
         "lost_workers": pool.lost,
         "shards": pool.shards(None if planned is None else shares),
@@ -269,8 +279,8 @@ def run_totals(
             ),
             "steal_s": steal_s,
             "starved": sum(worker.counters["starved"] for worker in pool.workers),
-            "kernel_stamps": sum(worker.stamps[0] for worker in stats),
-            "user_stamps": sum(worker.stamps[1] for worker in stats),
+            "kernel_stamps": total(worker.stamps[0] for worker in stats),
+            "user_stamps": total(worker.stamps[1] for worker in stats),
             "peak_rss": max((worker.peak_rss for worker in stats), default=None),
             **asdict(pool.site.headroom),
         },
@@ -279,7 +289,7 @@ def run_totals(
             "unpriced": dict(bill.unpriced),
             "uncounted": bill.uncounted,
             "most_usd": most,
-            "waited": sum(worker.postponed for worker in stats),
+            "waited": total(worker.postponed for worker in stats),
         },
     }
 

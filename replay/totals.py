@@ -107,13 +107,16 @@ def figures_of(run: Run) -> RunFigures:
 
 
 def numbers(run: Run, figures: RunFigures | None = None) -> dict[str, Any]:
-    """The object that `replay --json` prints. Seconds; None where there is no value."""
+    """The object that `replay --json` prints. Seconds; None where there is no value.
+
+    What a run keeps only when it closes is not known of one that was killed.
+    """
     figures = figures_of(run) if figures is None else figures
     return {
         "run": str(run.path),
         **asdict(identity(run)),
-        "skipped": sum(run.totals.get("skipped", {}).values()),
-        "reconnected": run.totals.get("reconnected", 0),
+        "skipped": sum(run.totals.get("skipped", {}).values()) if run.complete else None,
+        "reconnected": run.totals.get("reconnected", 0) if run.complete else None,
         "refused": run.totals.get("refused") or {},
         "rate_limits": run.totals.get("rate_limits") or {},
         "turns": run.totals.get("turns") or {},

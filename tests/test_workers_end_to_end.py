@@ -18,12 +18,14 @@ from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.closing import summary
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
 from tbench.replay.runner import Shards, run_duet
 from tbench.replay.totals import identity, numbers
+from tbench.replay.turns import FATES
 from tbench.replay.workers.messages import share
 from tests.conftest import PATIENCE_S, interruptible, until
 from tests.recorded import chat_request
@@ -188,6 +190,23 @@ def test_a_killed_worker_is_counted_named_and_hangs_nobody(
     assert identity(run).planned == 400
     assert "worker 1 was killed by SIGKILL" in (numbers(run)["invalid_because"] or "")
     assert playing.returncode == 130, said
+
+
+def test_what_a_lost_worker_had_counted_is_unknown(
+    playing: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """Turns, stamps, most in flight went with it: null, where 0 or the others' would be false."""
+    for worker in _workers(playing.pid):
+        os.kill(worker, signal.SIGKILL)
+    playing.communicate(timeout=60)
+    run = read_run(tmp_path / "o.run")
+    turns, client = run.totals["turns"], run.totals["client"]
+    counted = [turns[name] for name in (*FATES, "live")]
+    counted += [run.totals["most_in_flight"], client["kernel_stamps"], run.totals["cost"]["waited"]]
+
+    assert counted == [None] * len(counted)
+    assert any("what became of them is not known" in line for line in summary(run, numbers(run)))
+    assert "unknown: order of turns" in run.fidelity.sentence
 
 
 def test_a_replay_without_workers_ends_by_itself(
