@@ -216,10 +216,11 @@ def counted_share(events: Ints, requests: Ints) -> Figure:
 def _goodput(run: RunView, slo: Slo) -> Figure:
     if (sums := run.arm.sums) is not None:
         return counted_share(sums.good, sums.counted)
-    # What no request has is met by none, or, where none is held to it, by all: neither says anything.
-    if absent := [
+    # What no success has is met by none, or, where none is held to it, by all: neither says anything.
+    absent = [
         objective.metric for objective in slo if not len(run.ordered(METRICS[objective.metric]))
-    ]:
+    ]
+    if absent and run.counted(run.arm.ok).any():
         return Figure(value=math.nan, n=0, refusal=f"a run has no {' and no '.join(absent)} at all")
     return share(run.counted(met(run.arm, slo)))
 

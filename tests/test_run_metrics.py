@@ -142,6 +142,15 @@ def test_an_objective_that_no_request_has_is_refused(observed: Any) -> None:
     assert endpoint("goodput", None).figure(nothing, SLO).refusal == "a run has no ttft at all"
 
 
+def test_where_nothing_succeeds_nothing_is_good(observed: Any) -> None:
+    """No objective is needed to see it: a share of 0, which a gate can hold against another arm's."""
+    broken = observed(outcome=np.full(100, "cut", dtype=object))
+    good = endpoint("goodput", None).figure(broken, SLO)
+
+    assert (good.refusal, good.value, good.events) == (None, 0, 0)
+    assert endpoint("goodput_per_s", None).figure(broken, SLO).value == 0
+
+
 def test_a_quantile_is_refused_below_its_least_n(observed: Any) -> None:
     assert endpoint("ttft", 0.5).figure(observed(), ()).value == pytest.approx(0.1)
     assert "needs" in (endpoint("ttft", 0.9).figure(observed(), ()).refusal or "")
