@@ -53,7 +53,8 @@ def left_out(n: int) -> str:
     """What is not told of so many samples, and how exact the rest is."""
     return (
         f"{n:,} samples are more than are held in memory ({LIMIT:,}): quantiles are from a histogram, within "
-        "0.2%; not told: itl_p95, cost per session, intervals of costs, fidelity, the drain of a closed loop"
+        "0.2%; not told: itl_p95, cost per session, intervals of costs, fidelity, the drain of a closed loop "
+        "(its rates hold it)"
     )
 
 

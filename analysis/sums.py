@@ -139,10 +139,8 @@ def hashes_of_requests(ids: Column, rounds: Column) -> Hashes:
     width = -(-ids.itemsize // 8) * 8
     words = ids.astype(f"S{width}", copy=False).view("<u8").reshape(len(ids), -1)
     # A sum, so that a name hashes alike in wider columns, where zeros fill it up.
-    folded = rounds.astype(np.uint64)
-    for place, word in enumerate(words.T):
-        folded += hashes_of(word ^ _ODD[place % len(_ODD)]) * (word != 0)
-    return hashes_of(folded)
+    weights = np.resize(_ODD, words.shape[1]) * np.arange(1, 2 * words.shape[1], 2, dtype=np.uint64)
+    return hashes_of(words @ weights + rounds.astype(np.uint64))
 
 
 class Draw:

@@ -303,7 +303,7 @@ class _Names:
 
     def check(self) -> None:
         """Raise ValueError for a name that is not of ASCII."""
-        if (self.data.view("u1") > 0x7F).any():
+        if self.data.view("u1").max(initial=0) > 0x7F:
             raise ValueError(f"a sample's {self._name} is not of ASCII")
 
     def put(self, records: Records, at: int, sizes: Sequence[int]) -> None:

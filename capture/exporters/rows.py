@@ -2,10 +2,13 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import batched, chain, count, islice
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from tbench.capture.errors import InputError
 from tbench.capture.exporters.exporter import (
@@ -124,6 +127,8 @@ MOONCAKE = Exporter(
 
 ROW_GROUP: Final = 10_000
 """Rows of a row group: what is in memory at a time."""
+Column = npt.NDArray[Any]
+Part = Mapping[str, Column | list[Any]]
 KINDS: Final = {"text": "string", "count": "int64", "number": "float64", "truth": "bool_"}
 """The kinds of columns, and Parquet's types for them."""
 EXCHANGE: Final[Mapping[str, str]] = {
@@ -212,6 +217,15 @@ def write_csv(columns: Mapping[str, str], rows: Iterable[Row], file: BinaryIO) -
 
 def write_parquet(columns: Mapping[str, str], rows: Iterable[Row], file: BinaryIO) -> None:
     """Parquet, a row group for each ten thousand rows. Raises InputError where pyarrow is not installed."""
+    parts = (
+        {name: [row[name] for row in group] for name in columns}
+        for group in batched(rows, ROW_GROUP)
+    )
+    write_columns(columns, parts, file)
+
+
+def write_columns(columns: Mapping[str, str], parts: Iterable[Part], file: BinaryIO) -> None:
+    """The same of columns, a row group for each part."""
     try:
         import pyarrow as pa  # noqa: PLC0415 (an extra)
         from pyarrow.parquet import ParquetWriter  # noqa: PLC0415
@@ -221,10 +235,38 @@ def write_parquet(columns: Mapping[str, str], rows: Iterable[Row], file: BinaryI
         ) from None
     schema = pa.schema([(name, getattr(pa, KINDS[kind])()) for name, kind in columns.items()])
     with ParquetWriter(file, schema) as writer:
-        for group in batched(rows, ROW_GROUP):
-            mended = [cast("Row", printable(row)) for row in group]
-            table = {name: [row[name] for row in mended] for name in columns}
-            writer.write_table(pa.table(table, schema=schema))
+        for part in parts:
+            arrays = [
+                pa.array(
+                    [printable(value) for value in part[name]] if kind == "text" else part[name],
+                    type=schema.field(name).type,
+                    mask=absent(part[name], kind),
+                )
+                for name, kind in columns.items()
+            ]
+            writer.write_table(pa.table(arrays, schema=schema))
+
+
+def absent(values: Column | list[Any], kind: str) -> Column | None:
+    """Where an array has no value: NaN, or a whole number below zero; a list has None there."""
+    if isinstance(values, list) or kind not in {"number", "count"}:
+        return None
+    return np.isnan(values) if values.dtype.kind == "f" else values < 0
+
+
+def rows_of(columns: Mapping[str, str], parts: Iterable[Mapping[str, Column]]) -> Iterator[Row]:
+    """Columns as rows."""
+    for part in parts:
+        lists = []
+        for name, kind in columns.items():
+            none = absent(part[name], kind)
+            values = part[name].tolist()
+            gone = () if none is None else np.flatnonzero(none).tolist()
+            for place in gone:
+                values[place] = None
+            lists.append(values)
+        for values in zip(*lists, strict=True):
+            yield dict(zip(columns, values, strict=True))
 
 
 def table(write: Callable[[Mapping[str, str], Iterable[Row], BinaryIO], None]) -> Exporter:
@@ -239,5 +281,10 @@ def table(write: Callable[[Mapping[str, str], Iterable[Row], BinaryIO], None]) -
 
 CSV = table(write_csv)
 PARQUET = table(write_parquet)
-TABLES: Final = {"csv": write_csv, "parquet": write_parquet}
-"""The formats that samples of a run can have, too."""
+TABLES: Final[
+    Mapping[str, Callable[[Mapping[str, str], Iterable[Mapping[str, Column]], BinaryIO], None]]
+] = {
+    "csv": lambda columns, parts, file: write_csv(columns, rows_of(columns, parts), file),
+    "parquet": write_columns,
+}
+"""The formats that samples of a run can have, too: from their columns, a part at a time."""

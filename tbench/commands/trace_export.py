@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 SUFFIXES: Final = {".csv": "csv", ".parquet": "parquet", ".har": "har", ".yaml": "vcr"}
 """The formats that a file's name tells."""
-ROWS: Final = 10_000
-"""Samples of a run that are Python's at a time."""
 
 
 @verb
@@ -107,26 +104,16 @@ def _export_run(run: Path, name: str, out: Path, *, filtered: bool) -> None:
     first = next(parts, None) or load_arm(run).run
     kinds = {"f": "number", "i": "count", "b": "truth"}
     types = {column: kinds.get(each.dtype.kind, "text") for column, each in _arrays(first).items()}
-    numeric = [column for column, kind in types.items() if kind in {"number", "count"}]
     total = 0
 
-    def rows() -> Iterator[Mapping[str, Any]]:
+    def columns() -> Iterator[Mapping[str, Any]]:
         nonlocal total
         for part in chain([first], parts):
             total += len(part)
-            arrays = _arrays(part)
-            for start in range(0, len(part), ROWS):
-                few = (array[start : start + ROWS].tolist() for array in arrays.values())
-                for values in zip(*few, strict=True):
-                    row = dict(zip(types, values, strict=True))
-                    for column in numeric:
-                        value = row[column]
-                        if isnan(value) or (types[column] == "count" and value < 0):
-                            row[column] = None
-                    yield row
+            yield _arrays(part)
 
     with new_file(out) as file:
-        TABLES[name](types, rows(), file)
+        TABLES[name](types, columns(), file)
     typer.echo(f"{out}: {plural(total, 'sample')} ({name})")
     typer.echo(
         f"not in {name}: the times of tokens, kept answers, what the run says of itself", err=True
