@@ -38,11 +38,10 @@ CHANGES: Final[dict[str, str]] = {
     "max_tokens": f"Messages needs a limit: {messages.LIMIT:,} where there is none",
     "temperature": f"Messages takes {messages.HOTTEST:g} at most",
     "max_output_tokens": f"Responses takes a limit of {responses.LEAST} at least",
-    "call_id": "Messages takes letters, digits, _ and - in one, Responses 64 characters: one of its own",
+    "call_id": "Messages takes letters, digits, _ and - in one, Responses 64 characters",
     "system_turn": "a later word of the system's is the user's in Messages",
     "order": "chat has an assistant's text before its calls",
     "empty_message": "Messages has none",
-    "blank_text": "Messages has no text of blanks alone",
     "json_schema.name": "the schema of an answer has no name in Messages",
     "json_schema.strict": "Messages holds every answer to its schema",
 }
