@@ -63,13 +63,6 @@ class Looks:
         return float(special.ndtr(-z))
 
 
-def evenly(runs: int, looks: int, shape: Shape = "obrien-fleming") -> Looks:
-    """At most so many looks, evenly spread over `runs` per arm; none before there are LEAST_RUNS."""
-    # A set: early looks that would come before LEAST_RUNS fall together.
-    at = {max(LEAST_RUNS, math.ceil(runs * k / looks)) for k in range(1, looks + 1)}
-    return Looks(runs=tuple(sorted(at)), shape=shape)
-
-
 def crossing(z: Sequence[float], fractions: Sequence[float], *, sides: Literal[1, 2] = 1) -> float:
     """How often z ever lies beyond its bounds (above, or on either side) if nothing is there to be found.
 

@@ -120,10 +120,6 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-GROWING: Final = (
-    "a limit that grows with steady traffic wants a slow start; --polite waits as the target asks"
-)
-"""Together's are dynamic, and measured by the second."""
 SCARCE: Final = 0.1
 """Where less of a target's limit remained at some time, it is shown."""
 

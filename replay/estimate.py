@@ -37,8 +37,8 @@ class Survey:
     `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies, `think_s`
     that of the think times, `longest_s` both of the longest conversation.
     `turns` of its requests continue an earlier answer. `in_flight` is the recorded mean concurrency of each
-    second; `unended` requests have no recorded end and are not in it. `hosts` counts where requests were
-    recorded, `idle` is the plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target)
+    second, of requests with a recorded end. `hosts` counts where requests were recorded, `idle` is the
+    plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target)
     and `bill` are filled only where tokens were asked for. So are `unbounded`, which counts the requests that
     nothing bounds by the reason (replay.bounds), and `least_usd`, what the cheapest of the others may cost.
     """
@@ -49,7 +49,6 @@ class Survey:
     busy_s: float = 0.0
     think_s: float = 0.0
     longest_s: float = 0.0
-    unended: int = 0
     in_flight: Stretches = field(default_factory=Stretches)
     skipped: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
@@ -77,9 +76,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
         lasts[conversation] += planned.think
         totals.span_s = planned.offset
         exchange = planned.exchange
-        if exchange.response is None:
-            totals.unended += 1
-        else:
+        if exchange.response is not None:
             took = max(0, exchange.response.end_ns - exchange.request.arrive_ns) / 1e9
             totals.busy_s += took
             lasts[conversation] += took

@@ -108,7 +108,6 @@ class Tally:
     fates: Counter[Fate] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     limits: Counter[str] = field(default_factory=Counter)
-    last_error: str | None = None
     last_end: float = 0.0
     bill: Bill = field(default_factory=Bill)
     most_usd: float = 0.0
@@ -134,7 +133,6 @@ class Tally:
             self.errors[kind_of(sample)] += 1
             if sample.outcome is Outcome.CLIENT_LIMIT:
                 self.limits[sample.error or "no reason"] += 1
-            self.last_error = sample.error
         usage = usage_of(sample)
         if fate is Fate.COMPLETED or usage.prompt is not None:
             self.bill.add(sample.model, usage)

@@ -21,7 +21,6 @@ from tbench.analysis.interim import (
     at_look,
     bounds,
     crossing,
-    evenly,
     monitor,
 )
 from tbench.analysis.report.machine import judgement_json
@@ -408,14 +407,6 @@ def test_more_tests_leave_each_less(shape: Shape) -> None:
     assert all(
         looks.level(look, 4) < looks.level(look, 2) < looks.level(look) for look in range(1, 6)
     )
-
-
-def test_looks_are_spread_from_three_runs_on() -> None:
-    """The last is all; where they would fall together there are fewer."""
-    assert evenly(15, 5).runs == (3, 6, 9, 12, 15)
-    assert evenly(10, 5).runs == (3, 4, 6, 8, 10)
-    assert evenly(5, 5).runs == (3, 4, 5)
-    assert evenly(3, 5).runs == (3,)
 
 
 @pytest.mark.parametrize("runs", [(), (2, 4), (3, 3), (6, 3)])
