@@ -112,6 +112,29 @@ def test_the_terminal_is_given_back(terminal: Terminal, when: bytes, number: int
     assert b"Traceback" not in said
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_the_first_point_it_is_an_interrupt_too(tmp_path: Path, number: int) -> None:
+    """While it asks a server how long its tokens are, which never answers: no folder is blamed."""
+    server = Server("serve", "--odd", "--port", "0", "--duration", "120")
+    command = arguments(server.url, ("D(20,4)",), "--max-requests-per-run", "3")
+    for flag, value in (("--task", "text-to-text"), ("--api-model-name", "hangs")):
+        command[command.index(flag) + 1] = value
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=interruptible()
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "lengths: 6 requests" in line:
+                break
+        process.send_signal(number)
+        said = process.stderr.read()
+    server.stop()
+
+    assert process.returncode == 130, said
+    assert "interrupted; the same command with --experiment-folder-name x --resume goes on" in said
+    assert "tbench: " not in said
+
+
 def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     """A point that was not whole is set aside and made again; the others stay."""
     part = tmp_path / "x" / "runs" / "I33_33_image-text-to-text_num_concurrency_2.run.part"

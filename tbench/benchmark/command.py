@@ -185,7 +185,7 @@ def _print(
         ]
         upload = delivery.map() if delivery else None
         print(json.dumps({"folder": str(folder), "points": results, "upload": upload}))
-    elif (sweep := load_experiment(folder)).points:
+    elif made and (sweep := load_experiment(folder)).points:
         show(sweep_text(sweep, **terminal()))
 
 
