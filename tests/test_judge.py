@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.abtest.board import spread_text
 from tbench.analysis.arms import Replicates, interleaved
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates, parse_margin
@@ -209,6 +210,20 @@ def test_an_open_verdict_says_how_many_runs_would_settle_it(repeats: Any) -> Non
     assert line[:40] in judgement_markdown(found)
     decided = evaluate_gates(repeats.arms(1.3), parse_gates("10%", ["errors:1pp"]))
     assert not list(to_decide(decided, {arm.name: arm.name for arm in decided.arms}))
+
+
+def test_what_requests_explain_is_unknown_where_one_burst_holds_the_tail(repeats: Any) -> None:
+    """All extremes of a p95 in a sixtieth of the run: its own blocks bound nothing, which is no `inf%`."""
+
+    def burst(columns: dict[str, Any]) -> None:
+        slow = slice(len(columns["sent"]) // 2, len(columns["sent"]) // 2 + 40)
+        for name in ("first_token", "last_token", "end"):
+            columns[name][slow] += 9.0
+
+    found = evaluate_gates(repeats.arms(spoil=burst), parse_gates(None, ["ttft:p95:10%"]))
+    (line,) = spread_text(found)
+
+    assert re.search(r"TTFT p95: between-run CV \d+\.\d%, within-run unknown$", line)
 
 
 def test_every_candidate_is_held_against_the_first_arm(repeats: Any) -> None:
