@@ -406,13 +406,13 @@ def test_a_plan_may_declare_goodput_and_a_trend(
 FILES = ("report.html", "report.json", "report.md", "junit.xml")
 
 
-@pytest.mark.parametrize("share", [0.5, 0.05])
-def test_an_arm_that_refuses_requests_never_passes(
-    tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path, share: float
+@pytest.mark.parametrize("fault", ["429=0.5", "429=0.05", "error=1", "cut=1"])
+def test_an_arm_that_fails_requests_never_passes(
+    tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path, fault: str
 ) -> None:
     """What it answers is as fast as ever. All files are written, JUnit's with a failure or an error."""
     good = serve("serve", "--port", 0).url
-    bad = serve("serve", "--port", 0, "--fault", f"429={share}").url
+    bad = serve("serve", "--port", 0, "--fault", fault).url
     done = tbench(
         "ab", trace, *arms(good, "A"), *arms(bad, "B"), "--repeats", 3, *PACED,
         "--margin", "900%", "-o", "r",

@@ -22,6 +22,7 @@ from tbench.analysis.report.planning import spread_json
 from tbench.analysis.variance import Spread, spread
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError, TbenchError, after_sending
+from tbench.capture.exchange import Outcome
 from tbench.capture.trace_reader import read_trace
 from tbench.replay.closing import check_reached
 from tbench.replay.estimate import Estimate, estimate
@@ -38,6 +39,9 @@ STORE: Final = Kind(file=PLAN, key="plan", free=frozenset({"max_cost"}))
 INVALID: Final = "invalid"
 EARLY: Final = frozenset({"interrupt", "errors", "max_cost", "disk"})
 """Ends before the planned one: the next run would end alike, or nobody wants it."""
+
+BROKEN: Final = frozenset({Outcome.CUT.value, Outcome.STREAM_ERROR.value})
+"""Failures of a target that took the request and began to answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +204,8 @@ def conduct(
                 store.note(name, ended, result.most_usd, arm=result.arm.name, round=slot.round)
             yield from (replace(result, ended=ended) for result in made)
             for result in made:
-                check_reached(result.run, result.numbers)
+                if not answered(result.numbers):
+                    check_reached(result.run, result.numbers)
             if ended != INVALID:
                 break
         if ended != DONE:
@@ -246,9 +251,18 @@ def _perform(
         ended = str(run.totals["ended_by"])
         if ended not in EARLY:
             # Without an answer there is nothing to judge by, and asking again may be of use later.
-            ended = (DONE if figures["valid"] else INVALID) if figures["completed"] else "errors"
+            ended = (DONE if figures["valid"] else INVALID) if answered(figures) else "errors"
         results.append(RunResult(slot=slot, arm=arm, run=run, numbers=figures, ended=ended))
     return results
+
+
+def answered(numbers: Mapping[str, Any]) -> bool:
+    """Whether a run (its `numbers`) has an answer to judge by, be it one that its server gave up.
+
+    An arm that breaks off every answer fails; one that is not there, wants another key or knows no such model
+    has not been asked.
+    """
+    return bool(numbers["completed"]) or not BROKEN.isdisjoint(numbers["errors"])
 
 
 def targets(plan: AbPlan) -> list[Target]:
