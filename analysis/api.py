@@ -7,6 +7,7 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.beyond import load
 from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparisons
+from tbench.capture.remote import as_path
 from tbench.replay.pacing import parse_warmup
 
 
@@ -39,7 +40,7 @@ def compare(
         paired=paired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    return compare_files(Path(baseline), Path(candidate), options)
+    return compare_files(as_path(baseline), as_path(candidate), options)
 
 
 def report(run: str | Path) -> Arm:

@@ -16,6 +16,7 @@ from tbench.analysis.sums import Sums
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
+from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
 from tbench.replay import metrics
@@ -236,8 +237,8 @@ def load_arm(path: str | Path, desk: Desk | None = None) -> Arm:
     Raises InputError for what is neither, or is missing, and for the folder of a benchmark or an experiment,
     whose traces are not its results.
     """
-    path = Path(path)
-    for name, (what, all_of_it) in SEVERAL.items():
+    path = as_path(path)
+    for name, (what, all_of_it) in SEVERAL.items() if path.is_dir() else ():
         if (path / name).is_file():
             runs = sorted(path.rglob("*.run"))
             first = f" ({runs[0]})" if runs else ""
@@ -330,7 +331,7 @@ def invalid_runs(runs: Iterable[Arm]) -> Iterator[Caution]:
 
 def find_runs(text: str | Path) -> list[Path]:
     """The run files that a path, a folder or a glob names. Raises InputError where there are none."""
-    path = Path(text)
+    path = as_path(text)
     if path.is_dir():
         paths = sorted(path.glob("*.run"))
     elif path.exists():
@@ -360,7 +361,7 @@ def load_replicates(*texts: str | Path, desk: Desk | None = None) -> Replicates:
         if desk:
             arm.keep_figures()
     unfinished: set[Path] = set()
-    for path in map(Path, texts):
+    for path in map(as_path, texts):
         if path.is_dir():
             unfinished |= {*path.glob("*.run.part")}
         elif not path.exists():  # a glob: what it would name once they were closed

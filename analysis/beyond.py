@@ -21,6 +21,7 @@ from tbench.analysis.summary import Floats
 from tbench.analysis.sums import FINE, Judged, Sums, hashes_of, hashes_of_requests
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
+from tbench.capture.remote import as_path
 from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.counted import Spread
@@ -60,7 +61,7 @@ def left_out(n: int) -> str:
 
 def load(path: str | Path, *, slo: Slo = ()) -> Arm:
     """A run or a trace as `load_arm` has it; one that is more than memory holds with sums."""
-    path = Path(path)
+    path = as_path(path)
     return gather(path, slo=slo) if is_beyond([path]) else load_arm(path)
 
 

@@ -4,8 +4,10 @@ Nothing is trusted: every length is bounded, every block checked. Memory: one fr
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 from tbench.capture import frames
 from tbench.capture.errors import InputError
 from tbench.capture.frames import BLOCK, FRAME, HEADER, INDEX, MARKER_BYTES, Row, Rows
+from tbench.capture.remote import RemotePath
 
 # Source: the bytes of an open file by offset, in pieces; what a container is read from.
 
@@ -20,10 +23,10 @@ WINDOW = 2**20
 
 
 class FileWindow:
-    """A file by offset, up to the size it had when it was opened."""
+    """A file by offset, up to the size it had when it was opened. `pread` gives bytes as os.pread does."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
+    def __init__(self, pread: Callable[[int, int], bytes], size: int) -> None:
+        self._pread = pread
         self._size = size
 
     def read(self, offset: int, count: int) -> bytes:
@@ -32,10 +35,8 @@ class FileWindow:
         if offset < 0 or count <= 0:
             return b""
         # pread may give less than was asked for, on network file systems and above 2 GiB.
-        data = os.pread(self._fd, count, offset)
-        while len(data) < count and (
-            more := os.pread(self._fd, count - len(data), offset + len(data))
-        ):
+        data = self._pread(count, offset)
+        while len(data) < count and (more := self._pread(count - len(data), offset + len(data))):
             data += more
         return data
 
@@ -112,11 +113,11 @@ class Container:
         self.path = path
         self.losses = Losses()
         self._misfit = False
-        with self._open() as file:
-            self.size = os.fstat(file.fileno()).st_size
+        self._remote = path.opened() if isinstance(path, RemotePath) else None
+        self.size = self._remote.size if self._remote else 0
+        with self._open() as source:
             if not self.size:
                 raise InputError(f"{path}: the file is empty")
-            source = FileWindow(file.fileno(), self.size)
             self.index = self._find_index(source)
             self.header, self.marker = self._find_header(source)
             self.rows = self._find_rows(source)
@@ -155,8 +156,7 @@ class Container:
             damaged_header=self.losses.damaged_header,
             damaged_index=self._misfit,
         )
-        with self._open() as file:
-            source = FileWindow(file.fileno(), self.size)
+        with self._open() as source:
             at = 0
             while at < self.size:
                 frame = self._frame(source, at)
@@ -172,8 +172,7 @@ class Container:
 
     def blocks(self, rows: Iterable[Row]) -> Iterator[bytes | None]:
         """The same of several."""
-        with self._open() as file:
-            source = FileWindow(file.fileno(), self.size)
+        with self._open() as source:
             for row in rows:
                 frame = None
                 if FRAME.size < row.length <= frames.MAX_PAYLOAD + FRAME.size:
@@ -181,7 +180,16 @@ class Container:
                 sound = frame and (frame.code, frame.length) == (BLOCK, row.length)
                 yield frame.raw if frame and sound else None
 
-    def _open(self) -> FileIO:
+    @contextmanager
+    def _open(self) -> Iterator[FileWindow]:
+        if self._remote is not None:
+            yield FileWindow(self._remote.pread, self.size)
+            return
+        with self._open_file() as file:
+            self.size = self.size or os.fstat(file.fileno()).st_size
+            yield FileWindow(partial(os.pread, file.fileno()), self.size)
+
+    def _open_file(self) -> FileIO:
         if self.path.is_fifo():  # opening it would wait for a writer
             raise InputError(
                 f"{self.path}: this is a pipe; write it to a file first, it is read in places"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from tbench.capture import frames
 from tbench.capture.errors import InputError
 from tbench.capture.frames import LATEST, Row, Rows
+from tbench.capture.remote import RemotePath
 from tbench.capture.writing import check_folder
 
 # A block is sealed when it is large enough to compress well, and soon enough that a kill loses little: what
@@ -54,7 +55,7 @@ class ContainerWriter:
         marker: bytes | None = None,
     ) -> None:
         self.path = path
-        self.part = part_of(path)
+        self.part = path.claim() if isinstance(path, RemotePath) else _part_of_new(path)
         self._header = dict(header)
         self._clock = clock
         self._marker = marker or os.urandom(frames.MARKER_BYTES)
@@ -68,7 +69,7 @@ class ContainerWriter:
         self._first_seq: int | None = None
         self._arrivals: list[int] = []
         self._opened_at = 0.0
-        self._fd: int | None = _create(path)
+        self._fd: int | None = _create(self.part)
         try:
             self._write(frames.header_frame(self._header, self._marker))
         except Exception:
@@ -172,13 +173,18 @@ class ContainerWriter:
             self._sync()
         finally:
             self._release()
-        _rename(self.part, self.path)
+        if isinstance(self.path, RemotePath):
+            self.path.deliver(self.part)
+        else:
+            _rename(self.part, self.path)
         return self.path
 
     def discard(self) -> None:
         """Give the file up and remove it."""
         self._release()
         self.part.unlink(missing_ok=True)
+        if isinstance(self.path, RemotePath):
+            self.path.renounce(self.part)
 
     def _seal(self) -> None:
         if self._records:
@@ -247,6 +253,9 @@ def part_of(path: Path) -> Path:
 
 def check_new(path: Path) -> None:
     """Raise InputError where a file cannot be begun: its folder is missing, its name or its .part taken."""
+    if isinstance(path, RemotePath):
+        path.check_new()
+        return
     check_folder(path)
     if os.path.lexists(path):  # a dangling link, too
         raise InputError(f"{path}: exists already; choose another name or remove it")
@@ -257,13 +266,17 @@ def check_new(path: Path) -> None:
         )
 
 
-def _create(path: Path) -> int:
-    """A new file that only its owner may read, from its first byte on; never one that exists."""
+def _part_of_new(path: Path) -> Path:
     check_new(path)
+    return part_of(path)
+
+
+def _create(part: Path) -> int:
+    """A new file that only its owner may read, from its first byte on; never one that exists."""
     try:
-        return os.open(part_of(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:  # since a moment
-        raise InputError(f"{part_of(path)}: another process has begun it; choose another") from None
+        raise InputError(f"{part}: another process has begun it; choose another") from None
 
 
 def _rename(part: Path, path: Path) -> None:

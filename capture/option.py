@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from tbench.capture.errors import InputError
+from tbench.capture.remote import as_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ class Row:
         if not isinstance(word, str):
             return word
         if Path in kinds:
-            return Path(word)
+            return as_path(word)
         for kind in _WORDS.keys() & kinds:
             try:
                 return kind(word)

@@ -23,6 +23,7 @@ from tbench.capture.container_reader import Container, Losses, open_container
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.records import TraceHeader, read_header
+from tbench.capture.remote import RemotePath, as_path
 
 FORWARD = Budgets(cache=8 * 2**20)
 """Without answers hardly any block is read a second time."""
@@ -196,7 +197,7 @@ def read_trace(path: str | Path) -> Trace:
 
     Raises InputError when there is none, or what is there is no trace.
     """
-    path = Path(path)
+    path = as_path(path)
     several = path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
     files = _files(path)
     containers: list[Container] = []
@@ -286,15 +287,23 @@ def _files(path: Path) -> list[Path]:
     if path.exists():
         base = path.with_suffix("") if path.suffix == PART else path
         number = rf"{re.escape(base.stem)}(\.p\d+)?(\.\d{{4,}})?{re.escape(base.suffix)}({PART})?"
-        names = os.listdir(base.parent)  # noqa: PTH208 (a folder of runs holds many, and few are wanted)
+        names = _names(base.parent)
         others = {base.parent / name for name in names if re.fullmatch(number, name)}
         return [path, *_settled([*(others - {base, base.with_name(base.name + PART)})])]
     part = path.with_name(path.name + PART)
     if part.exists():
         return _files(part)
-    if matches := list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
+    root = path.parent if isinstance(path, RemotePath) else Path(path.anchor)
+    if matches := list(root.glob(str(path.relative_to(root)))):
         return _settled(matches)
     raise InputError(f"{path}: no such file, folder or matching glob")
+
+
+def _names(folder: Path) -> list[str]:
+    """What a folder holds, quickly: one of runs holds many, of which few are wanted."""
+    if isinstance(folder, RemotePath):
+        return folder.names()
+    return os.listdir(folder)  # noqa: PTH208
 
 
 def _settled(files: list[Path]) -> list[Path]:

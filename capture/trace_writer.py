@@ -21,6 +21,7 @@ from tbench.capture.records import (
     request_record,
     response_record,
 )
+from tbench.capture.remote import as_path
 from tbench.capture.trace_index import TraceIndex
 from tbench.capture.trace_reader import segment_path
 
@@ -44,7 +45,7 @@ class TraceWriter:
         clock: Callable[[], float] = time.monotonic,
         marker: bytes | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self.header = header
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s

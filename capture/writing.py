@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from tbench.capture.errors import InputError, TbenchError
+from tbench.capture.remote import is_url
 
 PRIVATE: Final = 0o600
 """For its owner's eyes: what may quote a prompt, a server's error, or names that an operator chose."""
@@ -23,6 +24,8 @@ def check_folder(
     path: Path, named: str | None = None, failure: type[TbenchError] = InputError
 ) -> None:
     """Raise `failure` where there is no folder for a file; asked of every output before the work begins."""
+    if is_url(path):
+        raise failure(f"{named or path}: only traces and runs go to a URL; write it here first")
     if not path.parent.is_dir():
         raise failure(f"{named or path}: the folder {path.parent} does not exist; make it first")
 

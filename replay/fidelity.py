@@ -20,6 +20,7 @@ import numpy as np
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING, Outcome
 from tbench.capture.mixes import Burstiness
+from tbench.capture.remote import RemotePath, as_path, was_read
 from tbench.capture.terminal import named
 from tbench.replay import metrics
 from tbench.replay.columns import NAME_LIMIT, Column
@@ -131,9 +132,9 @@ def fidelity_of(run: "Run") -> Fidelity:
     trace, pacing = (run.header.get(name) or NOTHING for name in ("trace", "pacing"))
     name, recorded, missing = trace.get("path") or "", None, None
     # Experiments are moved with their traces.
-    places = (Path(name), run.path.parent / Path(name).name)
-    path = next(filter(_is_at_hand, places), None) if name else None
     try:
+        places = (as_path(name), run.path.parent / Path(name).name)
+        path = next(filter(_is_at_hand, places), None) if name else None
         if path is None:
             raise InputError(
                 f"the trace {named(name)} is not at hand" if name else "it names no trace"
@@ -156,8 +157,10 @@ def fidelity_of(run: "Run") -> Fidelity:
 def _is_at_hand(path: Path) -> bool:
     """Whether there is a file, a folder or a pattern's file of that name.
 
-    No device and no walk through a whole disk: a run from elsewhere may name anything.
+    No device, no walk through a whole disk and no stranger's server: a run from elsewhere may name anything.
     """
+    if isinstance(path, RemotePath):
+        return was_read(path)
     with suppress(OSError, ValueError):
         if path.is_file() or path.is_dir() or "**" in path.name:
             return path.is_file() or path.is_dir()

@@ -14,6 +14,7 @@ from tbench.capture.exchange import Exchange, Headers, Request
 from tbench.capture.filters import Filter, bind
 from tbench.capture.providers import GENERATIVE, ParsedRequest
 from tbench.capture.records import CONTENTLESS
+from tbench.capture.remote import RemotePath, as_path
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
 from tbench.replay.cost import as_prices
@@ -136,7 +137,7 @@ def resolve(
 
     Raises InputError for a trace, a target, a key or a file that cannot be used.
     """
-    trace = read_trace(Path(options.trace))
+    trace = read_trace(options.trace)
     if (privacy := trace.header.privacy) in CONTENTLESS:
         raise InputError(
             f"{options.trace}: holds no texts (trace redact --content {privacy}); a copy by --content shape "
@@ -148,7 +149,7 @@ def resolve(
     plan = Plan(trace=requests, allow_unsafe=options.allow_unsafe, only=only)
     host = None if options.base_url or trace.header.upstream else _host(options, plan)
     base_url = _base_url(options, trace, host)
-    out = default_out(Path(options.trace)) if options.out is None else Path(options.out)
+    out = default_out(as_path(options.trace)) if options.out is None else as_path(options.out)
     if send:
         make_room(out)
     headers = _headers(options)
@@ -305,6 +306,9 @@ def default_out(trace: Path) -> Path:
 
 def make_room(out: Path) -> None:
     """Raise InputError where `out` holds something, or has no folder; a run without a success is removed."""
+    if isinstance(out, RemotePath):
+        out.check_new()
+        return
     check_folder(out)
     if not os.path.lexists(out):
         return

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ import orjson
 from orjson import dumps
 
 from tbench.capture.redact import hides, looks_secret, mask_address
+from tbench.capture.remote import as_path
 from tbench.capture.versions import version
 from tbench.replay.estimate import Survey, as_map
 from tbench.replay.senders import CLOCKS
@@ -39,7 +39,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
         "wall_ns": time.time_ns(),
         "clock": CLOCKS[job.sender],
         "trace": {
-            "path": str(Path(job.options.trace)),
+            "path": str(as_path(job.options.trace)),
             "capture_id": job.trace.header.capture_id,
             "files": len(job.trace.files),
             "requests": job.trace.totals.get("requests"),

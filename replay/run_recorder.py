@@ -189,6 +189,7 @@ def run_totals(
     arm: int,
     planned: int | None,
     interrupted: bool,
+    trace_failure: str | None,
     steal_s: float | None,
     hit_rates: Mapping[str, Any] | None,
     shares: Sequence[int],
@@ -197,9 +198,9 @@ def run_totals(
     """The record `totals` of docs/trace-format.md, which closes a run, from what the parts of a replay know.
 
     What a worker that was lost had counted alone is None. So is `planned` where time, not the trace, decided
-    how much was sent. `steal_s` is CPU time that a
-    hypervisor gave to others meanwhile, seconds, None where not known. `shares` is how many each worker
-    was to send, `budgets` are what the workers' calls drew on, if there was a bound.
+    how much was sent. `trace_failure` says why not all of the trace could be read, `steal_s` is CPU time that
+    a hypervisor gave to others meanwhile, seconds, None where not known. `shares` is how many each worker was
+    to send, `budgets` are what the workers' calls drew on, if there was a bound.
     """
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
     issued = pool.issued(arm)
@@ -230,6 +231,7 @@ def run_totals(
         ("disk", any(worker.failure for worker in stats)),
         ("errors", any(worker.hopeless for worker in stats)),
         ("max_cost", any(worker.refused for worker in stats)),
+        ("trace", trace_failure is not None),
     )
     return {
         "planned": issued + never_sent,
@@ -251,6 +253,7 @@ def run_totals(
         "masked": dict(target.masked),
         "trace_losses": {name: count for name, count in losses.items() if count},
         "ended_by": next((reason for reason, true in reasons if true), "plan"),
+        "trace_failure": trace_failure,
         "warmup_s": job.warmup.seconds(tally.last_end),
         "clock": clocks.pop() if len(clocks) == 1 else "user",
         "coalesced_share": tally.coalesced_share,

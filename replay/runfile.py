@@ -18,6 +18,7 @@ from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
 from tbench.capture.frames import Rows
+from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
 from tbench.replay import columns as blocks
 from tbench.replay import runform
@@ -112,7 +113,7 @@ class RunWriter:
         except OSError as error:
             blocks = self._container.blocks
             where = (
-                f"the samples up to then are in {self._path}.part"
+                f"the samples up to then are in {self._container.part}"
                 if blocks
                 else "no sample was kept"
             )
@@ -194,7 +195,7 @@ def read_run(path: str | Path, desk: Desk | None = None) -> Run:
 
     Raises InputError for a missing file, one that is no run, or one whose records make no sense.
     """
-    path = Path(path)
+    path = as_path(path)
     container = open_container(path)
     if container.header.get("kind") != "run":
         raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")

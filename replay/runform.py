@@ -115,6 +115,7 @@ TOTALS: Final = Fields(
         "tick_s": NUMBER,
         "trace_losses": Each(LOSS),
         "ended_by": TEXT,
+        "trace_failure": TEXT,
         "warmup_s": NUMBER,
         "clock": TEXT,
         "coalesced_share": NUMBER,

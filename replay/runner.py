@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile, tee
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
 from zlib import crc32
 
 import trio
 
 from tbench.capture.errors import InputError, TbenchError
+from tbench.capture.remote import RemotePath
 from tbench.capture.terminal import stop_signals
 from tbench.capture.trace_reader import together
 from tbench.replay.bounds import most_cost
@@ -193,7 +194,7 @@ def run_duet(
     https = any(each.target.base_url.startswith("https:") for each in jobs)
     if https or job.ca or job.sender == "httpx":
         tls(job.ca)  # certificates that cannot be read are named before a process starts
-    folder = job.out.absolute().parent
+    folder = Path(gettempdir()) if isinstance(job.out, RemotePath) else job.out.absolute().parent
     try:
         with (
             _site(job, fork=fork) as site,
@@ -274,6 +275,7 @@ class _ReplayRun:
         )
         self.fed = trio.Event()
         self.interrupts = 0
+        self.trace_failure: str | None = None
         self.steal = steal_s()
 
     async def run(self, watch: Watch | None) -> list[Path]:
@@ -310,6 +312,7 @@ class _ReplayRun:
                     arm=arm,
                     planned=planned,
                     interrupted=bool(self.interrupts),
+                    trace_failure=self.trace_failure,
                     steal_s=steal,
                     hit_rates=rates[arm],
                     shares=self.feeder.shares,
@@ -400,6 +403,10 @@ class _ReplayRun:
     async def _feed(self) -> None:
         try:
             await on_thread(self.feeder.run, AHEAD)
+        except TbenchError as error:  # the trace is not there any more: what was fed is sent
+            if not self.feeder.drawn:
+                raise
+            self.trace_failure = str(error)
         finally:
             self.fed.set()
 

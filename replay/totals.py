@@ -223,6 +223,8 @@ def lost_outcomes(run: Run, _evidence: Evidence) -> str | None:
             f"{'; '.join(workers)} ({lost:,} requests lost in flight, {never_sent:,} never "
             "sent); replay again, with fewer streams if memory ran short, or accept it by --allow-lost"
         )
+    if failure := run.totals.get("trace_failure"):
+        return f"the trace could not be read to its end: {failure}"
     if run.totals.get("ended_by") == "disk":
         return "the disk took no more answers; free some space and replay again"
     if lost and not workers:

@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -382,3 +386,33 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     tokenizer.save(str(path))
     return path
+
+
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLE"
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET}
+
+
+@pytest.fixture
+def s3(tmp_path: Path, free_port: int) -> Iterator[tuple[str, Path]]:
+    """An S3-compatible server whose buckets are folders: its address and where they are; `results` is one."""
+    pytest.importorskip("s3fs", reason="needs s3fs: pip install -e '.[cloud]'")
+    data = tmp_path / "buckets"
+    (data / "results").mkdir(parents=True)
+    command = [sys.executable, "-m", "localbucket", str(data), "--port", str(free_port)]
+    url = f"http://127.0.0.1:{free_port}"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+
+        def answers() -> bool:
+            assert server.poll() is None
+            try:
+                urlopen(url).close()
+            except HTTPError:
+                return True
+            except OSError:
+                return False
+            return True
+
+        until(answers)
+        yield url, data
+        server.terminate()
+    shutil.rmtree(data)

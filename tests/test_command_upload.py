@@ -6,20 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 
 from tests.answering import stalling
-from tests.conftest import PATIENCE_S, Done, Server, interruptible, until
+from tests.conftest import KEYS, PATIENCE_S, SECRET, Done, Server, interruptible, until
 from tests.test_command_benchmark import words
 
 SMALL = ("--num-concurrency", "1", "--traffic-scenario", "D(20,4)")
-SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLE"
-KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET}
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -33,32 +29,6 @@ def tree(folder: Path) -> dict[str, bytes]:
 def shared(folder: Path) -> dict[str, bytes]:
     """What of a benchmark's folder is to leave this machine."""
     return {name: content for name, content in tree(folder).items() if ".msgpack" not in name}
-
-
-@pytest.fixture
-def s3(tmp_path: Path, free_port: int) -> Iterator[tuple[str, Path]]:
-    """An S3-compatible server whose buckets are folders: its address and where they are; `results` is one."""
-    pytest.importorskip("s3fs", reason="needs s3fs: pip install -e '.[cloud]'")
-    data = tmp_path / "buckets"
-    (data / "results").mkdir(parents=True)
-    command = [sys.executable, "-m", "localbucket", str(data), "--port", str(free_port)]
-    url = f"http://127.0.0.1:{free_port}"
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-
-        def answers() -> bool:
-            assert server.poll() is None
-            try:
-                urlopen(url).close()
-            except HTTPError:
-                return True
-            except OSError:
-                return False
-            return True
-
-        until(answers)
-        yield url, data
-        server.terminate()
-    shutil.rmtree(data)
 
 
 def test_a_benchmark_ends_up_in_another_folder(

@@ -12,19 +12,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tbench.benchmark.upload import (
-    Delivery,
-    Store,
-    chosen,
-    claimed,
-    deliver,
-    md5_of,
-    opened,
-    read_address,
-    report,
-)
+from tbench.benchmark.upload import Delivery, chosen, claimed, deliver, report
 from tbench.benchmark.verbs import refuse
 from tbench.capture.errors import InputError
+from tbench.capture.store import Store, md5_of, opened, read_address
 
 OWN: dict[str, Any] = {"id": "one", "options": {}}
 FILES = ("a.json", "b.json", "c.json", "d.json", "e.json", "tbench_benchmark.json")

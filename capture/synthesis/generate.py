@@ -19,6 +19,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request
 from tbench.capture.frames import MARKER_BYTES, MAX_PAYLOAD
 from tbench.capture.records import TraceHeader
+from tbench.capture.remote import as_path
 from tbench.capture.synthesis.content import RequestContent, materials
 from tbench.capture.synthesis.options import Api
 from tbench.capture.synthesis.scenario import Task
@@ -212,7 +213,7 @@ def write(workload: Workload, path: str | Path, *, arrivals: Arrivals = ONE_A_SE
         extra={"synthesis": _described(workload, arrivals)},
     )
     marker = _digest(name, "marker", MARKER_BYTES)
-    writer = TraceWriter(Path(path), header, clock=lambda: 0.0, marker=marker)
+    writer = TraceWriter(as_path(path), header, clock=lambda: 0.0, marker=marker)
     try:
         for exchange in exchanges(workload, arrivals):
             writer.exchange(exchange)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tbench.abtest.options import PLAN, AbOptions
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.option import Option, rows
+from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
 from tbench.commands.output import OUTPUT, Charts, Json, Shared, Xlsx, private, terminable, terminal
 from tbench.flags import Given, verb
@@ -107,7 +108,7 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     from tbench.analysis.report.text import judgement_text
 
     if out is None:  # the trace's name, and the time
-        trace = Path(plan.order.trace).resolve().name.removesuffix(".part")
+        trace = as_path(plan.order.trace).resolve().name.removesuffix(".part")
         stem = trace.removesuffix(".msgpack") or "trace"
         out = Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.ab")
     store = prepared(plan, out)

@@ -20,6 +20,7 @@ from tbench.capture.exchange import NOTHING
 from tbench.capture.jsontext import loads
 from tbench.capture.option import made, rows
 from tbench.capture.redact import mask_address, mask_lookalikes
+from tbench.capture.remote import as_path, is_url
 from tbench.replay.cost import parse_prices, prices_written
 from tbench.replay.options import ReplayOptions
 from tbench.replay.provenance import WITHHELD, without_credentials
@@ -282,7 +283,7 @@ def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -
         gates=gates,
         contrast="trend" if options.trend else "welch",
         looks=Looks(runs=tuple(range(LEAST_RUNS, repeats + 1))) if options.monitor else None,
-        words={**words, "trace": str(Path(words["trace"]).absolute())},
+        words={**words, "trace": str(as_path(words["trace"]).absolute())},
     )
 
 
@@ -302,6 +303,6 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no plan: {error}") from None
     if not isinstance(words, dict):
         raise InputError(f"{path}: no plan: a table of keys is needed")
-    if not stored and isinstance(words.get("trace"), str):
+    if not stored and isinstance(words.get("trace"), str) and not is_url(words["trace"]):
         words["trace"] = str(path.parent / words["trace"])
     return words

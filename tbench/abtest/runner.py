@@ -134,7 +134,7 @@ def prepared(plan: AbPlan, folder: Path) -> RunStore:
     made = [entry for entry in store.entries if entry["ended"] == DONE]
     paths = [path for entry in made if (path := store.folder / entry["run"]).exists()]
     traces = {open_container(path).header["trace"]["capture_id"] for path in paths}
-    if traces - {read_trace(Path(plan.order.trace)).header.capture_id}:
+    if traces - {read_trace(plan.order.trace).header.capture_id}:
         raise InputError(
             f"{plan.order.trace}: not the trace that the runs in {store.folder} were made of; "
             "put that one back, or choose another folder with -o"

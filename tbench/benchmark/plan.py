@@ -15,10 +15,10 @@ from tbench.analysis.run_metrics import parse_slo
 from tbench.benchmark.genai_bench import folder_name
 from tbench.benchmark.options import SHARE, BenchmarkOptions
 from tbench.benchmark.sweep import Sweep, parse_numbers, parse_rates
-from tbench.benchmark.upload import Address, read_address
 from tbench.capture.errors import InputError
 from tbench.capture.option import values
 from tbench.capture.redact import hides
+from tbench.capture.store import Address, read_address
 from tbench.capture.synthesis import parse
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.synthesis.scenario import DEFAULTS

@@ -11,6 +11,7 @@ import typer
 
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.option import Option
+from tbench.capture.remote import is_url
 from tbench.capture.terminal import plural
 from tbench.flags import verb
 
@@ -207,7 +208,7 @@ def capture(
 
     command = command or []
     mode = mode or ("proxy" if command and upstream is None else "reverse")
-    _check_usage(mode, upstream, host, no_tunnel=no_tunnel)
+    _check_usage(mode, upstream, host, output, no_tunnel=no_tunnel)
     _check_exposure(mode, listen, host, guarded=insecure or cert is not None)
     if requests and processes > 1:
         raise InputError("--requests counts within one process: leave out --processes")
@@ -298,8 +299,10 @@ def _not_whole(status: "Status", output: Path, files: list[Path]) -> str | None:
 
 
 def _check_usage(
-    mode: str, upstream: str | None, host: list[str] | None, *, no_tunnel: bool
+    mode: str, upstream: str | None, host: list[str] | None, output: Path, *, no_tunnel: bool
 ) -> None:
+    if is_url(output):
+        raise InputError(f"-o {output}: traffic is recorded on a disk of this machine; name a file")
     if mode not in ("reverse", "proxy"):
         raise InputError(f"--mode {mode!r}: choose reverse or proxy")
     if mode == "reverse" and host:

@@ -40,7 +40,7 @@ def report(
     if samples and not as_json:
         raise InputError("--samples prints JSON: add --json")
     objectives = () if slo is None else parse_slo(slo)
-    if (run / METADATA).is_file():
+    if run.is_dir() and (run / METADATA).is_file():
         given = {"--html": html, "--charts": charts, "--xlsx": xlsx, "--slo": slo}
         _sweep(
             run, [name for name, value in given.items() if value], samples=samples, as_json=as_json

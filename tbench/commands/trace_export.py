@@ -53,6 +53,7 @@ def export_trace(
     from tbench.capture.exporters import EXPORTERS
     from tbench.capture.exporters.exporter import Job, export
     from tbench.capture.filters import bind
+    from tbench.capture.remote import as_path
     from tbench.capture.trace_reader import read_trace
 
     name = format_name or SUFFIXES.get(out.suffix.lower(), "")
@@ -62,8 +63,9 @@ def export_trace(
             if name
             else f"{out}: does not tell the format; give --format of {', '.join(EXPORTERS)}"
         )
-    if Path(trace).is_file() and open_container(Path(trace)).header.get("kind") == "run":
-        _export_run(Path(trace), name, out, filtered=bool(only))
+    path = as_path(trace)
+    if path.is_file() and open_container(path).header.get("kind") == "run":
+        _export_run(path, name, out, filtered=bool(only))
         return
     source = read_trace(trace)
     job = Job(trace=source, wanted=bind(only, source), block_tokens=block_tokens or 512)
