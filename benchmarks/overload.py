@@ -4,10 +4,11 @@
     python benchmarks/overload.py benchmarks/truthserver [--turns 3] [--nonsense 10000]
 
 The same streams go to the server and through a capture, in turns: with a sound disk, with one whose writes
-take long, on a file system of 1 MB (root), and with ten
-times as many requests as a capture is said to carry, offered at once. Then connections that say nonsense, or
-nothing, and leave. Prints one JSON object; ends with 1 where what was sent is not what was recorded and what
-was named as dropped, where a capture does not serve afterwards, or where its memory grew by over 10 MB.
+take long, on a file system of 1 MB (root), and with ten times as many requests as a capture is said to
+carry, offered at once. In an open loop as well, at a rate that is held whatever becomes of it, with ten
+times as many bytes as the disk takes. Then connections that say nonsense, or nothing, and leave. Prints one
+JSON object; ends with 1 where what was sent is not what was recorded and what was named as dropped, where a
+capture does not serve afterwards, or where its memory grew by over 10 MB.
 """
 
 import argparse
@@ -28,10 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from capture_overhead import Case, Times, drive, ms, process
+from engine import chat
 from soak import Process
 
+from tbench.capture.records import TraceHeader
 from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_writer import TraceWriter
 
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 70\r\n\r\n" + b"{" * 70
 SLOW = """
@@ -181,6 +186,53 @@ def trouble(direct: str, kind: Trouble, turns: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def open_loop(direct: str, rate: float, seconds: float, turns: int) -> dict[str, Any]:
+    """Replays at this rate, direct and through a capture in turns; its disk takes a tenth of their bytes."""
+    body = 4000
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        words = ("capture", "--port", "0", "--upstream", direct, "--max-pending", 1)
+        slow = SLOW.format(bytes_per_s=rate * body / 10)
+        capture = Process(*words, "-o", place / "t.msgpack", code=slow)
+        captured = capture.address()
+        drive(captured, Case(4, 2, 1, 0, 0))
+        write(place / "load.msgpack", round(rate * seconds), prompt=body)
+        runs: dict[str, list[dict[str, Any]]] = {"direct": [], "captured": []}
+        for turn in range(turns):
+            for which, url in (("direct", direct), ("captured", captured)):
+                replay = Process(
+                    *("replay", place / "load.msgpack", "--base-url", url, "--constant", rate),
+                    *("--warmup", "none", "--json", "-o", place / f"{which}.{turn}.run"),
+                )
+                said, _ = replay.child.communicate(timeout=60 + 20 * seconds)
+                runs[which].append(json.loads(said))
+        capture.child.send_signal(signal.SIGINT)
+        said, _ = capture.child.communicate(timeout=120)
+        counts = counted(place / "t.msgpack", said)
+    sent = 8 + sum(run["planned"] - run["never_sent"] for run in runs["captured"])
+    at = {
+        which: {
+            p: round(1e3 * float(np.median([run["ttft_s"][p] for run in each])), 2)
+            for p in ("p50", "p99")
+        }
+        for which, each in runs.items()
+    }
+    return {
+        "rate": rate, "ttft_ms": at, "failed": sum(run["failed"] for run in runs["captured"]),
+        "valid": [run["valid"] for run in runs["captured"]], "sent": sent, **counts,
+        "uncounted": sent - counts["recorded"] - counts["dropped"], "exit": capture.child.returncode,
+    }  # fmt: skip
+
+
+def write(path: Path, n: int, *, prompt: int) -> None:
+    """A trace of so many streamed chats, each with a prompt of so many bytes, which do not compress."""
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq in range(n):
+            messages = [{"role": "user", "content": os.urandom(prompt // 2).hex()}]
+            fields = {"model": "m", "messages": messages, "stream": True, "max_tokens": 1}
+            writer.exchange(chat(seq, fields, seq * 10**6))
+
+
 def under_nonsense(direct: str, many: int) -> dict[str, Any]:
     """So many connections that say nonsense, as many that say nothing; memory and descriptors meanwhile."""
     dice = random.Random(7)
@@ -223,7 +275,8 @@ def main() -> int:
     parser.add_argument(
         "--nonsense", type=int, default=10_000, help="connections; as many say nothing"
     )
-    parser.add_argument("--only", action="append", choices=[*TROUBLES, "nonsense"])
+    parser.add_argument("--rate", type=float, default=200, help="requests/s of the open loop")
+    parser.add_argument("--only", action="append", choices=[*TROUBLES, "open loop", "nonsense"])
     chosen = parser.parse_args()
     direct = f"http://127.0.0.1:{chosen.port}"
     result: dict[str, Any] = {}
@@ -235,6 +288,8 @@ def main() -> int:
                 print(f"{name}: left out, only root mounts file systems", file=sys.stderr)
                 continue
             result[name] = trouble(direct, kind, chosen.turns)
+        if not chosen.only or "open loop" in chosen.only:
+            result["open loop"] = open_loop(direct, chosen.rate, 10, chosen.turns)
         if not chosen.only or "nonsense" in chosen.only:
             result["nonsense"] = under_nonsense(direct, chosen.nonsense)
     print(json.dumps(result, indent=1))
