@@ -311,8 +311,12 @@ def test_what_ends_before_an_answer(tmp_path: Path, upstream: Upstream) -> None:
         transport = tbench.CaptureTransport(tmp_path / "later.msgpack")
         async with httpx.AsyncClient(transport=transport) as client:
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    await client.post(upstream.url + CHAT, json=ask("silent"))
+                async with (
+                    asyncio.timeout(None) as deadline,
+                    client.stream("POST", upstream.url + CHAT, json=ask("silent")) as response,
+                ):
+                    async for _ in response.aiter_raw():
+                        deadline.reschedule(0)  # at once, as the first token is there
 
     asyncio.run(main())
 
