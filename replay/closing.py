@@ -182,7 +182,12 @@ WAITS: Final[dict[str, str]] = {
     "think": "each leaves when that has ended here and the think time has passed",
     "strict": "each leaves at its time, whether that has ended here or not",
 }
-"""What a turn waits for, by --causal (replay.turns)."""
+"""What a turn waits for, by --causal (replay.turns);"""
+WAITS_IN_PLACE: Final[dict[str, str]] = {
+    **dict.fromkeys(("max", "think"), WAITS["think"] + ", and a place is free"),
+    "strict": "each leaves when a place is free, whether that has ended here or not",
+}
+"""and in a closed loop, where none has a time of its own."""
 
 
 THREADED: Final = {
@@ -416,12 +421,14 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     yield row("target", seen.base_url)
     yield row("requests", f"{about}{seen.requests:,}")
     yield from _skipped(seen.skipped)
-    if seen.turns and seen.causal in WAITS:
-        yield row("turns", f"{seen.turns:,} continue an earlier answer: {WAITS[seen.causal]}")
+    closed = seen.estimated and seen.peak_rate is None
+    waits = WAITS_IN_PLACE if closed else WAITS
+    if seen.turns and seen.causal in waits:
+        yield row("turns", f"{seen.turns:,} continue an earlier answer: {waits[seen.causal]}")
     if seen.probe_requests:
         yield row("probe", "two equal requests before all, of few tokens: they are in the cost")
     yield from departures(asdict(seen), seen.base_url)
-    at = " at the recorded latencies" if seen.estimated and seen.peak_rate is None else ""
+    at = " at the recorded latencies" if closed else ""
     yield row("duration", f"{about}{seen.duration_s:.1f} s{at}")
     mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"
     peak = "" if seen.peak_rate is None else f", {seen.peak_rate:.0f} in the busiest second"

@@ -43,11 +43,12 @@ def watching(display: Display) -> Watch:
 def line(live: Progress, elapsed: float) -> str:
     """The figures so far in one line; `elapsed` is seconds since the start."""
     tally, expected = live.tally, live.expected()
+    about = "" if live.settled() else "about "
     half, late = tally.ttft(0.5), tally.ttft(0.99)
     left = time_left(live, elapsed)
     parts = [
         clock(elapsed),
-        f"{live.issued:,}{f' of {expected:,}' if expected else ''} sent",
+        f"{live.issued:,}{f' of {about}{expected:,}' if expected else ''} sent",
         f"{live.issued / elapsed if elapsed else 0:.1f}/s",
         f"{live.in_flight} in flight",
         f"{tally.fates[Fate.COMPLETED]:,} done",

@@ -133,6 +133,9 @@ ONE_MOMENT_S: Final = 0.3
 class Progress:
     """What may be watched while a replay runs. `expected()` is how many requests, None if unknown.
 
+    Until that is `settled` it is about so many: what is left out, and how many conversations a fraction of a
+    clone has, shows only when the trace has been read.
+
     `tallies` (one for each target) count what has been read of the answers, which may be behind the
     sending.
     """
@@ -141,6 +144,7 @@ class Progress:
     tallies: Sequence[Tally]
     expected: Callable[[], int | None]
     duration_s: float | None
+    settled: Callable[[], bool] = lambda: True
 
     @property
     def tally(self) -> Tally:
@@ -293,6 +297,7 @@ class _ReplayRun:
                         tallies=tallies,
                         expected=self._expected,
                         duration_s=duration,
+                        settled=lambda: self.feeder.done or self.survey is not None,
                     )
                     helpers.start_soon(watch, progress)
                 await self._play(writers)
@@ -420,7 +425,9 @@ class _ReplayRun:
         return math.ceil((self.feeder.drawn + rest) / len(self.arms))
 
     def _expected(self) -> int | None:
-        """How many requests there will be: by the survey, or at most as many as the trace holds."""
+        """How many requests there are, once all are drawn; else by the survey, or as the trace holds."""
+        if self.feeder.done:
+            return self.feeder.drawn
         each = self._each()
         return None if each is None else each * len(self.arms)
 

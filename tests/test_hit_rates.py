@@ -109,6 +109,25 @@ def test_planned_served_and_recorded_agree(
 
 
 @pytest.mark.parametrize(
+    "pacing", [("--clones", 3, "--concurrency", 1), ("--sessions", 1)], ids=["clones", "sessions"]
+)
+def test_copies_and_sessions_meet_the_cache_that_was_planned(
+    pacing: tuple[object, ...],
+    tbench: Callable[..., Done],
+    simulator: Server,
+    traffic: Path,
+    tmp_path: Path,
+) -> None:
+    """A copy shares tools and system prompt with the others, in whatever order conversations come."""
+    arguments = ("--base-url", simulator.url, "--cache", "structure", "-o", "r.run")
+    tbench("replay", traffic, *arguments, *pacing)
+    rates = read_run(tmp_path / "r.run").totals["hit_rates"]
+
+    for row in (rates, *rates["turns"]):
+        assert abs(row["planned"] - row["served"]) <= CLOSE, row
+
+
+@pytest.mark.parametrize(
     ("prompt", "recorded", "knew"),
     [
         pytest.param(126, 0.55, False, id="short prompts, where one block is 13 points"),

@@ -17,7 +17,7 @@ from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
-from tbench.replay.runner import run_replay
+from tbench.replay.runner import Progress, run_replay
 from tests.recorded import chat_request
 from tests.recording import Ending, recording_server
 
@@ -106,3 +106,34 @@ def test_one_at_a_time_the_order_is_that_of_the_trace(
 
     assert [arrival.headers["x-request-id"] for arrival in server.arrivals] == list(expected)
     assert {arrival.connection for arrival in server.arrivals} == {1}
+
+
+def test_a_server_sees_each_request_of_each_copy_once(
+    bodies: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """Two copies of all, a third of about half; as many as the progress says once all are drawn."""
+    trace, expected = bodies
+    shown: list[Progress] = []
+
+    async def watch(progress: Progress) -> None:
+        shown.append(progress)
+
+    with recording_server() as server:
+        options = ReplayOptions(
+            trace=str(trace),
+            base_url=server.url,
+            out=str(tmp_path / "a.run"),
+            clones=2.5,
+            speed=4.0,
+            workers=2,
+        )
+        run = run_replay(resolve(options), watch)
+    copies = defaultdict(set)
+    for arrival in server.arrivals:
+        id_, _, cycle = arrival.headers["x-request-id"].partition(".")
+        copies[int(cycle or 0)].add(id_)
+
+    assert copies[0] == copies[1] == expected.keys()
+    assert 0 < len(copies[2]) < REQUESTS
+    assert len(server.arrivals) == sum(map(len, copies.values())) == run.totals["planned"]
+    assert (shown[0].expected(), shown[0].settled()) == (run.totals["planned"], True)

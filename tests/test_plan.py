@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ import pytest
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Response
-from tbench.replay.estimate import survey
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.closing import outlook
+from tbench.replay.estimate import estimate, survey
+from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Planned
@@ -433,3 +438,20 @@ def test_a_retry_of_what_is_left_out_is_no_turn() -> None:
 
     assert [planned.after for planned in plan] == [(), (0,)]
     assert plan.forgotten == 0
+
+
+@pytest.mark.parametrize(("option", "timed"), [({"speed": 2.0}, True), ({"sessions": 2}, False)])
+def test_the_dry_run_says_what_a_turn_waits_for(
+    option: dict[str, Any], *, timed: bool, tmp_path: Path
+) -> None:
+    """In a closed loop no turn has a time of its own."""
+    trace = tmp_path / "t.msgpack"
+    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for exchange in conversations():
+            writer.exchange(exchange)
+    options = ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **option)
+    lines = "\n".join(outlook(estimate(resolve(options, send=False)), ""))
+
+    assert "30 continue an earlier answer: each leaves when that has ended here" in lines
+    assert ("or at its time if later" in lines) == timed
+    assert ("and a place is free" in lines) != timed

@@ -1,5 +1,6 @@
 """The running count, what attempts cost, and the line that is shown."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,10 @@ def test_the_line_says_how_far_it_is() -> None:
         "0:10  20 of 80 sent  2.0/s  0 in flight  1 done  TTFT p50 100 ms, p99 100 ms  "
         "1 failed (timeout)  0:30 left"
     )
+
+
+def test_a_number_that_is_not_settled_is_about_so_many() -> None:
+    assert "20 of about 80 sent" in line(replace(live(20, 80), settled=lambda: False), 10.0)
 
 
 def test_the_time_left_is_only_shown_where_it_is_known() -> None:
