@@ -1,5 +1,6 @@
 """Replays from the machines of a Ray cluster, two of which are on this one; and what a loss leaves."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
@@ -17,8 +19,10 @@ import pytest
 
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.totals import identity
-from tests.conftest import Done, interruptible, run_tbench
-from tests.test_workers_end_to_end import _alive, _wait, seen, write_trace
+from tbench.replay.workers import on_ray
+from tests.conftest import PATIENCE_S, Done, interruptible, run_tbench, until
+from tests.test_command_benchmark import words
+from tests.test_workers_end_to_end import _alive, seen, write_trace
 
 pytest.importorskip("ray", reason="needs the extra [ray]")
 
@@ -26,7 +30,6 @@ HERE = Path(__file__).parent
 TRIES = 2
 START_S = 60.0
 """Ray gives up where a part of it takes over 30 s to start, as on a machine that is busy elsewhere."""
-PATIENCE_S = 120
 STRICT = ("--causal", "strict")  # turns that wait are due later on a busy machine
 PLANNED = 160
 KEY = "test-key-that-nobody-may-keep-0123456789"
@@ -188,6 +191,44 @@ def test_no_key_and_no_prompt_stays_with_ray(cluster: Cluster, runs: dict[str, R
     assert leaks == []
 
 
+class Absent:
+    """An actor that is unavailable as often as `times` says, then answers; its machine is gone for None."""
+
+    def __init__(self, times: int | None) -> None:
+        self.clock, self.times = self, times
+
+    async def remote(self) -> str:
+        import ray
+
+        if self.times is None:
+            raise ray.exceptions.ActorDiedError
+        self.times -= 1
+        if self.times >= 0:
+            raise ray.exceptions.ActorUnavailableError("its machine is slow", None)
+        return "answer"
+
+
+async def asked(times: int | None) -> Any:
+    import ray
+
+    fleet: Any = SimpleNamespace(ray=ray)
+    return await on_ray.RayWorker(fleet, Absent(times), "node")._ask("clock", within=on_ray.GRACE_S)
+
+
+def test_an_actor_that_is_unavailable_for_a_moment_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked again for as long as the grace lasts; one that died is lost at once."""
+    monkeypatch.setattr(on_ray, "AGAIN_S", 0.0)
+
+    assert asyncio.run(asked(3)) == "answer"
+    with pytest.raises(on_ray.Lost, match="its actor died"):
+        asyncio.run(asked(None))
+    monkeypatch.setattr(on_ray, "GRACE_S", 0.0)
+    with pytest.raises(on_ray.Lost, match="gave no answer"):
+        asyncio.run(asked(3))
+
+
 @pytest.fixture
 def playing(
     cluster: Cluster, serve: Callable[..., Any], tmp_path: Path
@@ -203,7 +244,7 @@ def playing(
         stderr=subprocess.PIPE,
         text=True,
     )
-    _wait(lambda: len(seen(url)) >= 30 or process.poll() is not None, PATIENCE_S)
+    until(lambda: len(seen(url)) >= 30 or process.poll() is not None)
     yield process
     if process.poll() is None:
         process.kill()
@@ -249,7 +290,94 @@ def test_a_killed_actor_is_counted_and_the_other_goes_on(
     assert "its actor died" in run.totals["lost_workers"][0]
     assert 1 <= lost["lost_in_flight"] <= 20
     assert going["ended"] == going["planned"]
-    _wait(lambda: not _alive(worker))
+    until(lambda: not _alive(worker))
+
+
+def verb(folder: Path, *words: object) -> Done:
+    """Run `tbench WORDS` in a folder, with a key."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tbench", *map(str, words)],
+        cwd=folder,
+        env=interruptible(TOGETHER_API_KEY=KEY),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_an_experiment_from_the_cluster(cluster: Cluster, simulator: Any, tmp_path: Path) -> None:
+    """Each run of each arm sends all of the trace, in parts that add up, from both machines."""
+    trace = write_trace(tmp_path / "t.msgpack", 40)
+    arms = [f"name={name},base_url={simulator.url}" for name in "AB"]
+    done = verb(
+        tmp_path,
+        *("ab", trace, "--arm", arms[0], "--arm", arms[1], "--repeats", 1, "--redo-invalid", 9),
+        *("--on", f"ray://{cluster.address}", "--concurrency", 8, "--warmup", "none"),
+        *("--gate", "errors:20pp", "-o", "x", "--json"),
+    )
+    assert json.loads(done.out)["verdict"] != "INVALID", done  # a busy machine: it is run again
+    runs = [read_run(tmp_path / "x" / f"{name}.run") for name in ("A.1", "B.1")]
+
+    for run in runs:
+        shards = run.totals["shards"]
+        assert identity(run).planned == run.totals["completed"] == 40
+        assert sum(shard["ended"] for shard in shards) == 40
+        assert [shard["ended"] > 0 for shard in shards] == [True, True]
+
+
+def test_a_benchmark_from_the_cluster(cluster: Cluster, simulator: Any, tmp_path: Path) -> None:
+    """Each point is sent whole, by both machines where it has places for them."""
+    done = verb(
+        tmp_path,
+        *words(simulator.url, "--num-concurrency", "1,4", "--traffic-scenario", "D(20,4)"),
+        *("--on", f"ray://{cluster.address}", "--json"),
+    )
+    runs = [read_run(tmp_path / point["run"]) for point in json.loads(done.out)["points"]]
+
+    assert done.ended, done.err
+    assert [identity(run).planned for run in runs] == [12, 12]
+    assert [len(run.totals["shards"]) for run in runs] == [1, 2]
+    assert [sum(shard["ended"] for shard in run.totals["shards"]) for run in runs] == [12, 12]
+
+
+@pytest.mark.parametrize("allowed", [0, PLANNED])
+def test_an_experiment_that_loses_a_worker(
+    cluster: Cluster, serve: Callable[..., Any], tmp_path: Path, allowed: int
+) -> None:
+    """It ends there, as INVALID; it goes on where so many may be lost. Every request is accounted for."""
+    url = serve("serve", "--port", "0", "--profile", "slow").url
+    trace = write_trace(tmp_path / "t.msgpack", PLANNED, tokens=64)
+    arms = [word for name in "AB" for word in ("--arm", f"name={name},base_url={url}")]
+    more = ["--repeats", "1", "--redo-invalid", "0", "--gate", "errors:100pp", "-o", "x", "--json"]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tbench", "ab", trace, *arms, *more, "--warmup", "none"),
+            *("--on", f"ray://{cluster.address}", "--concurrency", "20"),
+            *("--allow-lost", str(allowed)),
+        ],
+        cwd=tmp_path,
+        env=interruptible(TOGETHER_API_KEY=KEY),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until(lambda: len(seen(url)) >= 30 or process.poll() is not None)
+        os.kill(min(cluster.workers().values()), signal.SIGKILL)
+        err = process.communicate(timeout=PATIENCE_S)[1]
+    finally:
+        process.kill()
+    first, *later = sorted(
+        map(read_run, (tmp_path / "x").rglob("*.run*")), key=lambda run: run.header["wall_ns"]
+    )
+
+    assert len(first.totals["lost_workers"]) == 1
+    assert identity(first).planned == PLANNED
+    assert first.totals["lost_in_flight"] + first.totals["never_sent"] > 0
+    assert [identity(run).planned for run in later] == ([PLANNED] if allowed else [])
+    assert allowed or process.returncode == 4, err
 
 
 def test_a_machine_that_is_gone_is_counted(

@@ -210,12 +210,13 @@ class RayWorker:
         errors = self._fleet.ray.exceptions
         since = None
         while True:
+            asked = time.monotonic()
             try:
                 async with asyncio.timeout(within):
                     return await getattr(self._actor, method).remote(*arguments)
             except (errors.ActorUnavailableError, TimeoutError):
                 now = time.monotonic()
-                since = since or now - (within or 0.0)
+                since = since or asked
                 if now - since >= GRACE_S:
                     raise Lost(f"it gave no answer for {now - since:.0f} s") from None
                 await asyncio.sleep(AGAIN_S)
