@@ -15,7 +15,7 @@ from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.sums import Sums
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError
-from tbench.capture.exchange import Outcome
+from tbench.capture.exchange import ABANDONED, Outcome
 from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
@@ -26,11 +26,6 @@ from tbench.replay.table import Desk, Truths, where, words
 from tbench.replay.totals import RunFigures, first_cause, numbers, why_invalid
 
 __all__ = ["Arm", "Truths", "load_arm"]
-
-STOPPED = frozenset(
-    {Outcome.CANCELLED, Outcome.CLIENT_ABORT, Outcome.PROXY_SHUTDOWN, Outcome.INCOMPLETE}
-)
-"""Outcomes that somebody else than the server brought about: neither a success nor an error."""
 
 HELD: Final = 2_000_000
 """So many samples of an arm's repeated runs are held together: some 0.8 GB. Of more, one run at a time."""
@@ -171,7 +166,7 @@ class Arm:
     @cached_property
     def failed(self) -> Truths:
         """True where the server or the way to it failed, timeouts included."""
-        return ~where(self.columns, "outcome", Outcome.OK, *sorted(STOPPED))
+        return ~where(self.columns, "outcome", Outcome.OK, *sorted(ABANDONED))
 
     @cached_property
     def timeout_s(self) -> float | None:

@@ -8,11 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis.arms import STOPPED, Arm
+from tbench.analysis.arms import Arm
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.summary import Caution, Floats, newcombe, several
+from tbench.capture.exchange import ABANDONED
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
@@ -299,7 +300,7 @@ def _change(first: float, second: float) -> str:
 def _cut_short(compared: ComparedArms) -> str | None:
     """Whether requests ended before their answer, and not by the server's fault: no latency holds them."""
     counts = [
-        {kind: n for kind, n in kinds.items() if kind in STOPPED} for kinds in compared.kinds()
+        {kind: n for kind, n in kinds.items() if kind in ABANDONED} for kinds in compared.kinds()
     ]
     if not any(counts):
         return None

@@ -50,6 +50,11 @@ class Outcome(StrEnum):
     """The trace holds no response: the capture was killed, or the record was lost."""
 
 
+ABANDONED: Final = frozenset(
+    {Outcome.CANCELLED, Outcome.CLIENT_ABORT, Outcome.PROXY_SHUTDOWN, Outcome.INCOMPLETE}
+)
+"""Outcomes that somebody else than the server brought about: neither a success nor an error."""
+
 _HTTPX_ENDINGS: Final = {
     "ConnectError": (Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),
     "UnsupportedProtocol": (Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tbench.capture.exchange import Outcome
+from tbench.capture.exchange import ABANDONED, Outcome
 from tbench.replay.columns import NUMBERS, Column
 from tbench.replay.counted import Counted, Ranked, Spread
 from tbench.replay.table import Columns, where
@@ -512,7 +512,7 @@ def held(columns: Columns, concurrency: float) -> float | None:
 def errors(columns: Columns) -> dict[str, int]:
     """Samples that failed, by kind: an outcome, or `http_STATUS`; the most frequent first."""
     outcomes = columns["outcome"]
-    rows = np.flatnonzero(~where(columns, "outcome", Outcome.OK, Outcome.CANCELLED))
+    rows = np.flatnonzero(~where(columns, "outcome", Outcome.OK, *sorted(ABANDONED)))
     http = Outcome.HTTP_ERROR.value
     kinds = Counter(
         f"http_{status}" if outcome == http else str(outcome)

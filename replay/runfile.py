@@ -16,7 +16,7 @@ import numpy as np
 from tbench.capture.container_reader import Container, open_container
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError, InvalidRunError
-from tbench.capture.exchange import Outcome
+from tbench.capture.exchange import ABANDONED, Outcome
 from tbench.capture.frames import Rows
 from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
@@ -298,7 +298,8 @@ def recount(columns: Columns, progress: Mapping[str, Any] | None = None) -> Reco
     in flight, what was planned by then and never issued was never sent.
     """
     completed, cancelled = (
-        int(where(columns, "outcome", outcome).sum()) for outcome in (Outcome.OK, Outcome.CANCELLED)
+        int(where(columns, "outcome", *outcomes).sum())
+        for outcomes in ((Outcome.OK,), sorted(ABANDONED))
     )
     return _identity(len(columns["index"]), completed, cancelled, progress)
 
@@ -314,8 +315,8 @@ def _recounted(container: Container) -> Record:
                 outcomes[words["table"][code] if code < len(words["table"]) else None] += n
         elif record.get("type") == "progress":
             progress = record
-    done, stopped = outcomes[Outcome.OK.value], outcomes[Outcome.CANCELLED.value]
-    return _identity(outcomes.total(), done, stopped, progress)
+    stopped = sum(outcomes[outcome.value] for outcome in ABANDONED)
+    return _identity(outcomes.total(), outcomes[Outcome.OK.value], stopped, progress)
 
 
 def _identity(

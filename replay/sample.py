@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from tbench.capture.exchange import Outcome
+from tbench.capture.exchange import ABANDONED, Outcome
 from tbench.capture.redact import Secrets
 
 # What a server's headers say of how it made an answer, for whoever looks into its logs.
@@ -164,4 +164,4 @@ class Sample:
         """Completed, failed or cancelled; what was lost or never sent has no sample of its own."""
         if self.outcome is Outcome.OK:
             return Fate.COMPLETED
-        return Fate.CANCELLED if self.outcome is Outcome.CANCELLED else Fate.FAILED
+        return Fate.CANCELLED if self.outcome in ABANDONED else Fate.FAILED

@@ -17,6 +17,7 @@ from tbench.capture.records import TraceHeader
 from tbench.capture.trace_info import Overview
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.metrics import errors
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
 from tests.recorded import chat_request
@@ -157,6 +158,10 @@ def test_a_client_that_left_is_judged_by_what_it_has_whoever_looks(tmp_path: Pat
     assert words == ["stream_error", "protocol_error", "ok", "client_abort"]
     assert overview.figures(trace)["outcomes"] == dict.fromkeys(words, 1)
     assert "overloaded" in arm.columns["error"].tolist()[0]
+    counted = {name: arm.run.totals[name] for name in ("completed", "failed", "cancelled")}
+    assert counted == {"completed": 1, "failed": 2, "cancelled": 1}
+    assert arm.failed.tolist() == [True, True, False, False]
+    assert sum(errors(arm.columns).values()) == counted["failed"]
 
 
 def test_a_trace_leaves_out_what_is_no_inference(tmp_path: Path) -> None:
