@@ -6,8 +6,8 @@ limit. What has no bound (no limit, a tool that the server runs, a file whose pa
 by the model's context where the price table names it, and otherwise by nothing.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -24,15 +24,36 @@ TEMPLATE_TOKENS: Final = 128
 TOOLS_TOKENS: Final = 1024
 """What it says of how to call tools (Claude: 313 to 530, Qwen: 130), and of one whose schema its maker has
 (computer, bash, text editor: 245 to 735)."""
-PICTURE_TOKENS: Final = 6404
-"""Together bills no picture higher: four tiles of 1,601."""
+PICTURE_TOKENS: Final = 48_169
+"""No picture is known to be billed higher (gpt-4o-mini: 2,833 and eight tiles of 5,667; Qwen2.5-VL: 16,384).
+A price table may say less of its models."""
+LINE_TOKENS: Final = 2
+"""A template may break a tool's schema into lines: a break and its indent."""
 
 _PICTURES: Final = frozenset({"image_url", "input_image", "image"})
 _FILES: Final = (
-    *("file", "input_file", "document", "video*", "audio_url", "container_upload"),
+    *("file", "input_file", "document", "video*", "audio*", "input_audio", "container_upload"),
     "item_reference",
 )
 """Parts whose tokens no byte of the request bounds."""
+_PICTURE_KEYS: Final = frozenset({"image_url", "image", "image_embeds"})
+_FILE_KEYS: Final = frozenset(
+    {
+        "file",
+        "file_url",
+        "file_data",
+        "input_audio",
+        "audio_url",
+        "audio_embeds",
+        "video_url",
+        "video",
+    }
+)
+"""The same by the members of a part: some servers read one without a type by these."""
+_DATA: Final = ("url", "image_url", "image", "data")
+"""Members that hold a picture itself; every other text of its part may be read."""
+_GIVEN: Final = frozenset({"input", "arguments"})
+"""Members of a part that hold what a tool was given: text, whatever it looks like."""
 _OURS: Final = ("function", "custom")
 _CALLED_HERE: Final = (
     *(*_OURS, "bash_*", "text_editor_*", "computer*", "memory_*"),
@@ -41,18 +62,26 @@ _CALLED_HERE: Final = (
 """Tools that the client runs, though their maker wrote the schema; any other type runs at the server."""
 _BATCHES: Final = ("completions", "embeddings", "rerank")
 """Endpoints whose requests bring several prompts."""
-_ELSEWHERE: Final = frozenset(
-    {"web_search_options", "plugins", "mcp_servers", "container", "conversation"}
-    | {"previous_response_id"}
+_ELSEWHERE: Final = (
+    *("web_search_options", "plugins", "mcp_servers", "container", "conversation"),
+    *("previous_response_id", "context_management", "chat_template", "mm_processor_kwargs"),
 )
 """Members by which a prompt grows at the server."""
+_OTHERS: Final = ("models", "fallbacks")
+"""Members by which another model may answer."""
+_DEARER: Final = (("service_tier", "priority"), ("speed", "fast"))
+"""What is asked for at prices that no table has."""
 
 NOTHING_READ: Final = Usage(prompt=0, output=0)
 
 REASONS: Final[Mapping[str, str]] = {
     "no_limit": "name no limit of their output: give --match-length cap or --set max_tokens=N",
-    "files": "bring files whose tokens nobody can bound",
-    "server_tools": "have tools or a history at the server, whose tokens nobody can bound",
+    "odd_count": "have an n or a best_of that is no number",
+    "files": "bring files or sound whose tokens nobody can bound",
+    "spoken": "ask for answers in sound or pictures, which have prices of their own",
+    "dearer": "ask for a tier of service that has prices of its own",
+    "server_tools": "have tools, a history or a template at the server, whose tokens nobody can bound",
+    "other_models": "name other models that may answer",
     "not_json": "have a body that is no plain JSON",
     "no_tokens": "are not billed by tokens",
     "no_price": "are for models without a known price: give --price",
@@ -60,10 +89,13 @@ REASONS: Final[Mapping[str, str]] = {
 """Why a request has no bound."""
 
 
-def most_tokens(planned: Planned, sent: Outgoing, context: int | None = None) -> Usage | str:
+def most_tokens(
+    planned: Planned, sent: Outgoing, context: int | None = None, picture: int | None = None
+) -> Usage | str:
     """The most prompt and output tokens that a request as sent can be billed for; else one of REASONS.
 
-    `context` is the most that a prompt and its output hold together, where that is known.
+    `context` is the most that a prompt and its output hold together, `picture` the most that one has, where
+    that is known.
     """
     endpoint = sent.info.endpoint
     if endpoint in TEXTLESS or endpoint not in LIMITS:
@@ -73,12 +105,14 @@ def most_tokens(planned: Planned, sent: Outgoing, context: int | None = None) ->
         return "not_json"
     if sent.body is not planned.exchange.request.body:
         payload = orjson.loads(sent.body)
-    stored = not _ELSEWHERE.isdisjoint(payload) or isinstance(payload.get("prompt"), dict)
-    if stored or any(map(_runs_there, items_of(payload.get("tools")))):
-        return "server_tools"  # which may ask the model many times: no context bounds these
+    if reason := _unbounded(payload):
+        return reason
     prompts = max(1, sent.info.inputs) if endpoint in _BATCHES else 1
     most = context and context * prompts  # a context holds each prompt of a batch by itself
-    prompt = _most_prompt(payload)
+    written = max(
+        len(sent.body), len(orjson.dumps(payload))
+    )  # the one may be packed, the other terse
+    prompt = _most_prompt(payload, written, PICTURE_TOKENS if picture is None else picture)
     if prompt is None and context is None:
         return "files"
     if endpoint == "rerank" and prompt is not None:  # the query is read with each of the documents
@@ -92,16 +126,43 @@ def most_tokens(planned: Planned, sent: Outgoing, context: int | None = None) ->
     limit = _least(max(stated, default=None), context)
     if limit is None:
         return "no_limit"
-    answers = max(sent.info.n, counted(payload.get("best_of")) or 1) * prompts
+    answers = max(1, *(counted(payload.get(name)) or 1 for name in _ANSWERS)) * prompts
     if "prediction" in payload:  # what of it is not used is billed as output
         limit += len(orjson.dumps(payload["prediction"]))
+    if payload.get("echo"):
+        limit += _least(prompt, context) or 0
     return Usage(prompt=_least(prompt, most), output=limit * answers)
+
+
+_ANSWERS: Final = ("n", "best_of")
+
+
+def _unbounded(payload: Mapping[str, Any]) -> str | None:
+    """Why nothing that the body says bounds it."""
+
+    def given(names: Iterable[str]) -> bool:
+        return any(payload.get(name) not in (None, []) for name in names)
+
+    if given(_ELSEWHERE) or isinstance(payload.get("prompt"), dict):
+        return "server_tools"  # which may ask the model many times: no context bounds these
+    if any(map(_runs_there, items_of(payload.get("tools")))):
+        return "server_tools"
+    if given(_OTHERS):
+        return "other_models"
+    if any(payload.get(name) == value for name, value in _DEARER):
+        return "dearer"
+    if payload.get("audio") or payload.get("modalities") not in (None, [], ["text"]):
+        return "spoken"
+    odd = (
+        payload.get(name) is not None and counted(payload[name]) is None for name in _ANSWERS
+    )  # a target may read "3" as 3
+    return "odd_count" if any(odd) else None
 
 
 def most_cost(planned: Planned, sent: Outgoing, prices: Mapping[str, Price]) -> float | str:
     """What a request as sent costs at most, US dollars; else why that is not bounded, one of REASONS."""
     price = prices.get(sent.info.model or "")
-    usage = most_tokens(planned, sent, price and price.context)
+    usage = most_tokens(planned, sent, price and price.context, price and price.picture)
     if isinstance(usage, str):
         return usage
     if price is None:
@@ -113,36 +174,61 @@ def _least(*counts: int | None) -> int | None:
     return min((count for count in counts if count is not None), default=None)
 
 
-def _most_prompt(payload: Mapping[str, Any]) -> int | None:
-    """The bytes of all that a model reads, pictures aside; None where it brings a file."""
-    kinds = Counter[str]()
-    picture_bytes = 0
+def _most_prompt(payload: Mapping[str, Any], size: int, picture: int) -> int | None:
+    """The bytes of all that a model reads, pictures aside; None where it brings a file.
+
+    The body had `size` bytes, which may be more than JSON needs; each picture has so many tokens.
+    """
+    pictures = 0
     for part in _parts(payload):
         kind = word_of(part, "type")
-        if kind in _PICTURES:
-            kinds["picture"] += 1
-            picture_bytes += len(orjson.dumps(part))
-        elif any(fnmatchcase(kind, shape) for shape in _FILES) and not _is_text(part):
+        if kind in _PICTURES or not _PICTURE_KEYS.isdisjoint(part):
+            pictures += 1
+            size -= sum(map(_data_bytes, (part, part.get("image_url"), part.get("source"))))
+        elif not _FILE_KEYS.isdisjoint(part) or (
+            any(fnmatchcase(kind, shape) for shape in _FILES) and not _is_text(part)
+        ):
             return None
-    count = len(orjson.dumps(payload)) - picture_bytes + kinds["picture"] * PICTURE_TOKENS
     tools = items_of(payload.get("tools")) + items_of(payload.get("functions"))
-    made = sum(word_of(tool, "type") not in ("", *_OURS) for tool in tools)
-    return count + TEMPLATE_TOKENS + TOOLS_TOKENS * (made + bool(tools))
+    if tools:
+        schemas = orjson.dumps(tools, option=orjson.OPT_INDENT_2)
+        size += TOOLS_TOKENS + LINE_TOKENS * schemas.count(b"\n")
+        size += TOOLS_TOKENS * sum(word_of(tool, "type") not in ("", *_OURS) for tool in tools)
+        size += _escapes(payload)
+    return size + pictures * picture + TEMPLATE_TOKENS
+
+
+def _data_bytes(part: object) -> int:
+    """The bytes of the pictures themselves that a part holds as they are sent: base64."""
+    if not isinstance(part, dict):
+        return 0
+    inline = part.get("type") == "base64"
+    values = (part.get(name) for name in _DATA)
+    return sum(
+        len(value)
+        for value in values
+        if isinstance(value, str) and (inline or value.startswith("data:"))
+    )
+
+
+def _escapes(payload: Mapping[str, Any]) -> int:
+    """What it adds to write out all that some templates escape in calls, schemas and results of tools."""
+    text = orjson.dumps(payload)
+    more = 5 * sum(map(text.count, (b"<", b">", b"&", b"'")))
+    return more if text.isascii() else more + len(json.dumps(payload)) - len(text)
 
 
 def _parts(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Every object in a conversation that has a type; not what is in a picture or was given to a tool."""
+    """Every object in a conversation; not what is in a picture or was given to a tool."""
     left = [payload.get(name) for name in ("messages", "input", "system", "documents")]
     while left:
         value = left.pop()
         if isinstance(value, list):
             left += value
         elif isinstance(value, dict):
-            kind = word_of(value, "type")
-            if kind:
-                yield value
-            if kind not in _PICTURES:
-                left += (member for name, member in value.items() if name != "input")
+            yield value
+            if word_of(value, "type") not in _PICTURES and _PICTURE_KEYS.isdisjoint(value):
+                left += (member for name, member in value.items() if name not in _GIVEN)
 
 
 def _is_text(part: Mapping[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """The end of a replay in words: what a person reads on stdout, and why nothing succeeded."""
 
+import math
 import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -443,6 +444,8 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     if seen.cost_usd is not None or seen.unpriced:
         cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, seen.prices, about="about ")
     yield row("cost", cost)
+    if seen.budget_usd:
+        yield row("budget", f"a --max-cost of {dollars(seen.budget_usd)} should last to the end")
 
 
 def priced(
@@ -473,6 +476,12 @@ def priced(
 
 LEAST_USD: Final = 0.0001
 """A cost below this has no digit to show."""
+
+
+def dollars(usd: float) -> str:
+    """A sum to be given as a budget: two digits, rounded up."""
+    step = 10.0 ** (math.floor(math.log10(usd)) - 1) if usd else 1.0
+    return f"{math.ceil(round(usd / step, 6)) * step:.12g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

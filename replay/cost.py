@@ -18,7 +18,8 @@ class Price(NamedTuple):
 
     Prompt tokens that were read from a cache (`cached`) or written to one (`created`) cost as any other where
     they have no price of their own. That of writing is for five minutes: for an hour Anthropic takes more.
-    `context` is how many tokens a prompt and its output can have together, `source` who says all this.
+    `context` is how many tokens a prompt and its output can have together, `picture` how many one has at the
+    most, `source` who says all this.
     """
 
     prompt: float
@@ -27,6 +28,7 @@ class Price(NamedTuple):
     created: float | None = None
     context: int | None = None
     source: str = ""
+    picture: int | None = None
 
     @property
     def written(self) -> str:

@@ -40,7 +40,8 @@ class Survey:
     second, of requests with a recorded end. `hosts` counts where requests were recorded, `idle` is the
     plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target)
     and `bill` are filled only where tokens were asked for. So are `unbounded`, which counts the requests that
-    nothing bounds by the reason (replay.bounds), and `least_usd`, what the cheapest of the others may cost.
+    nothing bounds by the reason (replay.bounds), `least_usd` and `most_usd` what the cheapest and the
+    dearest of the others may cost.
     """
 
     requests: int = 0
@@ -60,6 +61,7 @@ class Survey:
     bill: Bill = field(default_factory=Bill)
     unbounded: Counter[str] = field(default_factory=Counter)
     least_usd: float = math.inf
+    most_usd: float = 0.0
 
 
 def survey(plan: Plan, target: Target | None = None) -> Survey:
@@ -95,6 +97,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
                 totals.unbounded[most] += 1
             else:
                 totals.least_usd = min(totals.least_usd, most)
+                totals.most_usd = max(totals.most_usd, most)
     totals.longest_s = max(lasts.values(), default=0.0)
     totals.in_flight = occupancy.means()
     totals.skipped, totals.hosts, totals.idle = (
@@ -158,7 +161,9 @@ class Estimate:
     what is cut; arrivals come in ticks of `tick_s` seconds (None: of a fine clock). `cost_usd` leaves out
     the requests of models `unpriced`, which have no known price, and the `uncounted` ones, whose tokens the
     trace does not name; None where nothing is left. The `probe_requests` that go before all are in the cost
-    alone. `prices` says who knows the prices, and of which models.
+    alone. `prices` says who knows the prices, and of which models. A `--max-cost` of `budget_usd` is
+    expected to last to the end: the cost, and the most that one more request may cost; None where no budget
+    can be kept, or the cost is not known.
     """
 
     base_url: str
@@ -183,6 +188,7 @@ class Estimate:
     unpriced: list[str]
     prices: dict[str, list[str]]
     probe_requests: int
+    budget_usd: float | None
 
 
 def estimate(job: "Job") -> Estimate:
@@ -196,7 +202,12 @@ def estimate(job: "Job") -> Estimate:
     rounds, rest = divmod(timing["requests"], totals.requests or 1)
     begun = replace(job.plan(answers=True), requests=rest)
     bill, end = totals.bill, survey(begun, job.target).bill if rest else Bill()
-    probe = expected_bill(job)
+    cost_usd = None
+    if bill.usd or bill.complete:
+        cost_usd = bill.usd * rounds + end.usd + expected_bill(job).usd
+    budget_usd = None
+    if cost_usd is not None and bill.complete and not totals.unbounded:
+        budget_usd = cost_usd + totals.most_usd
     return Estimate(
         **timing,
         base_url=job.target.base_url,
@@ -211,11 +222,12 @@ def estimate(job: "Job") -> Estimate:
         tick_s=job.tick_s,
         prompt_tokens=bill.prompt_tokens * rounds + end.prompt_tokens,
         output_tokens=bill.output_tokens * rounds + end.output_tokens,
-        cost_usd=bill.usd * rounds + end.usd + probe.usd if bill.usd or bill.complete else None,
+        cost_usd=cost_usd,
         uncounted=bill.uncounted * rounds + end.uncounted,
         unpriced=sorted(bill.unpriced),
         prices=priced_by(job.target.prices, totals.models),
         probe_requests=REQUESTS if job.probes else 0,
+        budget_usd=budget_usd,
     )
 
 

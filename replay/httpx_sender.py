@@ -348,6 +348,7 @@ class _Watch:
         """The same call goes out once more. It is still the same call: its stamps and its end stay."""
         self._reply.failure = None
         self._reply.reused, self._reply.reconnected = False, True
+        self._reply.repeats += 1
         self._wait_for("connect", self._deadlines.connect)
 
     def _read(self) -> float:

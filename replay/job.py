@@ -50,7 +50,8 @@ class Job:
     `workers` is how many processes send. `argv` and `part_of` (the experiment of which the run is a part)
     are only written down. `host` is the one recorded host whose requests are sent; None: all. `beside` are
     the other arms' targets: what cannot be put to one of them is sent to none, so that all get the same.
-    `probe` is what the two requests before the run told (replay.probe), if they were asked for.
+    `probe` is what the two requests before the run told (replay.probe), if they were asked for; `spent` is
+    what these, and those of the targets beside it, may have cost, US dollars.
     """
 
     options: ReplayOptions
@@ -69,6 +70,7 @@ class Job:
     part_of: Mapping[str, Any] | None = None
     beside: tuple[Target, ...] = ()
     probe: Mapping[str, Any] | None = None
+    spent: float = 0.0
 
     @property
     def rounds(self) -> int:
@@ -91,8 +93,7 @@ class Job:
     @property
     def budget(self) -> float | None:
         """US dollars that may be spent; None: no bound."""
-        spent = 0.0 if self.probe is None else self.probe["most_usd"]
-        return None if self.options.max_cost is None else self.options.max_cost - spent
+        return None if self.options.max_cost is None else self.options.max_cost - self.spent
 
     @property
     def probes(self) -> bool:

@@ -19,7 +19,8 @@ from tbench.replay.cost import BY_OPTION, DEAREST, FIGURES, Price
 
 SHIPPED: Final = Path(__file__).with_name("prices.toml")
 LISTED: Final = "list prices"
-CONTEXT: Final = "context"
+COUNTS: Final = ("context", "picture")
+"""What is in tokens; of a list, `picture` is that of all its models."""
 
 
 class PriceList(NamedTuple):
@@ -73,7 +74,7 @@ def read_price_lists(path: Path) -> tuple[PriceList, ...]:
 
 def _read(path: Path, number: int, table: Mapping[str, Any]) -> PriceList:
     place = f"--prices {path}: [[list]] {number}"
-    _check_names(place, table, ("source", "date", "hosts", "models"))
+    _check_names(place, table, ("source", "date", "hosts", "models", "picture"))
     hosts, models = table.get("hosts", []), table.get("models")
     if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
         raise InputError(f'{place}: hosts: write a list of names, such as ["api.example.com"]')
@@ -91,19 +92,23 @@ def _read(path: Path, number: int, table: Mapping[str, Any]) -> PriceList:
     source = f"{name} ({', '.join(known)})" if known else name
     return PriceList(
         hosts=[host.lower() for host in hosts],
-        models={model: _price(f"{place}, {model}", row, source) for model, row in models.items()},
+        models={
+            model: _price(f"{place}, {model}", row, source, table.get("picture"))
+            for model, row in models.items()
+        },
     )
 
 
-def _price(place: str, row: object, source: str) -> Price:
+def _price(place: str, row: object, source: str, picture: object) -> Price:
     if not isinstance(row, dict):
         raise InputError(f"{place}: write it as {{ prompt = 0.5, output = 2 }}")
-    _check_names(place, row, (*FIGURES, CONTEXT))
+    _check_names(place, row, (*FIGURES, *COUNTS))
+    row = row if picture is None else {"picture": picture, **row}
     for name in FIGURES[:2]:
         if name not in row:
             raise InputError(f"{place}: has no price for {name}")
     for name, value in row.items():
-        if name == CONTEXT:
+        if name in COUNTS:
             if type(value) is not int or not counted(value):
                 raise InputError(f"{place}: {name}: {value!r} is not a number of tokens")
         elif type(value) not in (int, float) or not 0 <= value <= DEAREST:

@@ -73,7 +73,9 @@ def expected_bill(job: "Job") -> Bill:
     planned = longest(job, target) if job.probes else None
     for _ in range(REQUESTS if planned else 0):
         assert planned is not None
-        usage = Usage(prompt=recorded_usage(planned.exchange).prompt, output=LEAST_OUTPUT)
+        recorded = recorded_usage(planned.exchange)
+        output = LEAST_OUTPUT if recorded.output is None else min(recorded.output, LEAST_OUTPUT)
+        usage = Usage(prompt=recorded.prompt, output=output)
         bill.add(target.outgoing(planned).info.model, usage)
     return bill
 

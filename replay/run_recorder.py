@@ -108,7 +108,7 @@ class Tally:
     fates: Counter[Fate] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     limits: Counter[str] = field(default_factory=Counter)
-    last_end: float = 0.0
+    last_start: float = 0.0
     bill: Bill = field(default_factory=Bill)
     most_usd: float = 0.0
     tokens: int = 0
@@ -126,7 +126,8 @@ class Tally:
         fate, times = sample.fate, sample.token_times
         self.fates[fate] += 1
         self.refusals.add(sample)
-        self.last_end = max(self.last_end, sample.end or 0.0)
+        start = sample.sent if sample.due is None else sample.due
+        self.last_start = max(self.last_start, start or 0.0)
         self.tokens += len(times)
         self.coalesced += COUNTED["coalesced"](times)
         if fate is Fate.FAILED:
@@ -141,7 +142,6 @@ class Tally:
         if sample.index < OBSERVED:
             self.usage[sample.index] = usage
         first = sample.first_token if sample.stream else sample.end
-        start = sample.sent if sample.due is None else sample.due
         if sample.stream and first is not None and start is not None:
             self._ttft.add(first - start)
         if first is None or sample.sent is None:
@@ -254,7 +254,7 @@ def run_totals(
         "trace_losses": {name: count for name, count in losses.items() if count},
         "ended_by": next((reason for reason, true in reasons if true), "plan"),
         "trace_failure": trace_failure,
-        "warmup_s": job.warmup.seconds(tally.last_end),
+        "warmup_s": job.warmup.seconds(tally.last_start),
         "clock": clocks.pop() if len(clocks) == 1 else "user",
         "coalesced_share": tally.coalesced_share,
         "loop_stall_s": {
@@ -295,16 +295,19 @@ def run_totals(
     }
 
 
-def actual_cost(sample: Sample, most: float, prices: Mapping[str, Price] = NOTHING) -> float:
+def actual_cost(
+    sample: Sample, most: float, prices: Mapping[str, Price] = NOTHING, tries: int = 1
+) -> float:
     """What an attempt cost at most, US dollars: by the count of a whole answer, else `most`.
 
-    An HTTP error is free. An answer that was cut may have gone on at the server, and what was sent twice may
-    have been worked on twice: `most` for the first try.
+    An HTTP error is free, unless it names tokens. An answer that was cut may have gone on at the server, and
+    what was sent in several tries may have been worked on in each: `most` for all but the last.
     """
-    again = most if sample.reconnected else 0.0
-    if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT}:
-        return again
+    again = most * (tries - 1)
     price = prices.get(sample.model or "")
+    if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT}:
+        counted = price is not None and sample.prompt_tokens is not None
+        return again + (cost(price, usage_of(sample)) if price and counted else 0.0)
     uncounted = sample.prompt_tokens is None or (
         sample.output_tokens is None and sample.endpoint in GENERATIVE
     )
@@ -374,9 +377,9 @@ class RunRecorder:
             output.tally.refusals.see(attempt.reply)
             if budget:
                 most = attempt.call.cost
-                spent = actual_cost(sample, most, output.tally.bill.prices)
-                # What was sent twice was reserved twice.
-                budget.settle(spent, *(1 + sample.reconnected) * (most,))
+                tries = 1 + attempt.reply.repeats  # each of which was reserved
+                spent = actual_cost(sample, most, output.tally.bill.prices, tries)
+                budget.settle(spent, *tries * (most,))
                 output.tally.most_usd += spent
             if count % PUMP == 0:
                 self._pump()

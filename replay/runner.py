@@ -189,11 +189,11 @@ def run_duet(
     The jobs differ in `target`, `out` and their options for the target only; what else they say, the first
     one says. At most replay.workers.counters.MOST_ARMS. Raises as `run_replay`.
     """
-    jobs = [_probed(job, fork=fork) for job in jobs]
-    job = jobs[0]
     if len(jobs) > MOST_ARMS:
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
-    survey = first_look(job)
+    survey = first_look(jobs[0])
+    jobs = _probed(jobs, fork=fork)
+    job = jobs[0]
     closed = None if job.pace.is_open else job.pace.closed(survey)
     https = any(each.target.base_url.startswith("https:") for each in jobs)
     if https or job.ca or job.sender == "httpx":
@@ -229,18 +229,25 @@ def _site(job: Job, *, fork: bool) -> Iterator[Site]:
         yield fleet
 
 
-def _probed(job: Job, *, fork: bool) -> Job:
-    """The job with what two equal requests tell of its target, where that is asked for."""
-    if not job.probes:
-        return job
-    with TemporaryDirectory() as folder:
-        trial = probe_of(job, Path(folder))
-        if trial is None:
-            return job
-        run = run_replay(trial, fork=fork)
-    if run.totals["ended_by"] == "interrupt":
-        raise KeyboardInterrupt
-    return replace(job, probe=told_by(run))
+def _probed(jobs: Sequence[Job], *, fork: bool) -> list[Job]:
+    """The jobs with what two equal requests tell of each target, where that is asked for.
+
+    All draw on one budget.
+    """
+    probed, spent = [], 0.0
+    for job in jobs:
+        told = None
+        if job.probes:
+            with TemporaryDirectory() as folder:
+                trial = probe_of(replace(job, spent=spent), Path(folder))
+                if trial is not None:
+                    run = run_replay(trial, fork=fork)
+                    if run.totals["ended_by"] == "interrupt":
+                        raise KeyboardInterrupt
+                    told = told_by(run)
+                    spent += told["most_usd"]
+        probed.append(replace(job, probe=told))
+    return [replace(job, spent=spent) for job in probed]
 
 
 class _ArmState:

@@ -118,6 +118,7 @@ class Reply:
     `reconnected` whether it was sent again, as the first connection, a kept one, ended without a byte of an
     answer (`sent` and `connecting` are of the first try), `end` the last byte of the answer. `refusals` are
     the attempts before this one: `sent`, `connecting` and the call's deadline stay those of the first.
+    `repeats` counts how often it was sent again, over all attempts, as `may_repeat` allowed.
     `headers` are as on the wire. `chunks` holds every read of the body with its time, `received` their bytes.
     `unsure` has, by their place in `chunks`, those of which a part may have come more than a millisecond
     before that time, and since when; the place behind the last is that of `end`. `failure` is set when the
@@ -137,6 +138,7 @@ class Reply:
     received: int = 0
     end: float | None = None
     refusals: tuple[Refusal, ...] = ()
+    repeats: int = 0
     failure: tuple[Outcome, str] | None = None
     on_data: Callable[[], None] | None = None
 

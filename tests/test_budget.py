@@ -1,33 +1,50 @@
 """A budget holds whatever the target bills: bounds of single requests, the ledger, and whole replays."""
 
+import itertools
+import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tbench.abtest import runner
+from tbench.abtest.plan import experiment
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request
 from tbench.capture.providers import Usage, describe, parse_request
 from tbench.replay.api import replay
 from tbench.replay.bounds import PICTURE_TOKENS, TEMPLATE_TOKENS, most_tokens
 from tbench.replay.cost import Price
+from tbench.replay.job import resolve
+from tbench.replay.options import ReplayOptions
 from tbench.replay.plan import Planned
+from tbench.replay.runfile import Run
+from tbench.replay.runner import run_duet
 from tbench.replay.target import Target
+from tbench.replay.totals import numbers
 from tbench.replay.workers.counters import Budget, SharedCounters
 from tests.answering import Given, Received, answering
 from tests.answering import chat as answer
+from tests.conftest import Done
 from tests.test_replay_end_to_end import CHAT, chat, write_trace
 
 PRICE = {CHAT: Price(1000, 2000)}
 PATHS = {"messages": "/v1/messages", "input": "/v1/responses", "prompt": "/v1/completions"}
 
 
-def bound(body: dict[str, Any], path: str | None = None, context: int | None = None) -> Usage | str:
+def bound(
+    body: dict[str, Any],
+    path: str | None = None,
+    context: int | None = None,
+    raw: bytes | None = None,
+) -> Usage | str:
     """The most tokens of a body, sent as recorded."""
-    raw = orjson.dumps(body)
+    raw = orjson.dumps(body) if raw is None else raw
     path = path or "/v1/chat/completions"
     parsed = parse_request("POST", path, raw, None)
     request = Request(
@@ -44,6 +61,10 @@ def bound(body: dict[str, Any], path: str | None = None, context: int | None = N
         payload=parsed.payload,
     )
     return most_tokens(planned, Target(base_url="http://h").outgoing(planned), context)
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(parts)}], "max_tokens": 1}
 
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -65,7 +86,9 @@ def picture(size: int) -> dict[str, Any]:
         ("/v1/messages", {"messages": HELLO, "max_tokens": 9}, 9),
         ("/v1/responses", {"input": "hello", "max_output_tokens": 9}, 9),
         ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 4, "n": 2, "best_of": 5}, 40),
+        ("/v1/completions", {"prompt": [[1, 2], [3]], "max_tokens": 4}, 8),
         ("/v1/embeddings", {"input": ["a", "b"]}, 0),
+        ("/v1/embeddings", {"input": [[1, 2], [3]]}, 0),
     ],
 )
 def test_the_output_is_bounded_by_all_that_may_be_billed(
@@ -111,11 +134,33 @@ def test_the_output_is_bounded_by_all_that_may_be_billed(
             },
             "files",
         ),
+        (
+            None,
+            user({"type": "input_audio", "input_audio": {"data": "A", "format": "wav"}}),
+            "files",
+        ),
+        (None, user({"input_audio": {"data": "A"}}), "files"),
+        (None, user({"type": "text", "text": "a"}) | {"n": "3"}, "odd_count"),
+        ("/v1/responses", {"input": "a", "max_output_tokens": 9, "n": 2.5}, "odd_count"),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 9, "best_of": "5"}, "odd_count"),
+        (None, {"messages": HELLO, "max_tokens": 9, "chat_template": "x"}, "server_tools"),
+        (None, {"messages": HELLO, "max_tokens": 9, "models": ["a", "b"]}, "other_models"),
+        (None, {"messages": HELLO, "max_tokens": 9, "modalities": ["text", "audio"]}, "spoken"),
+        (None, {"messages": HELLO, "max_tokens": 9, "service_tier": "priority"}, "dearer"),
         ("/v1/images/generations", {"prompt": "a cat"}, "no_tokens"),
     ],
 )
 def test_what_nothing_bounds_says_why(path: str | None, body: dict[str, Any], reason: str) -> None:
     assert bound({"model": "m", **body}, path) == reason
+
+
+def test_an_echo_may_be_billed_as_output() -> None:
+    most = bound(
+        {"model": "m", "prompt": [1, 2, 3], "max_tokens": 4, "echo": True}, PATHS["prompt"]
+    )
+
+    assert isinstance(most, Usage)
+    assert most.output == 4 + (most.prompt or 0)
 
 
 def test_a_context_bounds_what_nothing_else_does() -> None:
@@ -152,6 +197,75 @@ def test_what_a_tool_was_given_is_text_whatever_it_looks_like() -> None:
     most = bound({"model": "m", "messages": messages, "max_tokens": 5}, "/v1/messages")
 
     assert isinstance(most, Usage)
+
+
+URL = "data:image/png;base64," + "A" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pictures"),
+    [
+        (None, user({"image_url": {"url": "https://h/a.png"}}), 1),
+        (None, user({"image_url": {"url": URL}}, {"type": "text", "image_url": URL}), 2),
+        (None, user({"type": "image_url", "image_url": {"url": URL}, "text": "x" * 50_000}), 1),
+        ("/v1/responses", {"input": user({"type": "input_image", "image_url": "https://h/a.png"})
+            ["messages"], "max_output_tokens": 1}, 1),
+        ("/v1/responses", {"input": user({"type": "input_image", "file_id": "f"})["messages"],
+            "max_output_tokens": 1}, 1),
+        ("/v1/messages", user({"type": "tool_result", "content": [
+            {"type": "image", "source": {"type": "base64", "data": "A" * 100_000}}]}), 1),
+        ("/v1/embeddings", {"input": [{"image": URL}, {"text": "a"}]}, 1),
+    ],
+)  # fmt: skip
+def test_a_picture_counts_wherever_it_stands_and_a_text_beside_it_as_well(
+    path: str | None, body: dict[str, Any], pictures: int
+) -> None:
+    """Without a type, by address, within a result: none of its own bytes, and all others."""
+    most = bound({"model": "m", **body}, path)
+    text = len(orjson.dumps(body).replace(b"A" * 100_000, b""))
+
+    assert isinstance(most, Usage)
+    assert pictures * PICTURE_TOKENS + text <= (most.prompt or 0)
+    assert (most.prompt or 0) < pictures * PICTURE_TOKENS + text + TEMPLATE_TOKENS + 200
+
+
+def test_a_body_of_more_bytes_than_its_text_needs_counts_with_all_of_them() -> None:
+    """Escapes, blanks: a server may bill what it read."""
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "\u00e9" * 1000}],
+        "max_tokens": 1,
+    }
+    raw = json.dumps(body, indent=4).encode()
+    most = bound(body, raw=raw)
+
+    assert isinstance(most, Usage)
+    assert len(raw) < (most.prompt or 0)
+
+
+LEAF = st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=9)
+SCHEMAS = st.recursive(
+    LEAF,
+    lambda each: (
+        st.lists(each, max_size=9) | st.dictionaries(st.text(max_size=5), each, max_size=5)
+    ),
+    max_leaves=60,
+)
+
+
+@given(schema=SCHEMAS)
+def test_a_schema_counts_however_a_template_writes_it(schema: Any) -> None:
+    """In lines (Llama), escaped for HTML (minijinja), in ASCII; a break with its indent is two tokens."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"x": schema}}}
+    body = {"model": "m", "messages": HELLO, "max_tokens": 1, "tools": [tool]}
+    most = bound(body)
+    escaped = json.dumps([tool], separators=(",", ":"))
+    for character in "<>&'":
+        escaped = escaped.replace(character, "......")
+    lines = json.dumps([tool], indent=4).count("\n")
+
+    assert isinstance(most, Usage)
+    assert len(escaped) + 2 * lines < (most.prompt or 0)
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
@@ -210,16 +324,24 @@ def test_a_million_small_sums_leave_no_rest(ledger: SharedCounters) -> None:
 
 
 class Billing:
-    """Bills each byte of a request as a token, and all output that it allows; `spent` are US dollars."""
+    """Bills each byte of a request as a token, and all output that it allows; `spent` are US dollars.
 
-    def __init__(self) -> None:
+    The first `refused` requests are turned away unread, to come again at once.
+    """
+
+    def __init__(self, refused: int = 0, price: Price = PRICE[CHAT]) -> None:
+        self.price = price
         self.requests = 0
         self.spent = 0.0
+        self.refused = refused
+        self._refusals = itertools.count(1)
 
     def answer(self, received: Received) -> Given:
+        if next(self._refusals) <= self.refused:
+            return Given([b"{}"], status=429, headers=(("retry-after-ms", "1"),))
         output = received.json["max_tokens"]
         self.requests += 1
-        self.spent += (len(received.body) * 1000 + output * 2000) / 1e6
+        self.spent += (len(received.body) * self.price.prompt + output * self.price.output) / 1e6
         return answer(prompt_tokens=len(received.body), tokens=output)
 
 
@@ -250,6 +372,181 @@ def test_a_server_that_bills_all_it_may_bills_no_more_than_was_allowed(
     assert run.totals["cost"]["most_usd"] == pytest.approx(billing.spent)
 
 
+def arms(url: str) -> list[str]:
+    return [word for name in "AB" for word in ("--arm", f"name={name},base_url={url}")]
+
+
+SMALL = ("--repeats", "2", "--concurrency", "2", "--cache", "as-is", "--gate", "errors:90pp")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_polite_replay_keeps_its_budget_and_every_refusal_is_told(
+    tmp_path: Path, workers: int
+) -> None:
+    """What was refused and sent again is one request of the budget."""
+    price = Price(5, 10)
+    billing = Billing(refused=5, price=price)
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(60)])
+    with answering(billing.answer) as server:
+        run = replay(
+            trace, base_url=server.url, out=tmp_path / "a.run", price={CHAT: price}, max_cost=0.01,
+            concurrency=4, polite=True, workers=workers,
+        )  # fmt: skip
+
+    assert run.totals["ended_by"] == "max_cost"
+    assert run.totals["completed"] == billing.requests
+    assert run.totals["refused"]["attempts"] == {"http_429": 5}
+    assert 0.005 < billing.spent <= 0.01
+    assert run.totals["cost"]["most_usd"] == pytest.approx(billing.spent)
+
+
+def test_targets_that_are_probed_one_after_the_other_draw_on_one_budget(tmp_path: Path) -> None:
+    """There is room for the two requests of one of them only: the other is not asked."""
+    billing = Billing()
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(4)])
+    with answering(billing.answer) as server:
+        jobs = [
+            resolve(
+                ReplayOptions(
+                    trace, base_url=server.url, out=tmp_path / f"{name}.run", price=PRICE, max_cost=0.7,
+                    concurrency=1, probe="on",
+                )
+            )
+            for name in "ab"
+        ]  # fmt: skip
+        runs = run_duet(jobs)
+
+    assert [run.header["cache"]["probe"] is None for run in runs] == [False, True]
+    assert billing.spent <= 0.7
+    assert sum(run.totals["cost"]["usd"] for run in runs) == pytest.approx(billing.spent)
+
+
+@pytest.mark.parametrize("most", [None, 0.6])
+def test_what_a_budget_keeps_back_is_no_longer_warm_up(tmp_path: Path, most: float | None) -> None:
+    """Sixteen requests due within 0.3 s, of which one at a time may leave: the first is the warm-up."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(16)])
+    with answering(lambda _: answer(prompt_tokens=1, tokens=1)) as server:
+        run = replay(
+            trace,
+            base_url=server.url,
+            out=tmp_path / "a.run",
+            price=PRICE,
+            max_cost=most,
+            speed=1.0,
+        )
+
+    assert run.totals["completed"] == 16
+    assert run.columns["warmup"].tolist() == [True] + [False] * 15
+
+
+def test_an_experiment_that_its_budget_ends_tells_what_was_measured(
+    tbench: Callable[..., Done], tmp_path: Path
+) -> None:
+    """The server bills all it may, which the trace did not foretell: four runs are planned, two are paid."""
+    billing = Billing()
+    write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(4)])
+    with answering(billing.answer) as server:
+        done = tbench(
+            "ab", "t.msgpack", *arms(server.url), *SMALL, "--price", f"{CHAT}=1000/2000",
+            "--max-cost", "2", "-o", "x", "--json",
+        )  # fmt: skip
+    told = json.loads(done.out)
+
+    assert done.code == 3, done.err
+    assert "go on with: tbench ab -o x" in done.err
+    assert (told["verdict"], told["ended_by"]) == ("INCONCLUSIVE", "max_cost")
+    assert billing.requests == sum(run["completed"] for run in told["runs"] + told["set_aside"])
+    assert told["spent_usd"] == pytest.approx(billing.spent)
+    assert billing.spent <= 2.0
+    assert told["missing"] == 4 - len(told["runs"])
+    assert told["set_aside"][-1]["ended"] == "max_cost"
+    assert told["warnings"][0].startswith("ENDED_EARLY: the next request might have passed")
+    assert {row["verdict"] for row in told["comparisons"]} <= {"INCONCLUSIVE", "SKIPPED"}
+    assert not (tmp_path / "x" / "report.json").exists()
+
+
+def test_an_experiment_whose_server_fails_later_tells_what_was_measured(
+    tbench: Callable[..., Done], tmp_path: Path
+) -> None:
+    """The first round is answered, nothing after it: the exit code is that of a server that fails."""
+    asked = itertools.count()
+    write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(4)])
+    with answering(lambda _: answer() if next(asked) < 8 else Given([b"{}"], status=500)) as server:
+        done = tbench("ab", "t.msgpack", *arms(server.url), *SMALL, "-o", "x", "--json")
+    told = json.loads(done.out)
+
+    assert done.code == 5, done.err
+    assert (told["verdict"], told["ended_by"]) == ("INVALID", "errors")
+    assert told["missing"] == 4 - len(told["runs"])
+    assert "no request succeeded" in told["why"]
+    assert (told["set_aside"][-1]["ended"], told["set_aside"][-1]["failed"]) == ("errors", 4)
+    assert 4 * len(told["runs"]) + sum(run["completed"] for run in told["set_aside"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("most", "says"),
+    [
+        ("0.4", "it lasts not for one run of each arm"),
+        ("0.7", "it lasts for 1 whole rounds"),
+        ("20", None),
+    ],
+)
+def test_a_dry_run_says_how_far_a_budget_lasts(
+    tbench: Callable[..., Done], tmp_path: Path, most: str, says: str | None
+) -> None:
+    write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(10)])
+    words = (
+        "ab", "t.msgpack", *arms("http://127.0.0.1:9"), *SMALL, "--price", f"{CHAT}=1000/2000",
+        "--max-cost", most,
+    )  # fmt: skip
+    dry = tbench(*words, "--dry-run", "--json")
+    told = json.loads(dry.out)
+    short = [text for text in told["warnings"] if text.startswith("--max-cost")]
+
+    assert dry.code == 0, dry.err
+    assert bool(short) is (says is not None)
+    if says:
+        assert says in short[0]
+        refused = tbench(*words, "-o", "x")
+        assert refused.code == 2
+        assert short[0] in refused.err
+
+
+@pytest.mark.parametrize("probe", ["off", "on"])
+def test_a_dry_run_costs_what_the_runs_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: str
+) -> None:
+    """A server that counts as the trace says: each arm is probed once, and its runs are paid each."""
+    billed: list[float] = []
+
+    def bill(_received: Received) -> Given:
+        billed.append((11 * 1000 + 8 * 2000) / 1e6)
+        return answer(prompt_tokens=11, tokens=8)
+
+    def counts(run: Run) -> dict[str, Any]:
+        return {**numbers(run), "valid": True}  # whatever this machine does meanwhile
+
+    monkeypatch.setattr(runner, "numbers", counts)
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(4)])
+    with answering(bill) as server:
+        words: dict[str, Any] = {
+            "price": PRICE, "probe": probe, "repeats": 2, "concurrency": 2, "base_url": server.url,
+            "gate": ["errors:90pp"],
+        }  # fmt: skip
+        plan = experiment({"trace": str(trace), "arm": [{"name": "A"}, {"name": "B"}], **words})
+        seen = runner.outlook(plan, plan.slots)
+        most = seen.budget_usd
+        runner.ab(
+            trace, arms=[{"name": "A"}, {"name": "B"}], out=tmp_path / "x", max_cost=most, **words
+        )
+    spent = sum(run["usd"] for run in json.loads((tmp_path / "x/plan.json").read_text())["runs"])
+
+    assert seen.probe_requests == {"off": 0, "on": 4}[probe]
+    assert len(billed) == 16 + seen.probe_requests
+    assert seen.cost_usd == pytest.approx(sum(billed))
+    assert spent == pytest.approx(sum(billed))
+
+
 def test_what_is_in_flight_keeps_others_back_and_ends_nothing(tmp_path: Path) -> None:
     """All sixty cost less than allowed, eight at once may cost more: they go when others have ended."""
     trace = write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(60)])
@@ -276,7 +573,7 @@ def test_what_is_in_flight_keeps_others_back_and_ends_nothing(tmp_path: Path) ->
             {"max_tokens": None},
             "3 of 3 requests name no limit of their output: give --match-length cap",
         ),
-        ({"tools": [SEARCH]}, "3 of 3 requests have tools or a history at the server"),
+        ({"tools": [SEARCH]}, "3 of 3 requests have tools, a history or a template at the server"),
     ],
 )
 def test_a_budget_that_cannot_be_kept_is_refused(

@@ -156,19 +156,22 @@ def test_what_was_interrupted_goes_on(tbench: Callable[..., Done], trace: Path) 
     with stalling(lambda: second() and not stopped.is_set()) as server:
         words = [
             "ab", str(trace), *arms(server.url, "A", "B"), "--repeats", "1", "--concurrency", "1",
-            "--warmup", "none", *WIDE, "-o", "i",
+            "--warmup", "none", *WIDE, "-o", "i", "--json",
         ]  # fmt: skip
         with _begun(words, trace.parent) as process:
-            assert process.stderr
+            assert process.stderr and process.stdout
             until(lambda: process.poll() is not None or second())
             process.send_signal(signal.SIGINT)
-            said = process.stderr.read()
+            said, told = process.stderr.read(), json.loads(process.stdout.read())
         stopped.set()
         assert process.returncode == 130, said
         kept = next(folder.glob("*.run")).read_bytes()
         done = tbench("ab", "-o", "i", "--json")
 
     assert process.returncode == 130
+    assert (told["verdict"], told["ended_by"], told["missing"]) == ("INCONCLUSIVE", "interrupt", 1)
+    assert [run["completed"] for run in told["runs"]] == [60]
+    assert [run["ended"] for run in told["set_aside"]] == ["interrupt"]
     assert "1 replay still to be made; go on with: tbench ab -o i" in said
     assert len(list((folder / "set-aside").iterdir())) == 1
     assert done.code == 3, done.err
@@ -200,6 +203,7 @@ def _begun(words: list[str], folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-m", "tbench", *words],
         cwd=folder,
         env=interruptible(),
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -292,7 +296,7 @@ def test_a_run_without_an_answer_does_not_count(
         ),
         (
             ["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--max-cost", "0.0001"],
-            "--max-cost 0.0001: the 10 runs still to be made cost about 0.01 USD, with",
+            "--max-cost 0.0001: every request may cost more",
         ),
     ],
 )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tbench.abtest import runner
 from tbench.abtest.plan import AbPlan, Slot, experiment, parse_arm, read_plan, slots
-from tbench.abtest.runner import RunResult, Stopped, opened, perform
+from tbench.abtest.runner import RunResult, opened, perform
+from tbench.abtest.verdict import Stopped
 from tbench.analysis.arms import interleaved
 from tbench.capture.errors import InputError
 from tbench.replay.cost import Price

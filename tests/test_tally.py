@@ -110,7 +110,11 @@ def test_what_an_attempt_cost() -> None:
     assert actual_cost(sample(), 9.0, prices) == pytest.approx(0.05 + 0.20)
     for fields in ({"prompt_tokens": None}, {"output_tokens": None}, {"outcome": Outcome.CUT}):
         assert actual_cost(sample(**fields), 9.0, prices) == 9.0
-    assert actual_cost(sample(outcome=Outcome.HTTP_ERROR, status=503), 9.0, prices) == 0.0
+    refused = {"outcome": Outcome.HTTP_ERROR, "status": 503}
+    uncounted = dict.fromkeys(("prompt_tokens", "output_tokens"))
+    assert actual_cost(sample(**refused, **uncounted), 9.0, prices) == 0.0
+    assert actual_cost(sample(**refused), 9.0, prices) == pytest.approx(0.25), "it names tokens"
+    assert actual_cost(sample(), 9.0, prices, tries=3) == pytest.approx(2 * 9.0 + 0.25)
 
 
 class Sending:

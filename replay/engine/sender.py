@@ -264,6 +264,7 @@ class EngineSender:
             pool.reuse.broke()
             reply.failure = None
             reply.reused, reply.reconnected = False, True
+            reply.repeats += 1
             in_flight.kept = False
             self._dial(in_flight)
         elif self._launching:

@@ -66,6 +66,7 @@ class SpoolWriter:
                     reply.received,
                     reply.end,
                     reply.refusals,
+                    reply.repeats,
                     reply.failure,
                 )
             )

@@ -12,14 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from tbench.abtest.plan import MEANINGS, AbPlan, Slot
-from tbench.abtest.runner import Outlook, RunResult, spreads
+from tbench.abtest.runner import Outlook, RunResult, shortage
+from tbench.abtest.verdict import spreads
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.power import plan_warning
 from tbench.analysis.words import percentile, title
 from tbench.board import Board
 from tbench.capture.terminal import plural
+from tbench.replay.closing import dollars, priced
 from tbench.replay.closing import outlook as outlook_of_run
-from tbench.replay.closing import priced
 from tbench.replay.progress import clock, watching
 from tbench.replay.runner import Watch
 from tbench.run_store import DONE
@@ -109,8 +110,8 @@ def opening(plan: AbPlan, left: int) -> str:
     )
 
 
-def outlook_text(plan: AbPlan, seen: Outlook) -> Iterator[str]:
-    """What a dry run prints."""
+def outlook_text(plan: AbPlan, seen: Outlook, spent: float = 0.0) -> Iterator[str]:
+    """What a dry run prints; so many US dollars were spent before."""
     yield f"order     {MEANINGS[plan.schedule]}, seed {plan.seed}"
     for number, slots in groupby(plan.slots, key=lambda slot: slot.round):
         names = (" + ".join(plan.treatments[arm].name for arm in slot.arms) for slot in slots)
@@ -131,7 +132,13 @@ def outlook_text(plan: AbPlan, seen: Outlook) -> Iterator[str]:
     cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, sources, about="about ")
     yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
     yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected"
+    if seen.probe_requests:
+        yield "          two equal requests before the first run of each arm: they are in the cost"
     yield f"          cost {cost}"
+    if seen.budget_usd:
+        yield f"          a --max-cost of {dollars(spent + seen.budget_usd)} should last to the end"
+    if short := shortage(plan, seen, spent):
+        yield f"limit     {short}"
 
 
 def doubts(plan: AbPlan) -> Iterator[str]:
@@ -142,9 +149,10 @@ def doubts(plan: AbPlan) -> Iterator[str]:
             yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
 
 
-def outlook_json(plan: AbPlan, seen: Outlook) -> dict[str, Any]:
+def outlook_json(plan: AbPlan, seen: Outlook, spent: float = 0.0) -> dict[str, Any]:
     """What a dry run prints with --json (docs/json.md)."""
     sums = {name: value for name, value in asdict(seen).items() if name != "arms"}
+    short = shortage(plan, seen, spent)
     return {
         **sums,
         "order": [
@@ -152,7 +160,7 @@ def outlook_json(plan: AbPlan, seen: Outlook) -> dict[str, Any]:
             for slot in plan.slots
         ],
         "gates": [gate.text for gate in plan.gates],
-        "warnings": list(doubts(plan)),
+        "warnings": [*doubts(plan), *([short] if short else [])],
         "arms": [{"name": arm.name, **asdict(estimate)} for arm, estimate in seen.arms],
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tbench.abtest.options import PLAN, AbOptions
-from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.errors import InputError, InvalidRunError, TbenchError
 from tbench.capture.option import Option, rows
 from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
@@ -18,6 +18,7 @@ from tbench.settings import beneath, sources, told
 
 if TYPE_CHECKING:
     from tbench.abtest.plan import AbPlan
+    from tbench.abtest.verdict import Stopped
     from tbench.run_store import RunStore
 
 
@@ -82,10 +83,11 @@ def ab(
     if not dry_run:
         shared = Shared(html=None, charts=charts, xlsx=xlsx)
         return _conducted(resolved, out, shared, as_json=as_json)
-    left = missing(resolved, opened(begun, resolved)) if begun else resolved.slots
-    seen = outlook(resolved, left)
-    lines = [*outlook_text(resolved, seen), *settings_of(resolved)]
-    typer.echo(json.dumps(outlook_json(resolved, seen)) if as_json else "\n".join(lines))
+    store = opened(begun, resolved) if begun else None
+    spent = store.spent if store else 0.0
+    seen = outlook(resolved, missing(resolved, store) if store else resolved.slots)
+    lines = [*outlook_text(resolved, seen, spent), *settings_of(resolved)]
+    typer.echo(json.dumps(outlook_json(resolved, seen, spent)) if as_json else "\n".join(lines))
     return 0
 
 
@@ -101,7 +103,8 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     import typer
 
     from tbench.abtest.board import doubts, opening, spread_text
-    from tbench.abtest.runner import early, missing, prepared, result_json, verdict
+    from tbench.abtest.runner import missing, prepared
+    from tbench.abtest.verdict import early, result_json, so_far, verdict
     from tbench.analysis.comparison import Verdict
     from tbench.analysis.report.ci import judgement_junit, judgement_markdown
     from tbench.analysis.report.machine import dump
@@ -116,8 +119,13 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     print(f"{out}: {opening(plan, left)}", file=sys.stderr)
     for line in [*(f"! {doubt}" for doubt in doubts(plan)), *settings_of(plan)]:
         print(line, file=sys.stderr)
-    if left and not early(plan, store) and (code := _performed(plan, store)):
-        return code
+    if left and not early(plan, store) and (stopped := _performed(plan, store)):
+        judgement = so_far(plan, store, stopped)
+        if as_json:
+            typer.echo(dump(result_json(plan, store, judgement, stopped)))
+        elif judgement.rows:
+            typer.echo("\n".join(judgement_text(judgement, terminal()["width"])))
+        return _ended_early(store, stopped)
     exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
     try:
         judgement = verdict(plan, store)
@@ -127,7 +135,7 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     from tbench.analysis.report.page import judgement_report
     from tbench.analysis.report.workbook import judgement_book
 
-    document = dump(result_json(plan, judgement))
+    document = dump(result_json(plan, store, judgement))
     line = f"tbench ab -o {shlex.quote(str(out))}"
     page = judgement_report(judgement, command=line)
     texts = {
@@ -147,21 +155,38 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     return exits[judgement.verdict]
 
 
-def _performed(plan: "AbPlan", store: "RunStore") -> int:
-    """Make the missing runs. Where they come to no end: say why and how to go on; returns the exit code."""
+def _performed(plan: "AbPlan", store: "RunStore") -> "Stopped | None":
+    """Make the missing runs; None where all are there that it takes."""
     from tbench.abtest.board import AbBoard
-    from tbench.abtest.runner import Stopped, missing, perform
+    from tbench.abtest.runner import missing, perform
+    from tbench.abtest.verdict import INTERRUPT, Stopped
+    from tbench.run_store import DONE
 
     board = AbBoard(plan)
+    made = len(store.entries)
     try:
         with terminable():
-            stopped = perform(plan, store, board.watch, board.ended, tuple(sys.argv[1:]))
+            return perform(plan, store, board.watch, board.ended, tuple(sys.argv[1:]))
     except KeyboardInterrupt:  # between two runs; within one the run ends, and says so
-        stopped = Stopped(ended="interrupt", missing=len(missing(plan, store)), why=None)
+        return Stopped(ended=INTERRUPT, missing=len(missing(plan, store)), why=None)
+    except TbenchError as error:
+        if len(store.entries) == made:  # nothing was measured
+            raise
+        ended = store.entries[-1]["ended"]
+        return Stopped(
+            ended="error" if ended == DONE else ended,
+            missing=len(missing(plan, store)),
+            why=str(error),
+            failure=error,
+        )
     finally:
         board.close()
-    if stopped is None:
-        return 0
+
+
+def _ended_early(store: "RunStore", stopped: "Stopped") -> int:
+    """Say why there is no verdict and how to go on; returns the exit code, or raises what has one."""
+    if stopped.failure is not None:
+        raise stopped.failure
     go_on = f"go on with: tbench ab -o {shlex.quote(str(store.folder))}"
     left = f"{plural(stopped.missing, 'replay')} still to be made; {go_on}"
     match stopped.ended:

@@ -46,6 +46,11 @@ class Slot:
     arms: tuple[int, ...]
 
 
+def run_name(arm: str, number: int) -> str:
+    """What the run of an arm in a round is called."""
+    return f"{arm}.{number}"
+
+
 def slots(arms: int, repeats: int, kind: Kind, seed: int) -> list[Slot]:
     """The replays in their order (MEANINGS); the same seed gives the same."""
     everyone = tuple(range(arms))

@@ -8,28 +8,23 @@ again.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment
-from tbench.analysis.arms import load_replicates
-from tbench.analysis.gate_results import GateResults, evaluate_gates
-from tbench.analysis.interim import Decision, as_monitored, monitor
-from tbench.analysis.metrics import METRICS
-from tbench.analysis.report.machine import judgement_json
-from tbench.analysis.report.planning import spread_json
-from tbench.analysis.variance import Spread, spread
+from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment, run_name
+from tbench.abtest.verdict import Stopped, early, verdict
+from tbench.analysis.gate_results import GateResults
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError, TbenchError, after_sending
 from tbench.capture.exchange import Outcome
+from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
-from tbench.replay.closing import check_reached
+from tbench.replay.closing import check_reached, dollars
 from tbench.replay.estimate import Estimate, estimate
 from tbench.replay.job import Job, resolve
+from tbench.replay.probe import REQUESTS, expected_bill
 from tbench.replay.runfile import Run
 from tbench.replay.runner import Watch, run_duet
-from tbench.replay.table import Desk
 from tbench.replay.target import Target
 from tbench.replay.totals import numbers
 from tbench.run_store import DONE, Kind, RunStore, make_folder
@@ -66,20 +61,6 @@ class RunResult:
     def most_usd(self) -> float:
         """The same with the most for those whose tokens are not known, by which a budget goes."""
         return float((self.run.totals.get("cost") or {}).get("most_usd") or self.usd)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stopped:
-    """An experiment that came to no verdict: how its last run ended, and what is still missing."""
-
-    ended: str
-    missing: int
-    why: str | None
-
-
-def run_name(arm: str, number: int) -> str:
-    """What the run of an arm in a round is called."""
-    return f"{arm}.{number}"
 
 
 def opened(folder: Path, plan: AbPlan) -> RunStore:
@@ -139,15 +120,10 @@ def prepared(plan: AbPlan, folder: Path) -> RunStore:
             f"{plan.order.trace}: not the trace that the runs in {store.folder} were made of; "
             "put that one back, or choose another folder with -o"
         )
-    if plan.max_cost is not None:
-        needed = outlook(plan, missing(plan, store))
-        # Half an experiment decides nothing.
-        if needed.cost_usd is not None and store.spent + needed.cost_usd > plan.max_cost:
-            raise InputError(
-                f"--max-cost {plan.max_cost:g}: the {needed.runs} runs still to be made cost about "
-                f"{needed.cost_usd:.2f} USD, with {store.spent:.2f} spent; raise it, or take fewer "
-                "--repeats or --requests"
-            )
+    if plan.max_cost is not None:  # half an experiment decides nothing
+        short = shortage(plan, outlook(plan, missing(plan, store)), store.spent)
+        if short is not None:
+            raise InputError(short)
     store.write()
     return store
 
@@ -271,80 +247,6 @@ def targets(plan: AbPlan) -> list[Target]:
     return [resolve(order, send=False).target for order in orders]
 
 
-def verdict(plan: AbPlan, store: RunStore) -> GateResults:
-    """Judge the runs of a finished experiment by the gates that it declared."""
-    if (looks := plan.looks) is None:
-        return _judged(plan, store, plan.repeats)
-    return early(plan, store) or _at_look(plan, store, len(looks.runs))[1]
-
-
-def early(plan: AbPlan, store: RunStore) -> GateResults | None:
-    """What a monitored plan was stopped with before its last look; None where it goes on."""
-    if plan.looks is None:
-        return None
-    complete = takewhile(
-        lambda number: all(store.done(run_name(arm.name, number)) for arm in plan.treatments),
-        range(1, plan.repeats + 1),
-    )
-    rounds = len(list(complete))
-    for number, runs in enumerate(plan.looks.runs[:-1], start=1):
-        if runs <= rounds:
-            decision, judgement = _at_look(plan, store, number)
-            if decision.stop:
-                return judgement
-    return None
-
-
-def _at_look(plan: AbPlan, store: RunStore, number: int) -> tuple[Decision, GateResults]:
-    looks = plan.looks
-    assert looks is not None
-    judgement = _judged(plan, store, looks.runs[number - 1])
-    decision = monitor(judgement, looks, number)
-    return decision, as_monitored(judgement, decision)
-
-
-def _judged(plan: AbPlan, store: RunStore, rounds: int) -> GateResults:
-    """The runs of the first so many rounds, held against the plan's gates."""
-    arms, desk = [], Desk()
-    for arm in plan.treatments:
-        paths = [store.path(run_name(arm.name, number)) for number in range(1, rounds + 1)]
-        arms.append(replace(load_replicates(*paths, desk=desk), name=arm.name))
-    return evaluate_gates(arms, plan.gates, contrast=plan.contrast, planned=True)
-
-
-def result_json(plan: AbPlan, judgement: GateResults) -> dict[str, Any]:
-    """What `tbench ab --json` prints (docs/json.md): the judgement, the plan, and each run's figures."""
-    judged = judgement_json(judgement)
-    arms = [
-        {**arm, **{name: spec.changes.get(name) for name in ("model", "base_url")}}
-        for arm, spec in zip(judged["arms"], plan.treatments, strict=True)
-    ]
-    runs = [
-        {
-            "arm": arm.name,
-            "round": run.run.header["experiment"]["round"],
-            "started_ns": run.run.header["wall_ns"],
-            **numbers(run.run),
-        }
-        for arm in judgement.arms
-        for run in arm.runs
-    ]
-    runs.sort(key=lambda run: int(run["started_ns"]))
-    variance = [spread_json(spread) for spread in spreads(judgement)]
-    return {**judged, "arms": arms, "runs": runs, "variance": variance, "plan": plan.written}
-
-
-def spreads(judgement: GateResults) -> Iterator[Spread]:
-    """What differed from run to run at each gated quantile, and what of it a run's requests explain."""
-    gated = {
-        (row.gate.metric, row.gate.quantile)
-        for row in judgement.rows
-        if row.gate.quantile is not None and not row.comparison.refusal
-    }
-    for metric, quantile in sorted(gated):
-        yield spread(judgement.arms, METRICS[metric], quantile)
-
-
 # The outlook: what a whole experiment would send, how long it would take, and what it would cost.
 
 
@@ -354,7 +256,8 @@ class Outlook:
 
     `requests`, `prompt_tokens`, `output_tokens`, `cost_usd` and `uncounted` are of all arms' runs, `unpriced`
     the models without a price, as in an estimate; `duration_s` is that of the runs one after the other, with
-    the pauses.
+    the pauses. The `probe_requests` before the first run of each arm are in the cost alone. A `--max-cost` of
+    `budget_usd` is expected to last for all of them.
     """
 
     arms: tuple[tuple[ArmSpec, Estimate], ...]
@@ -367,15 +270,30 @@ class Outlook:
     cost_usd: float | None
     uncounted: int
     unpriced: tuple[str, ...]
+    probe_requests: int
+    budget_usd: float | None
 
 
 def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
     """Read the trace once for each arm, and add up. `slots` are those that are still to be performed."""
     orders = [replace(arm.order(plan.order), max_cost=plan.max_cost) for arm in plan.treatments]
     beside = targets(plan)
-    seen = [estimate(resolve(order, send=False, beside=beside)) for order in orders]
+    jobs = [resolve(order, send=False, beside=beside) for order in orders]
+    seen = [estimate(replace(job, options=replace(job.options, probe="off"))) for job in jobs]
     due = [arm for slot in slots for arm in slot.arms]
-    costs = [estimate.cost_usd for estimate in seen]
+    asked = [
+        jobs[arm] for slot in slots if slot.round == 1 for arm in slot.arms if jobs[arm].probes
+    ]
+    costs, mosts = [each.cost_usd for each in seen], [each.budget_usd for each in seen]
+    cost_usd = budget_usd = None
+    if set(costs) != {None}:
+        cost_usd = sum(costs[arm] or 0.0 for arm in due) + sum(
+            expected_bill(job).usd for job in asked
+        )
+        if None not in (*costs, *mosts):
+            budget_usd = cost_usd + max(
+                (mosts[arm] or 0.0) - (costs[arm] or 0.0) for arm in due or [0]
+            )
     lasts = sum(max(seen[arm].duration_s for arm in slot.arms) for slot in slots)
     return Outlook(
         arms=tuple(zip(plan.treatments, seen, strict=True)),
@@ -385,7 +303,24 @@ def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
         output_tokens=sum(seen[arm].output_tokens for arm in due),
         duration_s=lasts + plan.pause_s * max(0, len(slots) - 1),
         estimated=any(estimate.estimated for estimate in seen),
-        cost_usd=None if set(costs) == {None} else sum(costs[arm] or 0.0 for arm in due),
+        cost_usd=cost_usd,
         uncounted=sum(seen[arm].uncounted for arm in due),
         unpriced=tuple(sorted({model for estimate in seen for model in estimate.unpriced})),
+        probe_requests=REQUESTS * len(asked),
+        budget_usd=budget_usd,
+    )
+
+
+def shortage(plan: AbPlan, seen: Outlook, spent: float) -> str | None:
+    """Why --max-cost does not last for the runs that are still to be made; None where it does."""
+    needed = seen.cost_usd if seen.budget_usd is None else seen.budget_usd
+    if plan.max_cost is None or needed is None or spent + needed <= plan.max_cost:
+        return None
+    costs = [estimate.cost_usd or 0.0 for _, estimate in seen.arms]
+    rounds = (plan.max_cost - spent) / sum(costs) if sum(costs) else 0.0
+    lasts = f"for {int(rounds):,} whole rounds" if rounds >= 1 else "not for one run of each arm"
+    return (
+        f"--max-cost {plan.max_cost:g}: {plural(seen.runs, 'run')} still to be made may need "
+        f"{dollars(needed)} USD, with {spent:.4g} spent: it lasts {lasts}; raise it to "
+        f"{dollars(spent + needed)}, or take fewer --repeats or --requests"
     )

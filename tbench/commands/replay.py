@@ -36,8 +36,8 @@ def replay(
         job = resolve(options, send=False)
         ahead = estimate(job)
         lines = [*outlook(ahead, job.pace.meaning)]
-        if job.budget is not None and (ahead.cost_usd or 0) > job.budget:
-            lines.append(row("limit", f"--max-cost {job.budget:g} ends it before all are sent"))
+        if job.budget is not None and (ahead.budget_usd or ahead.cost_usd or 0) > job.budget:
+            lines.append(row("limit", f"--max-cost {job.budget:g} may end it before all are sent"))
         lines += [row("settings", text) for text in told(sources)]
         print(json.dumps(asdict(ahead) | {"settings": sources}) if as_json else "\n".join(lines))
         return 0
