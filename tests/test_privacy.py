@@ -348,6 +348,43 @@ def test_what_is_escaped_is_masked_as_it_reads(written: bytes) -> None:
     assert masks.counts == {"e-mail addresses": 1}
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "anna.b%40example.org",
+        "anna.b%2540example%2Eorg",
+        "anna.b&#64;example.org",
+        "anna.b&#x40;example&#46;org",
+        "anna.b&commat;example&period;org",
+        r"anna.b\x40example.org",
+        r'{"to": "anna.b\u0040example.org"}',
+        "anna.b\u200b@exam\u00adple.org",
+        "\uff41nna.b\uff20example\uff0eorg",
+        "+49\u00a0(0)30\u202f1234\u20115678",
+        "(555)\u00a0010\u20104477",
+        "+\uff14\uff19\uff13\uff10\uff11\uff12\uff13\uff14\uff15",
+        "%2B49%2030%2012345678",
+        "4111\u00a01111\u00a01111\u00a01111",
+        "4111&nbsp;1111&nbsp;1111&nbsp;1111",
+        "+\u0664\u0669 \u0663\u0660 \u0661\u0662\u0663\u0664\u0665",
+    ],
+)
+@pytest.mark.parametrize("escaped", [True, False])
+def test_what_is_spelled_otherwise_is_masked_as_it_reads(written: str, escaped: bool) -> None:
+    """In an address, HTML or code, with blanks that do not break, of full or of no width, other digits."""
+    masks = Masks()
+    body = json.dumps({"content": f"ask {written} now"}, ensure_ascii=escaped).encode()
+    masked = masks.mask(body)
+    text = json.loads(masked)["content"]
+    inner = text.removeprefix('ask {"to": "').removeprefix("ask ")
+    inner = inner.removesuffix(" now").removesuffix('"}')
+
+    assert (text[:4], text[-4:]) == ("ask ", " now")
+    assert set(inner) == {"*"}
+    assert len(masked) == len(body)
+    assert sum(masks.counts.values()) == 1
+
+
 @given(st.lists(st.tuples(st.sampled_from('a@é\n"\\ .😀5'), st.booleans()), max_size=40))
 def test_masking_keeps_every_other_character(characters: list[tuple[str, bool]]) -> None:
     """However each character is written, all that is not masked reads as before."""

@@ -4,11 +4,14 @@ A table of patterns and Luhn's check, for what has a form. Names and addresses h
 takes the shape. A text that streamed is read as a whole, since what it names comes in pieces.
 """
 
+import html
 import re
+import unicodedata
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from tbench.capture.decode import decode
@@ -41,10 +44,17 @@ _SPOKEN: Final = re.compile(
 )
 _INDEX: Final = re.compile(rb'"(?:index|output_index|content_index)"\s*:\s*(\d+)')
 _TYPE: Final = re.compile(rb'"type"\s*:\s*"([\w.]+)"')
-_ESCAPE: Final = re.compile(rb"\\(?:u[\da-fA-F]{4}|.)", re.DOTALL)
+_SPELLING: Final = re.compile(
+    rb"\\(?:u[\da-fA-F]{4}|x[\da-fA-F]{2}|.)"  # in JSON, and in what code quotes
+    rb"|%[\da-fA-F]{2}"  # in an address
+    rb"|&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,31});"  # in HTML
+    rb"|[\xc2-\xf4][\x80-\xbf]{1,3}",
+    re.DOTALL,
+)
+"""What may stand for another character: an escape, or one that looks like it (full width)."""
 _SHORT: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
-LEVELS: Final = 3
-"""JSON is read within JSON within JSON: the arguments of a tool that quote another's."""
+LEVELS: Final = 4
+"""JSON is read within JSON within JSON (the arguments of a tool that quote another's), and what it spells."""
 _BLOB: Final = re.compile(rb"data:|[A-Za-z\d+/=_-]{200}")
 """How base64 begins, in which a pattern would be chance."""
 
@@ -122,12 +132,14 @@ def _texts(body: bytes, content_type: str) -> Iterator[Places]:
 def _spans(text: bytes) -> Iterator[tuple[str, int, int]]:
     """What each pattern finds in the inside of a literal, read as whoever parses it does.
 
-    An escape is the character that it stands for (of an @, its number), in JSON within JSON as well; found in
-    it is what is found around it, down to its last byte.
+    An escape is the character that it stands for (of an @, its number), in JSON within JSON, in an address
+    and in HTML as well; found in it is what is found around it, down to its last byte.
     """
     read, levels = bytearray(text), list[_Escapes]()
     for _ in range(LEVELS):
         escapes = _Escapes(bytes(read))
+        if levels and not escapes:
+            return
         read = escapes.read
         levels.insert(0, escapes)
         for name, pattern in PATTERNS.items():
@@ -138,8 +150,6 @@ def _spans(text: bytes) -> Iterator[tuple[str, int, int]]:
                     for level in levels:
                         first, last = level.place(first), level.place(last - 1, end=True)
                     yield name, first, last
-        if b"\\" not in read:
-            return
 
 
 class _Escapes:
@@ -150,14 +160,19 @@ class _Escapes:
         self._starts: list[int] = []
         self._where: list[tuple[int, int, int, int]] = []
         place = 0
-        for escape in _ESCAPE.finditer(text):
+        for escape in _SPELLING.finditer(text):
+            character = _character(escape[0])
+            if character == escape[0]:
+                continue
             self.read += text[place : escape.start()]
             place = escape.end()
-            character = _character(escape[0])
             self._starts.append(len(self.read))
             self._where.append((len(self.read), len(character), *escape.span()))
             self.read += character
         self.read += text[place:]
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
 
     def place(self, at: int, *, end: bool = False) -> int:
         """Where a byte of what was read begins in the text, or behind which it ends there."""
@@ -170,11 +185,37 @@ class _Escapes:
         return last + at - start - length + end
 
 
-def _character(escape: bytes) -> bytes:
-    """The bytes of an escape's character."""
-    if len(escape) == 6:
-        return chr(int(escape[2:].decode(), 16)).encode("utf-8", "surrogatepass")
-    return _SHORT.get(escape[1:], escape[1:])
+@lru_cache(maxsize=4096)
+def _character(written: bytes) -> bytes:
+    """The bytes of the character that is meant; the same where it is none other."""
+    match written[:1]:
+        case b"\\" if written[1:2] in (b"u", b"x") and len(written) > 2:
+            return _utf8(int(written[2:].decode(), 16))
+        case b"\\":
+            return _SHORT.get(written[1:], written[1:])
+        case b"%":
+            return bytes([int(written[1:], 16)])
+        case b"&":
+            return html.unescape(written.decode()).encode("utf-8", "surrogatepass")
+    try:
+        character = written.decode()
+    except UnicodeDecodeError:
+        return written
+    kind = unicodedata.category(character)
+    if kind in _LOOKS:
+        return _LOOKS[kind]
+    if kind == "Nd":
+        return b"%d" % unicodedata.decimal(character)
+    plain = unicodedata.normalize("NFKC", character)
+    return plain.encode() if len(plain) == 1 and plain.isascii() else written
+
+
+_LOOKS: Final = {"Cf": b"", "Zs": b" ", "Pd": b"-"}
+"""By its category a character that nobody sees (of no width), a blank (one that does not break), a dash."""
+
+
+def _utf8(code: int) -> bytes:
+    return chr(code).encode("utf-8", "surrogatepass")
 
 
 def _sums_up(number: bytes) -> bool:
