@@ -134,8 +134,12 @@ def first_look(job: "Job", *, tokens: bool = False) -> Survey | None:
     return totals
 
 
+class OverBudgetError(InputError):
+    """What is left of a budget lets no request go."""
+
+
 def _check_budget(budget: float, totals: Survey) -> None:
-    """Raise InputError where no budget can be kept, or this one lets nothing go."""
+    """Raise InputError where no budget can be kept, OverBudgetError where this one lets nothing go."""
     if totals.bill.unpriced:
         unknown = ", ".join(sorted(totals.bill.unpriced))
         raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
@@ -144,7 +148,7 @@ def _check_budget(budget: float, totals: Survey) -> None:
             f"--max-cost cannot be kept: {count:,} of {plural(totals.requests, 'request')} {REASONS[reason]}"
         )
     if budget < totals.least_usd < math.inf:
-        raise InputError(
+        raise OverBudgetError(
             f"--max-cost {budget:g}: every request may cost more, {totals.least_usd:.2g} USD at least: "
             "raise it, or limit the output by --set max_tokens=N"
         )

@@ -52,6 +52,27 @@ Prices = Annotated[
 ]
 
 
+MaxCost = Annotated[
+    float | None,
+    Option(
+        help="Never spend more US dollars than this, by --prices.",
+        unit="USD",
+        group=LIMITS,
+        above=0,
+        common=True,
+    ),
+]
+
+
+Polite = Annotated[
+    bool,
+    Option(
+        help="Wait as a 429, or a 503 with Retry-After, asks, and send again; each attempt is counted.",
+        group=CLIENT,
+    ),
+]
+
+
 Only = Annotated[
     Sequence[str],
     Option(
@@ -327,16 +348,7 @@ class ReplayOptions:
             common=True,
         ),
     ] = "auto"
-    max_cost: Annotated[
-        float | None,
-        Option(
-            help="Never spend more US dollars than this, by --prices.",
-            unit="USD",
-            group=LIMITS,
-            above=0,
-            common=True,
-        ),
-    ] = None
+    max_cost: MaxCost = None
     only: Only = ()
     allow_unsafe: Annotated[
         bool,
@@ -475,13 +487,7 @@ class ReplayOptions:
     ] = field(default_factory=dict)
     prices: Prices = None
     timeout: Timeout = 600.0
-    polite: Annotated[
-        bool,
-        Option(
-            help="Wait as a 429, or a 503 with Retry-After, asks, and send again; each attempt is counted.",
-            group=CLIENT,
-        ),
-    ] = False
+    polite: Polite = False
     ca: Annotated[
         str | Path | None,
         Option(help="PEM file of more certificates to trust.", unit="FILE", group=CLIENT),

@@ -113,11 +113,19 @@ class RunStore:
         """What all runs so far have cost, US dollars, those set aside too."""
         return sum(float(entry.get("usd") or 0.0) for entry in self.entries)
 
+    def left(self, most: float | None) -> float | None:
+        """What of a budget the runs so far have left, US dollars; None without one."""
+        return None if most is None else max(most - self.spent, 1e-9)
+
     def note(self, name: str, ended: str, usd: float | None, **labels: object) -> None:
         """Write down that a run was made; one that does not count is set aside."""
         path = self.path(name)
         if ended != DONE:
             path = self._set_aside(path)
+        self.charge(path, ended, usd, **labels)
+
+    def charge(self, path: Path, ended: str, usd: float | None, **labels: object) -> None:
+        """Write down what a run cost, and how it ended; it stays where it is."""
         run = str(path.relative_to(self.folder))
         self.entries.append({"run": run, **labels, "ended": ended, "usd": usd})
         self.write()

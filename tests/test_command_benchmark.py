@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from tbench.replay.runfile import read_run
-from tests.answering import Given, answering
+from tests.answering import EVENTS, Given, Received, answering, stream
 from tests.conftest import Done, Server
 
 MODEL = "openai/gpt-oss-20b"
@@ -474,6 +475,53 @@ def test_what_was_not_given_is_said(tbench: Callable[..., Done], simulator: Serv
         (["--rate", "2"], []),
     ],
 )
+class Billing:
+    """Bills each byte of a request as a token; every fourth is turned away at first, to come again."""
+
+    def __init__(self) -> None:
+        self.usd = 0.0
+        self.refused = 0
+        self._asked = count()
+
+    def answer(self, received: Received) -> Given:
+        if next(self._asked) % 4 == 3:
+            self.refused += 1
+            return Given([b"{}"], status=429, headers=(("retry-after-ms", "1"),))
+        tokens = received.json["max_tokens"]
+        self.usd += (len(received.body) * 1000 + tokens * 2000) / 1e6
+        events = stream(len(received.body), tokens)
+        return Given([b"".join(events)], headers=EVENTS)
+
+
+def test_a_budget_is_for_all_points_and_what_it_ended_goes_on(
+    tbench: Callable[..., Done], tmp_path: Path
+) -> None:
+    """The server's own bill; lengths are asked for on the same budget, and refusals lose nothing."""
+    (tmp_path / "p.toml").write_text(
+        f'[[list]]\n[list.models]\n"{MODEL}" = {{ prompt = 1000, output = 2000 }}\n'
+    )
+    billing = Billing()
+    with answering(billing.answer) as server:
+        given = words(
+            server.url, "--num-concurrency", "1,2", "--traffic-scenario", "D(100,8)", "--polite",
+            "--prices", "p.toml", "--json",
+        )  # fmt: skip
+        first = tbench(*given, "--max-cost", 24)
+        spent, told = billing.usd, json.loads(first.out)["points"]
+        second = tbench(*given, "--resume", "--max-cost", 60)
+    points = json.loads(second.out)["points"]
+    entries = json.loads((tmp_path / "x" / "tbench_benchmark.json").read_text())["runs"]
+
+    assert first.code == 3, first.err
+    assert "stopped before --max-cost was exceeded" in first.err
+    assert 12 < spent <= 24
+    assert told[-1]["ended_by"] == "max_cost"
+    assert second.code in {0, 4}, second.err
+    assert [point["num_completed_requests"] for point in points] == [12, 12]
+    assert sum(entry["usd"] for entry in entries) == pytest.approx(billing.usd)
+    assert billing.refused > 4
+
+
 def test_metadata_say_what_is_swept(
     tbench: Callable[..., Done],
     tmp_path: Path,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment, run_name
-from tbench.abtest.verdict import Stopped, early, verdict
+from tbench.abtest.verdict import MAX_COST, Stopped, early, verdict
 from tbench.analysis.gate_results import GateResults
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError, TbenchError, after_sending
@@ -20,7 +20,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
 from tbench.replay.closing import check_reached, dollars
-from tbench.replay.estimate import Estimate, estimate
+from tbench.replay.estimate import Estimate, OverBudgetError, estimate
 from tbench.replay.job import Job, resolve
 from tbench.replay.probe import REQUESTS, expected_bill
 from tbench.replay.runfile import Run
@@ -140,11 +140,16 @@ def perform(
     why: str | None = None
     if early(plan, store):
         return None
-    for last in conduct(plan, store, watch, argv=argv):
-        ended(last)
-        why = last.numbers["invalid_because"] or why
-        if last.ended == DONE and early(plan, store):
-            return None
+    try:
+        for last in conduct(plan, store, watch, argv=argv):
+            ended(last)
+            why = last.numbers["invalid_because"] or why
+            if last.ended == DONE and early(plan, store):
+                return None
+    except InvalidRunError as error:
+        if not isinstance(error.__cause__, OverBudgetError):
+            raise
+        return Stopped(ended=MAX_COST, missing=len(missing(plan, store)), why=None)
     left = len(missing(plan, store))
     if not left:
         return None
@@ -202,7 +207,7 @@ def _perform(
 ) -> list[RunResult]:
     """Make the runs of a slot: one job for each of its arms, all at once."""
     arms = [plan.treatments[arm] for arm in slot.arms]
-    left = None if plan.max_cost is None else max(plan.max_cost - store.spent, 1e-9)
+    left = store.left(plan.max_cost)
     jobs: list[Job] = []
     beside = targets(plan)
     for arm in arms:

@@ -11,7 +11,7 @@ from typing import Final, cast
 import numpy as np
 
 from tbench.benchmark.board import Log
-from tbench.benchmark.conduct import check_hope, hopeless, too_much
+from tbench.benchmark.conduct import check_hope, cost_of, hopeless, too_much
 from tbench.benchmark.plan import BenchmarkPlan
 from tbench.board import Board
 from tbench.capture.providers import ParsedRequest, parse_request
@@ -113,9 +113,11 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
             additional_request_params=base.additional_request_params,
         )
         trace = write(workload, path)
-        job = resolve(replace(plan.order, trace=path, out=out, concurrency=1))
+        left = store.left(plan.options.max_cost)
+        job = resolve(replace(plan.order, trace=path, out=out, concurrency=1, max_cost=left))
         with Board() as board:
             run = run_replay(job, watching(board))
+        store.charge(out, "calibration", cost_of(run))
         if run.totals["ended_by"] == "interrupt":
             raise KeyboardInterrupt
         figures = numbers(run)

@@ -20,16 +20,18 @@ from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan, resolve
 from tbench.benchmark.report import sweep_text
 from tbench.benchmark.sweep import BATCHED, Point, kept, search
 from tbench.benchmark.upload import Delivery, Upload
-from tbench.capture.errors import InputError, TbenchError, UnreachableError
+from tbench.capture.errors import InputError, InvalidRunError, TbenchError, UnreachableError
 from tbench.capture.synthesis import Workload, parse
 from tbench.capture.synthesis.content import materials
 from tbench.capture.synthesis.workload import resolve as workload_from
 from tbench.capture.terminal import plural
 from tbench.commands.output import show, terminable, terminal
+from tbench.replay.estimate import OverBudgetError
 from tbench.run_store import RunStore, make_folder
 from tbench.settings import told
 
 INTERRUPTED: Final = 130
+INCONCLUSIVE: Final = 3
 
 
 def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
@@ -48,13 +50,13 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
             log.say(line)
         if upload:
             log.say(upload.announcement())
-        interrupted, told = False, False
+        interrupted, told, spent = False, False, False
         try:
             try:
                 base = by_server_counts(plan, base, store, log)
                 log.say(f"{folder}: {plan.source.task}; {_extent(plan, base)}")
                 write_json(folder / METADATA, plan.metadata(folder))
-                _make_points(Benchmark(plan=plan, store=store, base=base), log, made)
+                spent = _make_points(Benchmark(plan=plan, store=store, base=base), log, made)
             except KeyboardInterrupt:  # between two points; within one its run ends, and says so
                 interrupted = True
             except TbenchError:
@@ -73,7 +75,8 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
         delivery = upload.made(log.say) if upload and made else None
     _print(made, folder, delivery, as_json=as_json)
     name = options.experiment_folder_name or folder.name
-    return _exit(made, name, interrupted=interrupted) or (delivery.exit_code if delivery else 0)
+    code = _exit(made, name, interrupted=interrupted, spent=spent)
+    return code or (delivery.exit_code if delivery else 0)
 
 
 def _opened(plan: BenchmarkPlan, folder: Path) -> tuple[RunStore, Upload | None]:
@@ -135,8 +138,11 @@ def _extent(plan: BenchmarkPlan, base: Workload) -> str:
     )
 
 
-def _make_points(benchmark: Benchmark, log: Log, made: list[PointResult]) -> None:
-    """Make every point of the sweep, or those on the way to saturation; `made` grows by each."""
+def _make_points(benchmark: Benchmark, log: Log, made: list[PointResult]) -> bool:
+    """Make every point of the sweep, or those on the way to saturation; `made` grows by each.
+
+    Whether the budget ended it.
+    """
     plan = benchmark.plan
     options, sweep = plan.options, plan.sweep
 
@@ -157,8 +163,13 @@ def _make_points(benchmark: Benchmark, log: Log, made: list[PointResult]) -> Non
             board.made(point)
             for warning in point.warnings:
                 log.say(f"  ! {warning}")
+    except InvalidRunError as error:
+        if not isinstance(error.__cause__, OverBudgetError):
+            raise
+        return True
     finally:
         board.close()
+    return bool(made) and made[-1].ended_by == "max_cost"
 
 
 def _summarise(folder: Path, log: Log) -> None:
@@ -189,7 +200,7 @@ def _print(
         show(sweep_text(sweep, **terminal()))
 
 
-def _exit(made: list[PointResult], name: str, *, interrupted: bool) -> int:
+def _exit(made: list[PointResult], name: str, *, interrupted: bool, spent: bool) -> int:
     """The exit code of the points, and on stderr why it is not 0."""
     if interrupted or (made and made[-1].ended_by == "interrupt"):
         print(
@@ -198,6 +209,13 @@ def _exit(made: list[PointResult], name: str, *, interrupted: bool) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
+    if spent:
+        print(
+            "stopped before --max-cost was exceeded; the same command with a higher one and "
+            f"--experiment-folder-name {shlex.quote(name)} --resume goes on",
+            file=sys.stderr,
+        )
+        return INCONCLUSIVE
     if made and not any(point.numbers["completed"] for point in made):
         errors = dict.fromkeys(kind for point in made for kind in point.numbers["errors"])
         print(f"no request succeeded in any point: {', '.join(errors)}", file=sys.stderr)

@@ -61,6 +61,12 @@ def hopeless(numbers: Mapping[str, Any]) -> bool:
     return bool(failed) and not completed and all(map(lasts, numbers["errors"]))
 
 
+def cost_of(run: Run) -> float | None:
+    """What a run may have cost, US dollars, as a budget counts it."""
+    cost = run.totals.get("cost") or {}
+    return cost.get("most_usd") or cost.get("usd")
+
+
 def too_much(numbers: Mapping[str, Any]) -> bool:
     """Whether it may be the request that is refused (too long, say): another point's need not be."""
     return any(kind in REFUSED for kind in numbers["errors"])
@@ -140,6 +146,8 @@ class Benchmark:
             sent = True
             succeeded = succeeded or bool(made.numbers["completed"])
             yield made
+            if made.fresh and made.ended_by in ENDED:  # it will be made again, and was paid for
+                self.store.charge(made.run.path, made.ended_by, cost_of(made.run))
             if made.ended_by in ENDED:
                 return
             if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
@@ -148,8 +156,7 @@ class Benchmark:
                 self.remove_result(name)
                 check_hope(made.run, made.numbers, self.plan.flags)
             if made.fresh:
-                usd = (made.run.totals.get("cost") or {}).get("usd")
-                self.store.note(name, DONE, usd)
+                self.store.note(name, DONE, cost_of(made.run))
 
     def there(self, point: Point, name: str) -> PointResult | None:
         """A point that an earlier benchmark in this folder made to its end."""
@@ -185,6 +192,7 @@ class Benchmark:
             requests=source.requests,
             duration=self.plan.duration_s,
             seed=point.seed % 2**31,
+            max_cost=self.store.left(options.max_cost),
         )
         if point.concurrency is not None:
             order = replace(order, concurrency=point.concurrency, spawn_rate=options.spawn_rate)

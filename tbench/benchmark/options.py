@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from tbench.capture.option import REQUIRED, Option, Shared, check
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.commands.output import Slo
-from tbench.replay.options import On, Prices, Timeout
+from tbench.replay.options import MaxCost, On, Polite, Prices, Timeout
 
 SERVER, LOAD, SWEEP = "The server", "What is sent", "The sweep"
 LABELS, OUTPUT = "Labels (only written down)", "Output"
@@ -64,6 +64,8 @@ class BenchmarkOptions:
     ] = None
     timeout: Timeout = 600.0
     prices: Prices = None
+    max_cost: MaxCost = None
+    polite: Polite = False
     source: Annotated[
         SynthOptions,
         Shared(

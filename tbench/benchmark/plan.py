@@ -43,6 +43,7 @@ KEYS: Final = {
 FREE: Final = frozenset(
     {
         "resume",
+        "max_cost",
         "api_key",
         "log_dir",
         "num_workers",
@@ -56,8 +57,8 @@ FREE: Final = frozenset(
     | {"metrics_time_unit", "api_key_env"}
 )
 """Options that may differ when a folder is gone on with: they change no point that is there."""
-NEWER: Final = ("api", "chat")
-"""An option at its default that older folders do not name; they can be gone on with."""
+NEWER: Final = (("api", "chat"), ("polite", False))
+"""Options at their defaults that older folders do not name; they can be gone on with."""
 LABELS: Final = ("server_engine", "server_version", "server_gpu_type", "server_gpu_count")
 MINUTE_S: Final = 60
 
@@ -121,7 +122,7 @@ class BenchmarkPlan:
         return {
             key: str(value) if isinstance(value, Path) else value
             for key, value in given.items()
-            if key not in FREE and (key, value) != NEWER
+            if key not in FREE and (key, value) not in NEWER
         }
 
     def metadata(self, folder: Path) -> dict[str, Any]:
@@ -198,6 +199,7 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
             api_key_env=named if options.api_key is None else KEY,
             timeout=options.timeout,
             prices=options.prices,
+            polite=options.polite,
             set=secrets,
             warmup="none",
             workers=options.num_workers or "auto",
