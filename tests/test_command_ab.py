@@ -296,7 +296,7 @@ def test_a_run_without_an_answer_does_not_count(
         ),
         (
             ["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--max-cost", "0.0001"],
-            "--max-cost 0.0001: every request may cost more",
+            "--max-cost 0.0001: 10 runs still to be made may need",
         ),
     ],
 )
