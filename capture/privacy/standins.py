@@ -9,10 +9,11 @@ import math
 import re
 import secrets
 from base64 import b64decode, b64encode
+from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256, shake_128
-from itertools import accumulate, batched
+from itertools import accumulate, batched, pairwise
 from struct import unpack
 from typing import Any, Final
 
@@ -115,16 +116,12 @@ class StandIns:
 
         So what follows a block, in one text and not in another, changes nothing in it.
         """
-        counts, block = [0.0] * len(ends), 0
-        sizes: Sequence[int] = range(len(original) + 1)
+        places, tokens = self._tokens.ends(original)
         if not original.isascii():
-            sizes = list(accumulate((len(char.encode()) for char in original), initial=0))
-        for end, tokens in self._tokens.ends(original):
-            place = sizes[end]
-            while block < len(ends) - 1 and place >= ends[block]:
-                block += 1
-            counts[block] += tokens
-        return counts
+            pieces = (original[start:end] for start, end in pairwise([0, *places]))
+            places = list(accumulate(len(piece.encode()) for piece in pieces))
+        cuts = [bisect_left(places, end) for end in ends[:-1]]
+        return [sum(tokens[start:end]) for start, end in pairwise([0, *cuts, len(tokens)])]
 
     def token_ids(self, originals: Sequence[int]) -> list[int]:
         """As many tokens of a prompt, equal as far as blocks of 16 and all before them are."""

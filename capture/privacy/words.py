@@ -6,9 +6,10 @@ of DeepSeek, and none is an English word of its own: what is made of them holds 
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import shake_128
+from itertools import accumulate
 from typing import Final
 
 _STEMS: Final = """
@@ -51,12 +52,10 @@ class PieceRule:
 
     source = "estimate by words and marks"
 
-    def ends(self, text: str) -> Iterator[tuple[int, float]]:
-        """Where in the text each piece of it ends, in characters, and how many tokens it has."""
-        place = 0
-        for piece in PIECE.findall(text):
-            place += len(piece)
-            yield place, _cost(piece)
+    def ends(self, text: str) -> tuple[list[int], list[float]]:
+        """Where in the text each piece of it ends, in characters, and how many tokens each has."""
+        pieces = PIECE.findall(text)
+        return list(accumulate(map(len, pieces))), list(map(_cost, pieces))
 
 
 @lru_cache(maxsize=65_536)

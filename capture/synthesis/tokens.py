@@ -6,7 +6,7 @@ says is more by its template (a constant for one message).
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -63,10 +63,10 @@ class Counted:
                 raise
             raise InputError(f"{self.source}: cannot encode text: {error}") from None
 
-    def ends(self, text: str) -> Iterator[tuple[int, float]]:
-        """Where in a text each token of it ends, in characters, and that it is one token."""
+    def ends(self, text: str) -> tuple[list[int], list[float]]:
+        """Where in a text each token of it ends, in characters, and that each is one token."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return ((end, 1.0) for _, end in encoding.offsets)
+        return [end for _, end in encoding.offsets], [1.0] * len(encoding.offsets)
 
     def costs(self, pieces: Sequence[str]) -> list[float]:
         alone, *together = self.counts([CONTEXT, *(CONTEXT + piece for piece in pieces)])
