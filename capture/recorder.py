@@ -201,6 +201,8 @@ class Recorder:
                 self._writing = item
                 self._take(item)
                 self._writing = None
+            if self.stuck:
+                return
             self._guard(self._tick)
         self._losses.due_ns = 0  # the last gaps, too, are written
         self._guard(self._tick)
@@ -226,6 +228,8 @@ class Recorder:
             case _Asked():
                 request = self._sanitizer.request(item.request, item.secrets)
                 self._writer.request(request)
+                if self.stuck:  # it has returned after all, and is counted as lost
+                    return
                 self.counts.requests += 1
                 self.counts.bytes += len(request.body or b"")
                 self.counts.masked += request.extra.get("body_masked", 0)
@@ -234,6 +238,8 @@ class Recorder:
                     item.request_id, item.response, item.tee, item.secrets
                 )
                 self._writer.response(item.request_id, response)
+                if self.stuck:
+                    return
                 self.counts.responses += 1
                 self.counts.bytes += len(response.body or b"")
                 self.counts.outcomes[response.outcome] += 1

@@ -209,46 +209,44 @@ class Plan:
         """
         lasts: dict[int, int] = {}
         clones = len(self.clones)
-        for place, (_, clone, number) in enumerate(self._order(notes), index):
+        for place, (_, clone, number) in enumerate(self._order(notes)):
             lasts[notes.sessions[number] * clones + clone] = place
-        held: dict[int, list[Planned]] = {}
-        for planned in self._copies(notes, cycle, index, begin):
+        held: dict[int, list[tuple[int, Planned]]] = {}
+        for place, (number, planned) in enumerate(self._placed(notes, cycle, begin)):
             session = planned.session * clones + planned.clone
-            held.setdefault(session, []).append(planned)
-            if planned.index != lasts[session]:
+            held.setdefault(session, []).append((number, planned))
+            if place != lasts[session]:
                 continue
             places, opening = dict[int, int](), index
-            for request in held.pop(session):
-                places[request.index] = index
+            for numbered, request in held.pop(session):
+                places[numbered] = index
                 request.severed |= not places.keys() >= set(request.after)
-                request.after = tuple(
-                    places[before] for before in request.after if before in places
-                )
-                request.history = tuple(
-                    (places[before], turn) for before, turn in request.history if before in places
-                )
-                request.index, request.opening = index, opening
+                _number(request, index, places)
+                request.opening = opening
                 yield request
                 index += 1
 
     def _copies(self, notes: "_Notes", cycle: int, index: int, begin: float) -> Iterator[Planned]:
         """A round: the clones merged by their arrivals, so numbered."""
-        clones = len(self.clones)
-        readers = [_Reader(self.trace, notes) for _ in range(clones)]
-        places: list[Recent[int, int]] = [Recent(REMEMBERED) for _ in range(clones)]
-        for offset, clone, number in self._order(notes):
-            planned = readers[clone].take(number)
-            place = places[clone]
+        places: list[Recent[int, int]] = [Recent(REMEMBERED) for _ in range(len(self.clones))]
+        for number, planned in self._placed(notes, cycle, begin):
+            place = places[planned.clone]
             place.keep(number, index)
-            planned.forgotten |= not place.keys() >= set(planned.after)
-            planned.after = tuple(place[before] for before in planned.after if before in place)
-            planned.history = tuple(
-                (place[before], turn) for before, turn in planned.history if before in place
-            )
-            planned.index, planned.cycle, planned.clone = index, cycle * clones + clone, clone
-            planned.offset = begin + offset
+            continued = {*planned.after, *(before for before, _ in planned.history)}
+            planned.forgotten |= not place.keys() >= continued
+            _number(planned, index, place)
             yield planned
             index += 1
+
+    def _placed(self, notes: "_Notes", cycle: int, begin: float) -> Iterator[tuple[int, Planned]]:
+        """A round by arrivals: requests that name those before them by their numbers in the recording."""
+        clones = len(self.clones)
+        readers = [_Reader(self.trace, notes) for _ in range(clones)]
+        for offset, clone, number in self._order(notes):
+            planned = readers[clone].take(number)
+            planned.cycle, planned.clone = cycle * clones + clone, clone
+            planned.offset = begin + offset
+            yield number, planned
 
     def _order(self, notes: "_Notes") -> Iterator[tuple[float, int, int]]:
         """The offset, clone and number in the recording of each request of a round, by offset."""
@@ -411,6 +409,15 @@ class _Notes:
             history.append((parent, self._turns[number]))
             number = parent
         return tuple(reversed(history))
+
+
+def _number(request: Planned, index: int, places: Mapping[int, int]) -> None:
+    """Give a request its index, and name those before it by theirs, as far as these are known."""
+    request.index = index
+    request.after = tuple(places[before] for before in request.after if before in places)
+    request.history = tuple(
+        (places[before], turn) for before, turn in request.history if before in places
+    )
 
 
 class _Reader:

@@ -327,6 +327,23 @@ def test_each_copy_holds_the_answers_that_the_recording_held(options: dict[str, 
     assert all(places[r.index] == places[at] for r in copied for at, _ in r.history)
 
 
+def test_a_session_that_is_sent_whole_holds_answers_from_before_what_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each turn lies near enough the one before it, the first far from the last."""
+    live = list(Plan(trace=conversations(), live=True))
+    steps = [r.index - at for r in live for at in r.after]
+    spans = [r.index - at for r in live for at, _ in r.history]
+    assert max(spans) > max(steps) + 1
+    monkeypatch.setattr("tbench.replay.plan.REMEMBERED", max(steps) + 1)
+
+    sent = list(Plan(trace=conversations(), live=True, by_session=True))
+
+    held = {r.exchange.request.id: len(r.history) for r in sent}
+    assert held == {r.exchange.request.id: len(r.history) for r in live}
+    assert not any(r.forgotten for r in sent)
+
+
 def test_a_trace_that_changes_while_it_is_read_is_refused() -> None:
     class Growing(list[Exchange]):
         def __iter__(self) -> Iterator[Exchange]:

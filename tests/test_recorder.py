@@ -122,12 +122,19 @@ def test_the_loop_never_waits_for_a_slow_disk() -> None:
 
 def test_a_write_that_never_returns_does_not_keep_the_end() -> None:
     """What it holds, and all behind it, is lost; the failure says why."""
-    gate = threading.Event()
-    shelf = Shelf(lambda: len(shelf.requests) < 3 or gate.wait(30))
+    gate, entered = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        if len(shelf.requests) >= 3:
+            entered.set()
+            gate.wait(PATIENCE_S)
+
+    shelf = Shelf(hang)
     stuck = recorder(shelf)
     stuck.start()
     for number in range(10):
         record(stuck, number)
+    assert entered.wait(PATIENCE_S)
 
     stuck.close(flush_s=0.05)
 
@@ -137,6 +144,9 @@ def test_a_write_that_never_returns_does_not_keep_the_end() -> None:
     assert (counts.responses, counts.lost_responses) == (2, 8)
     assert counts.lost_by.keys() == {"disk"}
     gate.set()
+    stuck._thread.join(PATIENCE_S)
+    assert (counts.requests, counts.lost_requests) == (3, 7)  # whenever it returns after all
+    assert (counts.responses, counts.lost_responses) == (2, 8)
 
 
 def test_a_stuck_disk_fills_memory_to_its_limit_and_no_further() -> None:
