@@ -69,6 +69,7 @@ class ContainerWriter:
         self._first_seq: int | None = None
         self._arrivals: list[int] = []
         self._opened_at = 0.0
+        self._finished = False
         self._fd: int | None = _create(self.part)
         try:
             self._write(frames.header_frame(self._header, self._marker))
@@ -173,6 +174,7 @@ class ContainerWriter:
             self._sync()
         finally:
             self._release()
+        self._finished = True
         if isinstance(self.path, RemotePath):
             self.path.deliver(self.part)
         else:
@@ -180,8 +182,10 @@ class ContainerWriter:
         return self.path
 
     def discard(self) -> None:
-        """Give the file up and remove it."""
+        """Give the file up and remove it; one that was closed stays, even where it did not get its name."""
         self._release()
+        if self._finished:
+            return
         self.part.unlink(missing_ok=True)
         if isinstance(self.path, RemotePath):
             self.path.renounce(self.part)

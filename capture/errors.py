@@ -25,7 +25,7 @@ class InvalidRunError(TbenchError):
 
 
 class UnreachableError(TbenchError):
-    """The target cannot be reached, or no request succeeded."""
+    """The target or a store cannot be reached or refuses, or no request succeeded."""
 
     exit_code = 5
 

@@ -4,6 +4,7 @@ What is read comes in pieces, when it is asked for, and nothing of it is written
 written grows in a private file here, and goes to its store when it is whole.
 """
 
+import glob
 import re
 import shutil
 from collections.abc import Callable, Generator, Iterator
@@ -40,7 +41,10 @@ def is_url(text: str | Path) -> bool:
 
 
 def as_path(text: str | Path) -> Path:
-    """The path that a text names, which may be a URL. Raises InputError for one with a credential in it."""
+    """The path that a text names, which may be a URL.
+
+    Raises InputError for one with a credential in it, and where a path would be the name of another file.
+    """
     if isinstance(text, Path) or not is_url(text):
         return Path(text) if isinstance(text, str) else text
     from tbench.capture.store import LOCAL, read_address  # noqa: PLC0415 (start-up)
@@ -49,14 +53,17 @@ def as_path(text: str | Path) -> Path:
     path = address.url.partition("://")[2]
     if address.scheme in LOCAL:
         return Path("/", path)
-    return RemotePath("/", path, scheme=address.scheme)
+    remote = RemotePath("/", path, scheme=address.scheme)
+    if str(remote) != address.url:  # stores take every slash for a part of the name
+        raise InputError(f"{address}: would be read as {remote}; choose names without // and /./")
+    return remote
 
 
 class RemotePath(PosixPath):
     """A file or a folder of a store. Of a Path it has what reading traces and runs needs; `str` is its URL.
 
     Whatever else asks the system for such a path is told that it does not exist. Methods raise InputError
-    where the store cannot be used: there is no driver, nobody answers, credentials are refused.
+    where there is no driver, and UnreachableError where nobody answers or the store refuses.
     """
 
     def __init__(self, *parts: str | Path, scheme: str) -> None:
@@ -90,6 +97,10 @@ class RemotePath(PosixPath):
 
     def glob(self, pattern: str, **_: Any) -> Generator[Self]:  # noqa: ANN401 (as Path's)
         """The files of this folder whose names are of a pattern."""
+        if glob.has_magic(str(self)) or "/" in pattern or "**" in pattern:
+            raise InputError(
+                f"{self / pattern}: in a store a pattern is one of names: no ** and none in a folder's name"
+            )
         yield from self._members(lambda store: store.system.glob(f"{store.root}/{pattern}"))
 
     def names(self) -> list[str]:
@@ -115,9 +126,11 @@ class RemotePath(PosixPath):
         """The bytes of the file from one offset to another, which are there."""
         data = self._asked(lambda store: store.system.cat_file(store.root, start=start, end=end))
         if data is None:
-            raise InputError(f"{self}: is not there any more")
+            raise UnreachableError(f"{self}: is not there any more")
         if len(data) != end - start:
-            raise InputError(f"{self}: {NO_RANGES}")
+            if self.scheme in WEB:
+                raise InputError(f"{self}: {NO_RANGES}")
+            raise UnreachableError(f"{self}: changed while it was read")
         return bytes(data)
 
     def check_new(self) -> None:
@@ -135,18 +148,26 @@ class RemotePath(PosixPath):
         That is in a new folder on this machine, which only its user may read.
         """
         self.check_new()
-        self._asked(lambda store: store.above().write(self.name, CLAIM))
-        return Path(mkdtemp(prefix="tbench-"), f"{self.name}.part")
+        part = Path(mkdtemp(prefix="tbench-"), f"{self.name}.part")
+        try:
+            self._asked(lambda store: store.above().write(self.name, _claim(part)))
+        except BaseException:
+            shutil.rmtree(part.parent, ignore_errors=True)
+            raise
+        return part
 
     def deliver(self, part: Path) -> None:
         """Put what has grown into its place, compare it there, and remove it here.
 
-        Raises UnreachableError where that fails, which says where it is.
+        Raises UnreachableError, which says where it is, where that fails, or the name is not ours any more.
         """
-        from tbench.capture.store import in_words  # noqa: PLC0415 (start-up)
+        from tbench.capture.store import DifferentError, in_words  # noqa: PLC0415 (start-up)
 
         try:
-            self._store().above().put(part, self.name)
+            folder = self._store().above()
+            if not folder.holds(self.name, _claim(part)):
+                raise DifferentError("another process has taken the name meanwhile")
+            folder.put(part, self.name)
         except Exception as error:  # drivers raise anything
             raise UnreachableError(
                 f"{self}: could not be put there: {in_words(error)}; it is whole here: {part}"
@@ -154,11 +175,12 @@ class RemotePath(PosixPath):
         shutil.rmtree(part.parent)
 
     def renounce(self, part: Path) -> None:
-        """Give the name back, where that is allowed, and remove what has grown here."""
+        """Give the name back, where it is ours and that is allowed, and remove what has grown here."""
         shutil.rmtree(part.parent, ignore_errors=True)
-        store = self._store()
         with suppress(Exception):  # many a key may not remove
-            store.system.rm_file(store.root)
+            store = self._store()
+            if store.above().holds(self.name, _claim(part)):
+                store.system.rm_file(store.root)
 
     def _members(self, ask: "Callable[[Store], Any]") -> Iterator[Self]:
         names = () if self.scheme in WEB else self._asked(ask) or ()
@@ -180,9 +202,9 @@ class RemotePath(PosixPath):
             cause = error.__cause__ if self.scheme in WEB else None
             if cause is None or getattr(cause, "status", None) in NONE_THERE:
                 return None
-            raise refusal(store.address, cause) from None
+            raise UnreachableError(refusal(store.address, cause)) from None
         except Exception as error:  # drivers raise anything
-            raise refusal(store.address, error) from None
+            raise UnreachableError(refusal(store.address, error)) from None
 
     def _store(self) -> "Store":
         """It, as the root of a store; what is of one bucket, or one server, shares a driver."""
@@ -200,6 +222,11 @@ class RemotePath(PosixPath):
 _SYSTEMS: Final[dict[tuple[str, tuple[str, ...]], Any]] = {}
 """The drivers that were opened, by scheme and bucket."""
 _READ: Final[set[RemotePath]] = set()
+
+
+def _claim(part: Path) -> bytes:
+    """What takes a name for the file that grows at `part`, whose folder's name is random."""
+    return CLAIM + f"({part.parent.name})\n".encode()
 
 
 def was_read(path: RemotePath) -> bool:

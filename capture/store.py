@@ -133,6 +133,12 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def holds(self, name: str, content: bytes) -> bool:
+        """Whether a file is there that has this content. Raises whatever the driver does."""
+        self.system.invalidate_cache()
+        size = self.system.info(f"{self.root}/{name}")["size"]  # of another's it may be large
+        return bool(size == len(content)) and self.read(name) == content
+
     def write(self, name: str, content: bytes) -> None:
         """Put a small file, and read it again. Raises whatever the driver does, or DifferentError."""
         self.system.pipe_file(f"{self.root}/{name}", content)
@@ -205,7 +211,7 @@ def opened(address: Address) -> Store:
             address.url, skip_instance_cache=True, use_listings_cache=False, **options
         )
     except Exception as error:
-        raise refusal(address, error) from None
+        raise InputError(refusal(address, error)) from None
     folder = address.url.partition("://")[2].partition("/")[2]
     if not str(root).endswith(folder):
         raise InputError(
@@ -214,11 +220,11 @@ def opened(address: Address) -> Store:
     return Store(address=address, system=system, root=str(root))
 
 
-def refusal(address: Address, error: BaseException) -> InputError:
-    """The error for a place that cannot be used, with where its credentials come from."""
+def refusal(address: Address, error: BaseException) -> str:
+    """What to say of a place that cannot be used, with where its credentials come from."""
     known = ENVIRONMENT.get(address.scheme)
     cure = f"; credentials come from {known}" if known else ""
-    return InputError(f"{address}: cannot be used: {in_words(error)}{cure}")
+    return f"{address}: cannot be used: {in_words(error)}{cure}"
 
 
 def in_words(error: BaseException) -> str:

@@ -195,7 +195,8 @@ def _weight(exchange: Exchange) -> int:
 def read_trace(path: str | Path) -> Trace:
     """Open a trace by its first segment, a folder or a glob; `.part` files of running captures too.
 
-    Raises InputError when there is none, or what is there is no trace.
+    Raises InputError when there is none, or what is there is no trace; UnreachableError where a store does
+    not give one of its files.
     """
     path = as_path(path)
     several = path.is_dir() or (glob.has_magic(str(path)) and not path.exists())

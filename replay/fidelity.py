@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from tbench.capture.errors import InputError
+from tbench.capture.errors import InputError, UnreachableError
 from tbench.capture.exchange import NOTHING, Outcome
 from tbench.capture.mixes import Burstiness
 from tbench.capture.remote import RemotePath, as_path, was_read
@@ -140,7 +140,7 @@ def fidelity_of(run: "Run") -> Fidelity:
                 f"the trace {named(name)} is not at hand" if name else "it names no trace"
             )
         recorded = recorded_in(path, trace.get("capture_id"))
-    except InputError as error:
+    except (InputError, UnreachableError) as error:
         missing = str(error)
     return fidelity(
         run.columns,

@@ -314,25 +314,29 @@ class _ReplayRun:
             rates = [await trio.to_thread.run_sync(self._hit_rates, arm) for arm in self.arms]
             helpers.cancel_scope.cancel()
         steal = None if self.steal is None else (steal_s() or 0.0) - self.steal
-        return [
-            writer.close(
-                run_totals(
-                    job=state.job,
-                    plan=state.plan,
-                    tally=state.tally,
-                    pool=self.pool,
-                    arm=arm,
-                    planned=planned,
-                    interrupted=bool(self.interrupts),
-                    trace_failure=self.trace_failure,
-                    steal_s=steal,
-                    hit_rates=rates[arm],
-                    shares=self.feeder.shares,
-                    budgets=self.budgets,
-                )
+        paths, failures = [], []
+        for arm, (state, writer) in enumerate(zip(self.arms, writers, strict=True)):
+            totals = run_totals(
+                job=state.job,
+                plan=state.plan,
+                tally=state.tally,
+                pool=self.pool,
+                arm=arm,
+                planned=planned,
+                interrupted=bool(self.interrupts),
+                trace_failure=self.trace_failure,
+                steal_s=steal,
+                hit_rates=rates[arm],
+                shares=self.feeder.shares,
+                budgets=self.budgets,
             )
-            for arm, (state, writer) in enumerate(zip(self.arms, writers, strict=True))
-        ]
+            try:
+                paths.append(writer.close(totals))
+            except TbenchError as error:  # the others were measured, too
+                failures.append(error)
+        if failures:
+            raise type(failures[0])("; ".join(map(str, failures)))
+        return paths
 
     def _hit_rates(self, arm: _ArmState) -> dict[str, Any] | None:
         """What caches gave; None where that is not asked any more, or the trace is gone."""

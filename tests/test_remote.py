@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -17,12 +18,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from tbench.capture import remote
 from tbench.capture.container_writer import ContainerWriter
-from tbench.capture.errors import InputError, UnreachableError
+from tbench.capture.errors import InputError, TbenchError, UnreachableError
 from tbench.capture.records import TraceHeader
 from tbench.capture.remote import CLAIM, RemotePath, as_path, is_url
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
-from tbench.replay.runfile import read_run
+from tbench.replay.fidelity import fidelity_of
+from tbench.replay.job import resolve
+from tbench.replay.options import ReplayOptions
+from tbench.replay.runfile import RunWriter, read_run
+from tbench.replay.runner import run_duet
 from tests.conftest import KEYS, SECRET, Done, Server, until
 from tests.test_workers_end_to_end import seen, write_trace
 
@@ -30,10 +35,14 @@ REQUESTS = 60
 
 
 @pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryFileSystem]:
+def memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MemoryFileSystem]:
     """The store behind memory://, empty before and after; pieces are small, so that a file has many."""
     system: MemoryFileSystem = fsspec.filesystem("memory")
     system.store.clear()
+    scratch = tmp_path_factory.mktemp("grown")
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
     monkeypatch.setattr(remote, "PIECE", 1000)
     pieces = remote._piece
     pieces.cache_clear()
@@ -131,7 +140,7 @@ def test_what_is_written_to_a_store_is_what_a_file_would_hold(
     claimed = memory.cat_file("/bucket/t")
     writer.close()
 
-    assert (modes, claimed) == ([0o700, 0o600], CLAIM)
+    assert (modes, claimed) == ([0o700, 0o600], remote._claim(part))
     assert not list(tmp_path.iterdir())
     assert [*remote_records("memory://bucket/t")] == [{"at": 0}]
 
@@ -174,6 +183,126 @@ def test_what_cannot_be_put_there_stays_here_whole(
 
     assert [*remote_records(str(part))] == [{"at": 0}]
 
+    writer.discard()  # as its callers do whatever failed
+    assert [*remote_records(str(part))] == [{"at": 0}]
+
+
+def test_what_was_put_there_stays_there(memory: MemoryFileSystem) -> None:
+    """Whatever fails for its caller afterwards."""
+    writer = ContainerWriter(as_path("memory://bucket/t"), {"kind": "trace"})
+    writer.append({"at": 0})
+    writer.close()
+    writer.discard()
+
+    assert [*remote_records("memory://bucket/t")] == [{"at": 0}]
+
+
+@pytest.fixture
+def rivals(memory: MemoryFileSystem) -> tuple[ContainerWriter, ContainerWriter]:
+    """Two that took one name, as both had looked before either wrote; the second one's claim is there."""
+    writers = []
+    for at in range(2):
+        memory.store.clear()
+        writers.append(ContainerWriter(as_path("memory://bucket/t"), {"kind": "trace"}))
+        writers[-1].append({"at": at})
+    return writers[0], writers[1]
+
+
+def test_a_name_that_another_has_taken_is_left_to_it(
+    rivals: tuple[ContainerWriter, ContainerWriter],
+) -> None:
+    """Whether it has put its file there yet or not; what was made stays here."""
+    loser, winner = rivals
+    with pytest.raises(UnreachableError, match="another process has taken the name") as failure:
+        loser.close()
+    winner.close()
+
+    assert [*remote_records("memory://bucket/t")] == [{"at": 1}]
+    assert str(failure.value).endswith(f"; it is whole here: {loser.part}")
+    assert [*remote_records(str(loser.part))] == [{"at": 0}]
+
+
+def test_a_name_that_another_has_taken_is_not_given_back(
+    rivals: tuple[ContainerWriter, ContainerWriter],
+) -> None:
+    loser, winner = rivals
+    winner.close()
+    loser.discard()
+
+    assert [*remote_records("memory://bucket/t")] == [{"at": 1}]
+
+
+@pytest.mark.parametrize("url", ["t", "t/*.msgpack", "t/a.msgpack"])
+def test_a_file_that_the_store_does_not_give_is_not_passed_over(
+    tmp_path: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Unlike one beside it that is no trace."""
+    trace = write_trace(tmp_path / "t.msgpack", 4).read_bytes()
+    names = ("a.msgpack", "a.0001.msgpack")
+    for name, content in (*((name, trace) for name in names), ("a.0002.msgpack", b"other")):
+        memory.pipe_file(f"/bucket/t/{name}", content)
+    read = MemoryFileSystem.cat_file
+
+    def refusing(system: MemoryFileSystem, path: str, **how: Any) -> Any:
+        if path.endswith(names[1]):
+            raise PermissionError("403")
+        return read(system, path, **how)
+
+    assert read_trace(f"memory://bucket/{url}")
+    remote._piece.cache_clear()
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", refusing)
+    with pytest.raises(UnreachableError, match=r"^memory://bucket/t/a\.0001\.msgpack: .*403"):
+        read_trace(f"memory://bucket/{url}")
+
+
+def test_a_run_whose_trace_is_refused_afterwards_has_a_report(
+    tmp_path: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which says why nothing of the recording is known."""
+    url = "memory://bucket/t.msgpack"
+    memory.pipe_file("/bucket/t.msgpack", write_trace(tmp_path / "t.msgpack", 4).read_bytes())
+    header = {"trace": {"path": url, "capture_id": read_trace(url).header.capture_id}}
+    writer = RunWriter(tmp_path / "a.run", header, clock=lambda: 0.0)
+    fates = dict.fromkeys(("completed", "failed", "cancelled", "lost_in_flight", "never_sent"), 0)
+    run = read_run(writer.close({"planned": 0, **fates}))
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError("403")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", refused)
+    assert "403" in str(fidelity_of(run).missing)
+
+
+def test_each_run_of_several_is_put_there_whatever_becomes_of_another(
+    serve: Callable[..., Server],
+    tmp_path: Path,
+    memory: MemoryFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the error names every one that could not be."""
+    monkeypatch.setenv("TOGETHER_API_KEY", "test-key-0123456789")
+    trace = write_trace(tmp_path / "t.msgpack", 20)
+    urls = [serve("serve", "--port", "0", "--profile", "fast").url for _ in range(3)]
+    jobs = [
+        resolve(ReplayOptions(trace=trace, base_url=url, out=as_path(f"memory://bucket/{at}.run")))
+        for at, url in enumerate(urls)
+    ]
+    put = MemoryFileSystem.put_file
+
+    def full(system: MemoryFileSystem, here: str, there: str, **how: Any) -> None:
+        if not there.endswith("1.run"):
+            raise PermissionError("quota")
+        put(system, here, there, **how)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", full)
+    with pytest.raises(UnreachableError) as failure:
+        run_duet(jobs, seed=7)
+    parts = re.findall(r"it is whole here: (\S+\.part)", str(failure.value))
+
+    assert [Path(part).name for part in parts] == ["0.run.part", "2.run.part"]
+    for run in (*parts, "memory://bucket/1.run"):
+        assert len(read_run(as_path(run))) == 20
+
 
 def test_a_file_that_was_replaced_is_read_anew(memory: MemoryFileSystem) -> None:
     written("memory://bucket/t", 3)
@@ -194,6 +323,10 @@ def test_a_file_that_was_replaced_is_read_anew(memory: MemoryFileSystem) -> None
         ("cloud://bucket/t", "fsspec knows no cloud://"),
         ("memory://bucket/none", "no such file, folder or matching glob"),
         ("memory://bucket/none*", "no such file, folder or matching glob"),
+        ("memory://bucket/*/t.msgpack", "memory://bucket/*/t.msgpack: in a store a pattern is one"),
+        ("memory://bucket/**", "memory://bucket/**: in a store a pattern is one of names"),
+        ("s3://bucket/a//t", "s3://bucket/a//t: would be read as s3://bucket/a/t; choose names"),
+        ("s3://bucket/./t", "s3://bucket/./t: would be read as s3://bucket/t; choose names"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_one_line(
@@ -264,18 +397,18 @@ def test_a_trace_of_a_web_server(web: tuple[str, type[Ranges]], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "parts", "error"),
+    ("name", "parts", "kind", "error"),
     [
-        ("t.msgpack", False, "gives no parts of files"),
-        ("locked", True, "cannot be used: ClientResponseError: 403"),
-        ("other", True, "no such file"),
+        ("t.msgpack", False, InputError, "gives no parts of files"),
+        ("locked", True, UnreachableError, "cannot be used: ClientResponseError: 403"),
+        ("other", True, InputError, "no such file"),
     ],
 )
 def test_a_web_server_that_cannot_be_used_is_one_line(
-    web: tuple[str, type[Ranges]], name: str, parts: bool, error: str
+    web: tuple[str, type[Ranges]], name: str, parts: bool, kind: type[TbenchError], error: str
 ) -> None:
     web[1].parts = parts
-    with pytest.raises(InputError, match=error):
+    with pytest.raises(kind, match=error):
         list(read_trace(f"{web[0]}/{name}"))
 
 
@@ -344,7 +477,7 @@ def test_a_run_that_was_killed_stays_here(
 
     assert part.stat().st_mode & 0o777 == 0o600
     assert not read_run(part).complete
-    assert (s3[1] / "results" / "a.run").read_bytes() == CLAIM
+    assert (s3[1] / "results" / "a.run").read_bytes().startswith(CLAIM)
 
 
 def test_a_trace_that_goes_away_makes_a_run_invalid(
@@ -360,7 +493,7 @@ def test_a_trace_that_goes_away_makes_a_run_invalid(
 
     def part(path: RemotePath, start: int, end: int) -> bytes:
         if threading.current_thread() is not threading.main_thread() and start > 20_000:
-            raise InputError(f"{path}: is not there any more")
+            raise UnreachableError(f"{path}: is not there any more")
         return reads(path, start, end)
 
     monkeypatch.setattr(RemotePath, "part", part)

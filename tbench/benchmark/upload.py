@@ -39,7 +39,7 @@ def claimed(address: Address, folder: Path, record: Mapping[str, Any]) -> Store:
         if not taken:
             store.write(OWN, json.dumps(record, indent=4).encode())
     except Exception as error:
-        raise refusal(store.address, error) from None
+        raise InputError(refusal(store.address, error)) from None
     if taken:
         raise InputError(
             f"{store.address}: holds another experiment or other files, which stay; choose another place, "
