@@ -106,13 +106,12 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
             return answers["ttft"].tail
         return _contrast("ttft", compared, options, sessions).tail()
 
-    rows = adjusted(
-        _doubted(compared, chain.from_iterable(answer.rows for answer in answers.values()), tail)
-    )
+    rows = _doubted(compared, chain.from_iterable(answer.rows for answer in answers.values()), tail)
     if equal_lengths:
         equal_lengths = replace(equal_lengths, rows=_doubted(compared, equal_lengths.rows, tail))
     if isinstance(compared, ComparedSums) and (why := compared.sessions_left_out()):
         rows = tuple(row.doubted(why) for row in rows)
+    rows = adjusted(rows)
     # One pair advises; not even that where a client was the limit of its own run.
     invalid = any(caution.code == "INVALID_RUN" for caution in beware)
     return Comparisons(

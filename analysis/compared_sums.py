@@ -120,15 +120,23 @@ class ComparedSums(ComparedArms):
             )
 
     def sessions_left_out(self) -> Caution | None:
-        """Where sessions are too large to draw: what their requests share is in no interval."""
-        if self.drawn is None or not self.drawn.too_few:
+        """Where sessions are too large to draw: what their requests share is in no interval, or a guess."""
+        drawn = self.drawn
+        if drawn is None or not (drawn.too_few or drawn.large_missed):
             return None
-        return Caution(
-            code="SESSIONS_LEFT_OUT",
-            text=f"a few sessions hold most of the requests ({len(self.drawn.sizes)} were drawn), and of "
-            "more samples than are held in memory they are not told apart: where some are slower in one "
-            "arm than in the other, the intervals are too narrow",
-        )
+        if drawn.too_few:
+            text = (
+                f"a few sessions hold most of the requests ({len(drawn.sizes)} were drawn), and of more "
+                "samples than are held in memory they are not told apart: where some are slower in one arm "
+                "than in the other, the intervals are too narrow"
+            )
+        else:
+            text = (
+                f"a few large sessions were not drawn (all are as good as {drawn.count:,.0f} of equal size; "
+                f"{len(drawn.sizes):,} were drawn): how far they are apart is guessed "
+                "from the small ones, and the intervals may be too narrow"
+            )
+        return Caution(code="SESSIONS_LEFT_OUT", text=text)
 
 
 def _several(spread: Spread, points: Sequence[float]) -> list[float]:

@@ -4,6 +4,7 @@ No block of time can see it (analysis.blocks, "Clusters"). Of each run whole ses
 (analysis.sums), the same ones of both.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Final
 
@@ -12,10 +13,12 @@ import numpy as np
 from tbench.analysis.blocks import BLOCKS, Clusters, CountedSide, Ints, logarithms
 from tbench.analysis.inversion import Pair
 from tbench.analysis.summary import Floats
-from tbench.analysis.sums import Draw
+from tbench.analysis.sums import SessionDraw
 
 FEWEST: Final = 30
 """Of fewer drawn sessions nothing is concluded: they are so large that a draw of them is no sample."""
+MISSED: Final = 2.0
+"""Large sessions were missed where the drawn ones have less than 1 / so much of the squares of sizes."""
 
 
 class DrawnSessions(Clusters):
@@ -25,12 +28,13 @@ class DrawnSessions(Clusters):
     cancels; `apart` are arms whose sessions have nothing to do with each other.
     """
 
-    def __init__(self, draws: tuple[Draw, Draw], *, apart: bool = False) -> None:
+    def __init__(self, draws: tuple[SessionDraw, SessionDraw], *, apart: bool = False) -> None:
         draws[0].alike(draws[1])
         self._draws, self._rate = draws, draws[0].rate
         sessions = [draw.column("session").astype(np.int64) for draw in draws]
+        first = int(sessions[0].max(initial=0)) + 1
         if apart:
-            sessions[1] += int(sessions[0].max(initial=0)) + 1
+            sessions[1] += first
         keys = [
             numbers * BLOCKS + draw.column("block").astype(np.int64)
             for numbers, draw in zip(sessions, draws, strict=True)
@@ -42,16 +46,31 @@ class DrawnSessions(Clusters):
         self.sizes: Ints = (
             np.add.reduceat(counts, self._firsts) if len(cells) else np.empty(0, np.int64)
         )
+        arms: list[tuple[Sequence[SessionDraw], Ints]] = [(draws, self.sizes)]
+        if apart:
+            # Each by itself: as in memory, the arm with fewer counts.
+            at = int(np.searchsorted(cells[self._firsts], first * BLOCKS))
+            arms = [(draws[:1], self.sizes[:at]), (draws[1:], self.sizes[at:])]
+        arms = [(of, sizes) for of, sizes in arms if any(draw.offered for draw in of)]
+        self._offered = np.array([sum(draw.offered for draw in of) for of, _ in arms], np.float64)
+        self._of_drawn = self._of_all = np.array([_powers(sizes) for _, sizes in arms])
+        if self._rate < 1:
+            tables = [np.sum([draw.sizes for draw in of], axis=0) for of, _ in arms]
+            # Less the mean: that many small sessions share a count is then in no power of it.
+            self._of_all = np.array([_powers(table - table.mean()) for table in tables])
 
     @cached_property
     def count(self) -> float:
-        squares = float((self.sizes.astype(np.float64) ** 2).sum())
-        return float(self.sizes.sum()) ** 2 / squares / self._rate
+        """Of all sessions, drawn or not."""
+        return float((self._offered**2 / self._of_all[:, 0]).min())
 
     @cached_property
     def spread(self) -> float:
-        squares = self.sizes.astype(np.float64) ** 2
-        return float(squares.sum()) ** 2 / float((squares**2).sum()) / self._rate
+        """Of all sessions, or of the drawn ones, by which the variance is known, if those are fewer."""
+        squares, fourths = _powers(self.sizes)
+        return min(
+            float((self._of_all[:, 0] ** 2 / self._of_all[:, 1]).min()), squares**2 / fourths
+        )
 
     @property
     def plain(self) -> bool:
@@ -63,6 +82,12 @@ class DrawnSessions(Clusters):
         """Whether sessions are too large to be drawn."""
         return self._rate < 1 and len(self.sizes) < FEWEST
 
+    @property
+    def large_missed(self) -> bool:
+        """Whether the sessions that decide were not drawn, as others of theirs are small and many."""
+        squares, expected = self._of_drawn[:, 0] / self._rate, self._of_all[:, 0]
+        return bool((squares * MISSED < expected).any())
+
     def terms(self, side: int, values: Floats) -> Floats:
         """What each cell has of one arm's drawn rows, of which NaN are none."""
         cells = self._cells[: self._split] if side == 0 else self._cells[self._split :]
@@ -73,11 +98,11 @@ class DrawnSessions(Clusters):
         return self._draws[side].column(name)
 
     def excess(self, cells: Floats) -> float:
-        """V(session) - V(both) of all sessions, by those that were drawn."""
+        """V(session) - V(both) of all sessions, by those that were drawn: as squares of sizes."""
         sessions = np.add.reduceat(cells, self._firsts)
         g = len(sessions) / self._rate
         of_drawn = g / max(g - 1, 1) * float((sessions**2).sum()) - float((cells**2).sum())
-        return of_drawn / self._rate
+        return of_drawn * float(self._of_all[:, 0].sum() / self._of_drawn[:, 0].sum())
 
     def failures(self, n: tuple[int, int]) -> float:
         """The excess of the difference of the arms' failure rates, of so many requests."""
@@ -87,6 +112,12 @@ class DrawnSessions(Clusters):
             for failed in [self.drawn(side, "failed")]
         ]
         return self.excess(rates[1] - rates[0])
+
+
+def _powers(sizes: Ints | Floats) -> tuple[float, float]:
+    """The sums of their squares and fourth powers."""
+    squares = sizes.astype(np.float64) ** 2
+    return float(squares.sum()), float((squares**2).sum())
 
 
 class CountedPair(Pair):

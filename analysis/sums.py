@@ -193,6 +193,26 @@ class Draw:
             draw.narrow(limit)
 
 
+SIZES: Final = 2**20
+"""So many counts tell how large sessions are, in 8 MB."""
+
+
+class SessionDraw(Draw):
+    """Rows of whole sessions; of all sessions, drawn or not, how many rows they have.
+
+    A few large sessions fall out of a draw of many small ones, which does not show by what was drawn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of the sessions whose hashes agree in their last bits: a draw goes by the first ones.
+        self.sizes = np.zeros(SIZES, dtype=np.int64)
+
+    def add(self, hashes: Hashes, columns: Mapping[str, Column] | None = None) -> None:
+        super().add(hashes, columns)
+        np.add.at(self.sizes, (hashes % np.uint64(SIZES)).astype(np.int64), 1)
+
+
 def alone(first: Draw, second: Draw) -> tuple[float, float, int]:
     """The share of each run's requests that the other has not, and of how many drawn ones it is."""
     first.alike(second)
@@ -252,7 +272,7 @@ class Sums:
     due: tuple[float, int] = (0.0, 0)
     e2e: tuple[float, int] = (0.0, 0)
     requests_drawn: Draw = field(default_factory=Draw)
-    sessions_drawn: Draw = field(default_factory=Draw)
+    sessions_drawn: SessionDraw = field(default_factory=SessionDraw)
 
     @classmethod
     def empty(cls, names: Iterable[str], judged: Iterable[Metric]) -> "Sums":

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tbench.analysis import arms, beyond, sums
 from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparison, Comparisons
+from tbench.analysis.drawn import DrawnSessions
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.report.machine import judgement_json, report_json
 from tbench.analysis.report.text import comparison_text
 from tbench.analysis.run_metrics import parse_slo
+from tbench.analysis.sums import SessionDraw
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay import runfile
 from tbench.replay.columns import ABSENT, NUMBERS, pack, tokens_record
@@ -52,9 +54,10 @@ def write(path: Path, seed: int = 1, factor: float = 1.0, **change: Any) -> Path
     columns["index"], columns["cycle"] = np.arange(N), np.zeros(N)
     columns["due"] = np.arange(N) * 1.0
     columns["sent"] = columns["due"] + random.exponential(0.001, N)
-    if sessions := change.get("sessions"):
-        columns["session"] = np.arange(N) % sessions
-        drift = drift * random.lognormal(0, 0.3, sessions)[columns["session"]]
+    if (sessions := change.get("sessions")) is not None:
+        numbers = np.arange(N) % sessions if isinstance(sessions, int) else sessions
+        columns["session"] = numbers
+        drift = drift * random.lognormal(0, 0.3, numbers.max() + 1)[numbers]
     first = columns["sent"] + factor * drift * random.lognormal(-1, change.get("spread", 0.4), N)
     last = first + factor * random.lognormal(-0.5, 0.3, N)
     columns["first_token"] = np.where(failed, np.nan, first)
@@ -79,7 +82,7 @@ def write(path: Path, seed: int = 1, factor: float = 1.0, **change: Any) -> Path
     }
     header = {
         "wall_ns": change.get("wall_ns", 10**18),
-        "trace": {"capture_id": "t"},
+        "trace": {"capture_id": change.get("trace", "t")},
         "pacing": {"mode": "constant"},
     }
     writer = RunWriter(path, header, clock=lambda: 0.0)
@@ -274,6 +277,55 @@ def test_sessions_that_are_too_large_to_be_drawn_are_said(
 
     assert "SESSIONS_LEFT_OUT" in {caution.code for caution in compared.warnings}
     assert {row.confidence for row in compared.rows} <= {"low", "none"}
+
+
+FEW_LARGE = np.where(np.arange(N) % 5 < 2, 7001 + np.arange(N) % 2, np.arange(N) // 2 % 7000)
+"""Two sessions hold two fifths, 7,000 the rest."""
+
+
+@pytest.mark.parametrize("trace", ["t", "other"])
+def test_large_sessions_that_no_draw_has_widen_the_intervals_and_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trace: str
+) -> None:
+    """Equal arms but for the speeds of their sessions, of which two decide."""
+    paths = (
+        write(tmp_path / "a.run", sessions=FEW_LARGE),
+        write(tmp_path / "b.run", 2, sessions=FEW_LARGE, trace=trace),
+    )
+    monkeypatch.setattr(sums, "MOST", N // 10)
+    options = CompareOptions(paired=trace == "t")
+    held, drawn = both(monkeypatch, lambda: compare_files(*paths, options))
+
+    assert {"FEW_SESSIONS", "SESSIONS_LEFT_OUT"} <= {caution.code for caution in drawn.warnings}
+    for row, exact in zip(drawn.rows, held.rows, strict=True):
+        if exact.confidence == "none":
+            continue
+        assert (row.confidence, row.q_value) == ("low", None), row
+        assert row.sessions == pytest.approx(exact.sessions, rel=0.01)
+    width, of_drawn = (np.log(each.rows[0].high / each.rows[0].low) for each in (held, drawn))
+    assert of_drawn > width / 2, "and not a tenth"
+
+
+@given(st.lists(st.integers(1, 4_000), min_size=1, max_size=3), st.integers(1, 3), st.booleans())
+@example(large=[3], each=2, apart=False)
+@settings(max_examples=10, deadline=None)
+def test_a_draw_knows_how_large_the_sessions_are_that_it_has_not(
+    large: list[int], each: int, apart: bool
+) -> None:
+    """Whatever was drawn; where sizes are alike, none that decides is missed."""
+    sizes = np.concatenate([large, np.full(20_000, each)])
+    numbers = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    draws = SessionDraw(), SessionDraw()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sums, "MOST", 4_000)
+        for draw in draws:
+            for part in np.array_split(numbers, 3):
+                draw.add(sums.hashes_of(part), {"session": part, "block": np.zeros(len(part))})
+    sessions = DrawnSessions(draws, apart=apart)
+
+    assert sessions.count == pytest.approx(sizes.sum() ** 2 / (sizes**2).sum(), rel=0.05)
+    if max(large) <= 20:
+        assert not sessions.large_missed
 
 
 def test_requests_of_one_run_only_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
