@@ -79,10 +79,10 @@ class Arm:
 
     @cached_property
     def invalid_because(self) -> str | None:
-        """Why the run's numbers do not count; None when they do, and for a trace."""
+        """Why the numbers of a run do not count, or of a trace that is damaged; None when they do."""
         if self.sums is not None:
             return first_cause(self.run, self.sums.judged)
-        return why_invalid(self.run) if self.kind == "run" else None
+        return why_invalid(self.run)
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def arm_of_trace(path: Path) -> Arm:
         "writer": trace.header.writer,
         "unanswered": bool({"synthesis", "import"} & trace.header.extra.keys()),
     }
-    totals = recount(recorded.columns)
+    totals = {**recount(recorded.columns), "trace_losses": trace.lost}
     return Arm(
         kind="trace",
         name=path.name.removesuffix(".part").removesuffix(".msgpack"),

@@ -215,9 +215,9 @@ def _output_length(compared: ComparedArms) -> str | None:
     way = "longer" if mean_ratio > 1 else "shorter"
     medians = [value for side in compared.quantiles("output_tokens", [0.5]) for value in side]
     return (
-        f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
-        f"{medians[1]:.0f} tokens), on average {abs(mean_ratio - 1):.0%} {way} ({means[0]:.0f} and "
-        f"{means[1]:.0f}); e2e compares lengths too, tpot and e2e_per_token do not"
+        f"the candidate's answers are {abs(mean_ratio - 1):.0%} {way} on average ({means[0]:.0f} and "
+        f"{means[1]:.0f} tokens), {ratio:.2f} times as long (median {medians[0]:.0f} and {medians[1]:.0f}); "
+        "e2e compares lengths too, tpot and e2e_per_token do not"
     )
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -73,6 +73,12 @@ class Trace:
     def files(self) -> list[Path]:
         """The files read."""
         return [segment.container.path for segment in self.segments]
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """What reading it found lost, and what its capture dropped: the counts that are not 0."""
+        dropped = {name: self.totals.get(name, 0) for name in ("dropped_requests", "dropped_bytes")}
+        return {name: n for name, n in {**asdict(self.losses), **dropped}.items() if n}
 
     @property
     def totals(self) -> dict[str, int]:

@@ -21,7 +21,7 @@ from tbench.replay.runfile import Run
 from tbench.replay.table import where
 from tbench.replay.target import KEYS
 from tbench.replay.throughput import drained, spoken, three
-from tbench.replay.totals import identity, loss, price_sources
+from tbench.replay.totals import identity, loss, price_sources, shortfalls
 
 LATENCIES: Final = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
 MORE_LATENCIES: Final = {"itl": "ITL", "lag": "schedule lag"}
@@ -98,15 +98,8 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield from departures(totals, run.header.get("target", {}).get("base_url", "-"))
     if told := probed(run):
         yield row("probe", told)
-    losses = totals.get("trace_losses") or {}
-    if losses.get("truncated_tail"):
-        yield row(
-            "trace",
-            "cut short (its capture was killed, or still runs): what it held last is missing",
-        )
-    if dropped := losses.get("dropped_requests"):
-        count = plural(dropped, "request")
-        yield row("trace", f"{count} passed its capture unrecorded (memory or disk ran short)")
+    for lack in shortfalls(run):
+        yield row("note", lack)
     polite, pacing = run.header.get("target", {}).get("polite"), run.header.get("pacing") or {}
     yield from _rate_limit(run, numbers)
     held = run.columns["held"]

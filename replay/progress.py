@@ -56,7 +56,8 @@ def line(live: Progress, elapsed: float) -> str:
     if half is not None and late is not None:
         parts.append(f"TTFT p50 {three(half * 1e3)} ms, p99 {three(late * 1e3)} ms")
     for kind, _ in tally.errors.most_common(1):
-        parts.append(f"{tally.errors.total():,} failed ({kind})")
+        mostly = "mostly " * (len(tally.errors) > 1)
+        parts.append(f"{tally.errors.total():,} failed ({mostly}{kind})")
     if left is not None:
         parts.append(f"{clock(left)} left")
     return "  ".join(parts)

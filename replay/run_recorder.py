@@ -205,8 +205,6 @@ def run_totals(
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
     issued = pool.issued(arm)
     never_sent = 0 if planned is None else planned - issued
-    dropped = job.trace.totals.get("dropped_requests", 0)
-    losses = {**asdict(job.trace.losses), "dropped_requests": dropped}
     stall = Histogram()
     for worker in stats:
         stall.merge(worker.stall)
@@ -251,7 +249,7 @@ def run_totals(
         "portability": dict(target.portability),
         "unchanged": dict(target.unchanged),
         "masked": dict(target.masked),
-        "trace_losses": {name: count for name, count in losses.items() if count},
+        "trace_losses": job.trace.lost,
         "ended_by": next((reason for reason, true in reasons if true), "plan"),
         "trace_failure": trace_failure,
         "warmup_s": job.warmup.seconds(tally.last_start),

@@ -68,6 +68,28 @@ LOST: Final = {
 """What of a trace cannot be sent any more, by the name it has in capture.container_reader.Losses."""
 
 
+EARLY: Final = {
+    "interrupt": "interrupted before its plan had ended",
+    "errors": "ended early: the target could not be reached, or refused the key",
+    "max_cost": "ended by --max-cost",
+}
+"""How a run ended before its plan, where that alone makes it no INVALID one, by `ended_by`."""
+
+
+def shortfalls(run: Run) -> Iterator[str]:
+    """What a run, or the trace behind it, lacks without being INVALID for it."""
+    losses = run.totals.get("trace_losses") or {}
+    if losses.get("truncated_tail"):
+        yield "trace cut short (its capture was killed, or still runs): what it held last is missing"
+    if dropped := losses.get("dropped_requests"):
+        count = plural(dropped, "request")
+        yield f"{count} passed its capture unrecorded (memory or disk ran short)"
+    if dropped := losses.get("dropped_bytes"):
+        yield f"{plural(dropped, 'byte')} of bodies passed its capture unrecorded"
+    if early := EARLY.get(run.totals.get("ended_by") or ""):
+        yield early
+
+
 def identity(run: Run) -> Identity:
     """The identity of a run, checked."""
     return Identity(**{name: run.totals[name] for name in Identity.__dataclass_fields__})
@@ -283,8 +305,8 @@ def damaged_trace(run: Run, _evidence: Evidence) -> str | None:
     if not parts:
         return None
     return (
-        f"the trace is damaged ({', '.join(parts)}), so requests of it were not sent; "
-        "replay what 'tbench trace repair TRACE -o NEW' saves"
+        f"the trace is damaged ({', '.join(parts)}), so requests of it are missing; "
+        "take what 'tbench trace repair TRACE -o NEW' saves"
     )
 
 

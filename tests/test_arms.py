@@ -20,6 +20,7 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.metrics import errors
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
+from tbench.replay.totals import shortfalls
 from tests.recorded import chat_request
 
 MS = 1_000_000
@@ -162,6 +163,22 @@ def test_a_client_that_left_is_judged_by_what_it_has_whoever_looks(tmp_path: Pat
     assert counted == {"completed": 1, "failed": 2, "cancelled": 1}
     assert arm.failed.tolist() == [True, True, False, False]
     assert sum(errors(arm.columns).values()) == counted["failed"]
+
+
+def test_what_a_trace_lost_is_said_of_it(tmp_path: Path) -> None:
+    """A damaged block makes its report INVALID, as it makes a replay; a cut end is said."""
+    exchanges = [streamed(request(n), *ANSWER) for n in range(400)]
+    path = trace_file(tmp_path / "t.msgpack", *exchanges)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    damaged, cut = tmp_path / "damaged.msgpack", tmp_path / "cut.msgpack"
+    damaged.write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+    cut.write_bytes(content[: middle + 100])
+
+    assert load_arm(path).invalid_because is None
+    assert "the trace is damaged (1 damaged block)" in (load_arm(damaged).invalid_because or "")
+    assert load_arm(cut).invalid_because is None
+    assert "cut short" in " ".join(shortfalls(load_arm(cut).run))
 
 
 def test_a_trace_leaves_out_what_is_no_inference(tmp_path: Path) -> None:

@@ -290,9 +290,7 @@ def test_what_the_capture_dropped_is_said(tmp_path: Path) -> None:
         run_of(tmp_path, [sample(0)], trace_losses={"dropped_requests": 7}), header=header
     )
 
-    assert "trace       7 requests passed its capture unrecorded" in "\n".join(
-        summary(run, numbers(run))
-    )
+    assert "7 requests passed its capture unrecorded" in "\n".join(summary(run, numbers(run)))
 
 
 def test_a_quantile_of_few_values_is_marked(tmp_path: Path) -> None:

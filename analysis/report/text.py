@@ -30,7 +30,7 @@ from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
 from tbench.replay.closing import FEW, departures, probed, row
 from tbench.replay.throughput import drained, spoken, three
-from tbench.replay.totals import identity, loss
+from tbench.replay.totals import identity, loss, shortfalls
 
 LABELS: Final = frozenset({"metric", "quantile"})
 """Columns that need no head: their words say what they are."""
@@ -326,6 +326,8 @@ def _run_facts(arm: Arm) -> Iterator[str]:
         yield f"! {arm.buffered}"
     if arm.sums is None and (lost := loss(arm.run)):
         yield f"! {lost}"
+    for lack in shortfalls(arm.run):
+        yield f"! {lack}"
     yield "valid" if figures["valid"] else f"INVALID: {figures['invalid_because']}"
 
 

@@ -197,5 +197,6 @@ def _typed(value: Any) -> dict[str, Any]:  # noqa: ANN401 (what JSON holds)
 OTLP = Exporter(
     make=lambda _job: span,
     write=lines,
-    cannot="the HTTP bodies and headers, times between tokens, answers beside the first (n)",
+    cannot="the HTTP bodies and headers, times between tokens, answers beside the first (n), "
+    "who broke off (a client that left comes back as an error)",
 )

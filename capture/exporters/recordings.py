@@ -170,7 +170,8 @@ HAR = Exporter(
         b'{"log": {"version": "1.2", "creator": ' + _CREATOR + b', "entries": [',
         b"]}}\n",
     ),
-    cannot="first tokens and the times of chunks, content-encodings, which attempt was a retry",
+    cannot="first tokens and the times of chunks, content-encodings, which attempt was a retry, "
+    "who broke off (a client that left comes back as an error)",
 )
 VCR = Exporter(
     make=lambda _job: cassette,

@@ -291,7 +291,7 @@ def _not_whole(status: "Status", output: Path, files: list[Path]) -> str | None:
         return None
     cures = [cure for reason, cure in CURES.items() if counts.lost_by[reason]]
     return (
-        f"{output}: sound and not whole: {plural(counts.lost_requests, 'request')}, "
+        f"{output}: not whole: {plural(counts.lost_requests, 'request')}, "
         f"{plural(counts.lost_responses, 'response')} and {plural(counts.lost_bytes, 'byte')} of bodies were "
         f"dropped ({', '.join(reason for reason, n in counts.lost_by.items() if n)})"
         + "".join(f"; {cure}" for cure in cures)
