@@ -388,6 +388,18 @@ def test_a_plan_that_will_not_decide_says_so_before_it_begins(
     assert "3 + 3 runs with 3 % between runs pass a 5 % margin in about" in done.out
 
 
+def test_a_trace_too_short_for_every_gate_is_said_before_it_begins(
+    tbench: Callable[..., Done], trace: Path
+) -> None:
+    """A median needs 40 requests in a run; with `--loop` nobody knows beforehand."""
+    words = ["ab", trace, *arms("http://127.0.0.1:9", "A", "B"), "--margin", "5%", "--dry-run"]
+    told = "no gate on a quantile can be tested: a run has 30 requests at most"
+
+    assert told in tbench(*words, "--requests", 30).out
+    assert "no gate on a quantile" not in tbench(*words, "--requests", 40).out
+    assert "no gate on a quantile" not in tbench(*words, "--requests", 30, "--loop", 2).out
+
+
 def test_a_plan_may_declare_goodput_and_a_trend(
     tbench: Callable[..., Done], simulator: Server, trace: Path
 ) -> None:

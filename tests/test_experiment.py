@@ -53,6 +53,7 @@ def test_an_arm_is_what_the_words_say() -> None:
         ({"arm": [{"name": "A"}, {"name": "../B"}]}, "needs a name"),
         ({"arm": [{"name": "A"}, {"name": "B", "speed": 2}]}, "no such key speed"),
         ({"arm": [{"name": "A"}, {"name": "B", "model": 2}]}, "model must be a text"),
+        ({"arm": [{"name": "A"}, {"name": "B,modle=x"}]}, "no such key modle; there are name"),
         ({"arm": [{"name": "A"}, {"name": "B", "header": {"x": "***"}}]}, "not written down"),
         ({"arm": ["name=A", {"name": "B"}]}, "every arm is a table"),
         ({"repeats": 0}, "--repeats 0: must be at least 1"),

@@ -326,6 +326,8 @@ def _run_facts(arm: Arm) -> Iterator[str]:
         yield f"! {arm.buffered}"
     if arm.sums is None and (lost := loss(arm.run)):
         yield f"! {lost}"
+    if arm.sums is None and arm.warm and arm.ok.any() and not (arm.ok & arm.measured).any():
+        yield "! all that completed was warm-up, of which no figure is shown"
     for lack in shortfalls(arm.run):
         yield f"! {lack}"
     yield "valid" if figures["valid"] else f"INVALID: {figures['invalid_because']}"

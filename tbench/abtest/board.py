@@ -18,9 +18,13 @@ from tbench.analysis.gate_results import GateResults
 from tbench.analysis.power import plan_warning
 from tbench.analysis.words import percentile, title
 from tbench.board import Board
+from tbench.capture.errors import TbenchError
 from tbench.capture.terminal import plural
+from tbench.capture.trace_reader import read_trace
 from tbench.replay.closing import dollars, priced
 from tbench.replay.closing import outlook as outlook_of_run
+from tbench.replay.metrics import minimum_n
+from tbench.replay.options import ReplayOptions
 from tbench.replay.progress import clock, watching
 from tbench.replay.runner import Watch
 from tbench.run_store import DONE
@@ -144,9 +148,27 @@ def outlook_text(plan: AbPlan, seen: Outlook, spent: float = 0.0) -> Iterator[st
 def doubts(plan: AbPlan) -> Iterator[str]:
     """Why the plan may decide nothing, before it begins; the spread from run to run is assumed."""
     gated = [gate for gate in plan.gates if gate.quantile is not None and gate.limit is None]
+    needed = min((minimum_n(gate.quantile) for gate in gated if gate.quantile), default=0)
+    if (most := _most_requests(plan.order)) is not None and most < needed:
+        yield (
+            f"no gate on a quantile can be tested: a run has {plural(most, 'request')} at most, and the "
+            f"least demanding needs {needed:,}; take a longer trace, or --loop"
+        )
+        return
     for margin in sorted({gate.margin for gate in gated}):
         if doubt := plan_warning(plan.repeats, margin):
             yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
+
+
+def _most_requests(order: ReplayOptions) -> int | None:
+    """No run has more requests; None where that is not to be told by the trace's index alone."""
+    if any((order.loop, order.clones, order.concurrency_scale, order.duration)):
+        return None
+    try:
+        held = read_trace(order.trace).totals.get("requests")
+    except (TbenchError, OSError):  # said by whoever reads it first
+        return None
+    return min((n for n in (held, order.requests) if n is not None), default=None)
 
 
 def outlook_json(plan: AbPlan, seen: Outlook, spent: float = 0.0) -> dict[str, Any]:

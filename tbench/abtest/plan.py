@@ -154,6 +154,9 @@ def _treatment(table: object) -> ArmSpec:
     name = table.get("name")
     if name is None:
         raise InputError(f"an arm has no name; write it as {FORM!r}")
+    if isinstance(name, str) and "=" in name:  # a word that no arm has lies in what came before it
+        word = name.rpartition(",")[2].partition("=")[0]
+        raise InputError(f"arm: no such key {word}; there are {', '.join(_KEYS)}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
             f"arm {name!r}: every arm needs a name of letters, digits, '_' and '-', 40 at most"
