@@ -160,7 +160,7 @@ class Estimate:
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
     closed loop they assume the recorded latencies, of a very long schedule that it goes on as it began, and
-    `estimated` says so. `turns` of a round continue an earlier answer, which they wait for as `causal` says.
+    `estimated` says so. `turns` continue an earlier answer, which they wait for as `causal` says.
     `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the survey does, `idle` says
     what is cut; arrivals come in ticks of `tick_s` seconds (None: of a fine clock). `cost_usd` leaves out
     the requests of models `unpriced`, which have no known price, and the `uncounted` ones, whose tokens the
@@ -205,7 +205,8 @@ def estimate(job: "Job") -> Estimate:
     # Conversations grow, so that the beginning of a round is no share of it.
     rounds, rest = divmod(timing["requests"], totals.requests or 1)
     begun = replace(job.plan(answers=True), requests=rest)
-    bill, end = totals.bill, survey(begun, job.target).bill if rest else Bill()
+    tail = survey(begun, job.target) if rest else Survey()
+    bill, end = totals.bill, tail.bill
     cost_usd = None
     if bill.usd or bill.complete:
         cost_usd = bill.usd * rounds + end.usd + expected_bill(job).usd
@@ -215,7 +216,7 @@ def estimate(job: "Job") -> Estimate:
     return Estimate(
         **timing,
         base_url=job.target.base_url,
-        turns=totals.turns,
+        turns=totals.turns * rounds + tail.turns,
         causal=job.pace.causal,
         skipped=dict(totals.skipped),
         hosts=dict(totals.hosts),

@@ -472,3 +472,20 @@ def test_the_dry_run_says_what_a_turn_waits_for(
     assert "30 continue an earlier answer: each leaves when that has ended here" in lines
     assert ("or at its time if later" in lines) == timed
     assert ("and a place is free" in lines) != timed
+
+
+@pytest.mark.parametrize(("limits", "turns"), [({"loop": 3}, 90), ({"requests": 5}, None)])
+def test_the_dry_run_counts_the_turns_of_all_that_would_be_sent(
+    limits: dict[str, Any], turns: int | None, tmp_path: Path
+) -> None:
+    trace = tmp_path / "t.msgpack"
+    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for exchange in conversations():
+            writer.exchange(exchange)
+    job = resolve(
+        ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **limits), send=False
+    )
+
+    sent = sum(bool(planned.after) for planned in job.plan())
+    assert estimate(job).turns == sent
+    assert turns in {None, sent}
