@@ -1094,7 +1094,7 @@ def test_a_gateway_forwards_to_its_hosts_alone(
             client.get("https://127.0.0.1:9/")
         assert client.post("http://127.0.0.1:9/v1/models", content=b"{}").status_code == 403
         with pytest.raises(httpx.HTTPError):  # a body without a stated length is not waited for
-            client.post("http://127.0.0.1:9/v1/models", content=iter([b"x"]))
+            client.post("http://127.0.0.1:9/v1/models", content=iter([b"x"]), timeout=5)
     code, said = one.stop()
 
     assert code == 0

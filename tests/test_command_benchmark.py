@@ -466,15 +466,6 @@ def test_what_was_not_given_is_said(tbench: Callable[..., Done], simulator: Serv
     assert "seed 0" in done.err
 
 
-@pytest.mark.parametrize(
-    ("more", "swept"),
-    [
-        ([], [1, 2, 4, 8, 16, 32, 64, 128, 256]),
-        (["--num-concurrency", "3,5"], [3, 5]),
-        (["--saturate", "--slo", "ttft<1s"], []),
-        (["--rate", "2"], []),
-    ],
-)
 class Billing:
     """Bills each byte of a request as a token; every fourth is turned away at first, to come again."""
 
@@ -522,6 +513,15 @@ def test_a_budget_is_for_all_points_and_what_it_ended_goes_on(
     assert billing.refused > 4
 
 
+@pytest.mark.parametrize(
+    ("more", "swept"),
+    [
+        ([], [1, 2, 4, 8, 16, 32, 64, 128, 256]),
+        (["--num-concurrency", "3,5"], [3, 5]),
+        (["--saturate", "--slo", "ttft<1s"], []),
+        (["--rate", "2"], []),
+    ],
+)
 def test_metadata_say_what_is_swept(
     tbench: Callable[..., Done],
     tmp_path: Path,

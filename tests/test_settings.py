@@ -180,6 +180,7 @@ def test_benchmark_has_its_own_names(folder: Path) -> None:
         "api_model_name": "big",
         "api_key_env": "PROD_KEY",
         "slo": "ttft<500ms",
+        "max_cost": 2.5,
     }
 
 
