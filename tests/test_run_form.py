@@ -1,5 +1,6 @@
 """A run file that cannot be: one line and the right exit code, from every verb that reads runs."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from tbench.__main__ import run as tbench
 from tbench.capture.container_reader import open_container
+from tbench.replay import runform
 from tbench.replay.runfile import RunWriter
 from tbench.replay.runform import IDENTITY
 from tbench.replay.sample import Sample
@@ -210,3 +212,11 @@ def test_a_run_that_lost_samples_ends_with_4(tmp_path: Path, capsys: Said) -> No
 
     assert tbench(["report", str(path)]) == 4
     assert "of 2,500 samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted({**runform.HEADER.forms, **runform.TOTALS.forms}))
+def test_what_a_run_says_is_documented(name: str) -> None:
+    """In the format's page, as a word of code."""
+    page = (Path(__file__).parents[1] / "docs" / "trace-format.md").read_text()
+
+    assert re.search(rf"`[^`]*\b{name}\b[^`]*`", page)
