@@ -117,9 +117,9 @@ def command(cluster: Cluster, trace: Path, url: str, *words: object) -> list[str
     return [sys.executable, "-m", "tbench", "replay", *map(str, [*given, *words])]
 
 
-def sent(cluster: Cluster, folder: Path, trace: Path, url: str, *words: object) -> Done:
+def ran(command: list[str], folder: Path) -> Done:
     done = subprocess.run(
-        command(cluster, trace, url, *words),
+        command,
         cwd=folder,
         env=interruptible(TOGETHER_API_KEY=KEY),
         capture_output=True,
@@ -128,6 +128,10 @@ def sent(cluster: Cluster, folder: Path, trace: Path, url: str, *words: object) 
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def sent(cluster: Cluster, folder: Path, trace: Path, url: str, *words: object) -> Done:
+    return ran(command(cluster, trace, url, *words), folder)
 
 
 @pytest.fixture(scope="module")
@@ -295,16 +299,7 @@ def test_a_killed_actor_is_counted_and_the_other_goes_on(
 
 def verb(folder: Path, *words: object) -> Done:
     """Run `tbench WORDS` in a folder, with a key."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tbench", *map(str, words)],
-        cwd=folder,
-        env=interruptible(TOGETHER_API_KEY=KEY),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+    return ran([sys.executable, "-m", "tbench", *map(str, words)], folder)
 
 
 def test_an_experiment_from_the_cluster(cluster: Cluster, simulator: Any, tmp_path: Path) -> None:
