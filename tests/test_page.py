@@ -246,6 +246,19 @@ def test_a_low_confidence_is_said_with_its_reasons(tmp_path: Path) -> None:
     assert "(needs 1,000)" in words
 
 
+@pytest.mark.parametrize(("n", "rough"), [(300, " ~"), (1200, "")])
+def test_a_tile_says_how_sure_its_ratio_is(tmp_path: Path, n: int, rough: str) -> None:
+    """Of how many requests it is, and whether its interval is approximate, as the tables do."""
+    runs = [write_run(tmp_path / f"{k}.run", k, 1.0 + k, n=n) for k in (0, 1)]
+    comparison = compare(*map(load_arm, runs))
+    row = next(r for r in comparison.rows if (r.metric, r.quantile) == ("ttft", 0.5))
+    tiles = comparison_report(comparison).page().partition('class="tiles"')[2].partition("</ul>")[0]
+
+    assert (row.confidence == "low") == bool(rough)
+    words = " ".join("".join(Reader(tiles).texts).split())
+    assert f"]{rough}, n {min(row.n_baseline, row.n_candidate):,}" in words
+
+
 def test_every_number_has_its_method_and_warnings_beside_it(
     arms: tuple[Arm, Arm], page: Page
 ) -> None:

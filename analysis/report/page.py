@@ -176,7 +176,10 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
     if all(costs):
         by = ", ".join(price_sources(first.run, second.run)) or "list prices"
         small += f", cost ${costs[0]:,.4f} and ${costs[1]:,.4f} at {by}"
-    small += " (baseline and candidate). Ratios are candidate / baseline, with their 95% intervals."
+    small += (
+        " (baseline and candidate). Ratios are candidate / baseline, with their 95% intervals (~: "
+        "approximate) and the requests that they are of."
+    )
     tone, headline = TONES.get(outcome, ""), sentences.headline(comparison)
     # The medians that make the headline, and the output rate.
     tiles = []
@@ -184,7 +187,8 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
         low, high = row.low, row.high
         interval: object = sentences.result_of(row)
         if row.finding:
-            interval = span(low, high, words.ratio_interval(low, high))
+            shown = span(low, high, words.ratio_interval(low, high) + sentences.rough(row))
+            interval = join([shown, f"n {min(row.n_baseline, row.n_candidate):,}"], ", ")
         tiles.append(
             _tile(
                 sentences.row_name(row),

@@ -209,6 +209,11 @@ def models(arm: Arm, beside: Arm | None = None) -> str:
     return " + ".join(map(named, names if alike else bare))
 
 
+def rough(row: Comparison) -> str:
+    """The mark behind an interval that is approximate."""
+    return "" if row.refusal or row.confidence == "95%" else " ~"
+
+
 def result_of(row: Comparison) -> str:
     """The last column of a pair's row: the finding, or in a few words why there is no interval."""
     if row.refusal is None:

@@ -185,8 +185,9 @@ def _compared(row: Comparison) -> list[Cell | str]:
     interval = Cell(text="")
     if not row.refusal:
         shown = words.ratio_interval(row.low, row.high)
-        rough = "" if row.confidence == "95%" else " ~"
-        interval = Cell(text=shown, ends=(row.low, row.high), unit="ratio", marks=("", rough))
+        interval = Cell(
+            text=shown, ends=(row.low, row.high), unit="ratio", marks=("", sentences.rough(row))
+        )
     result = sentences.result_of(row)
     return [
         *(words.title(row.metric), words.percentile(row.quantile)),
