@@ -199,10 +199,13 @@ def parse_margin(text: str) -> tuple[Gate, ...]:
     return (*(Gate(metric=m, quantile=p, margin=margin, usual=True) for m, p in USUAL), failures)
 
 
-def parse_gates(margin: str | None, gates: Sequence[str], slo: Slo = ()) -> tuple[Gate, ...]:
+def parse_gates(
+    margin: str | None, gates: Sequence[str], slo: Slo = (), *, standing: bool = False
+) -> tuple[Gate, ...]:
     """Those of `--margin`, then those of `--gate`, which replace the usual one of the same quantile.
 
-    `slo` is what goodput counts: InputError where one of the two is there without the other.
+    `slo` is what goodput counts: InputError where one of the two is there without the other. One that is
+    `standing`, in the settings and not asked for, waits for a gate that counts it.
     """
     asked = [parse_gate(text) for text in dict.fromkeys(gates)]
     for place, gate in enumerate(asked):
@@ -211,7 +214,7 @@ def parse_gates(margin: str | None, gates: Sequence[str], slo: Slo = ()) -> tupl
                 f"--gate {gate.text}: say what is good with --slo 'ttft<500ms,tpot<50ms,e2e<3s'"
             )
         asked[place] = replace(gate, slo=slo if gate.endpoint.needs_slo else ())
-    if slo and not any(gate.endpoint.needs_slo for gate in asked):
+    if slo and not standing and not any(gate.endpoint.needs_slo for gate in asked):
         raise InputError(
             "--slo needs a gate on what it counts: --gate goodput:1pp or 'goodput>=99%'"
         )

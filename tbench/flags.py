@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -75,8 +75,10 @@ def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
     parts = {name: _part(name, hints[name], defaults[name].default) for name in defaults}
 
     common = {"settings": SETTINGS}
-    if any("api_key_env" in part.rows for part in parts.values() if not part.given):
-        common["target"] = TARGET
+    rows_here = [row for part in parts.values() if not part.given for row in part.rows.values()]
+    if held := [row for row in rows_here if row.key == "api_key_env" or row.option.of_target]:
+        option = replace(TARGET.option, group=held[0].option.group)
+        common["target"] = replace(TARGET, option=option)
 
     def command(**values: Any) -> int | None:
         return run(**{name: part.value(values) for name, part in parts.items()})

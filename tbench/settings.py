@@ -7,9 +7,10 @@ the settings file (`tbench.toml`), the default. What a target says stands where 
 import json
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -41,9 +42,12 @@ TARGET: Final = Row(
         common=True,
     ),
 )
-"""An option of every verb that sends to one server."""
+"""An option of every verb that sends to one server, or judges what one does; `ab` has it for each arm."""
 CALLED: Final = {"base_url": "api_base", "model": "api_model_name"}
 """What these are called by a verb that has options of genai-bench's names; its --model is a label."""
+
+UNCOUNTED: Final = "no gate counts it; --gate goodput:1pp or 'goodput>=99%' would"
+"""Why an SLO of the settings does nothing in a verdict."""
 
 sources: Final[dict[str, str]] = {}
 """Where each option of this process's verb is from, by its key, unless it is a flag or at its default."""
@@ -87,7 +91,11 @@ def settings_file() -> SettingsFile:
         raise InputError(f"{path}: no TOML: {error}") from None
     _check(content, {"defaults": None, "targets": None}, str(path))
     known = _known()
-    of_target = {key: row for key, row in known.items() if row.option.group == TARGET.option.group}
+    of_target = {
+        key: row
+        for key, row in known.items()
+        if row.option.of_target or row.option.group == TARGET.option.group
+    }
     targets = content.get("targets", {})
     if not isinstance(targets, dict):
         raise InputError(f"{path} [targets]: must be a table")
@@ -108,13 +116,15 @@ def _nearest() -> Path | None:
 
 
 def _known() -> dict[str, Row]:
-    """The options that a settings file may set: those of replay, ab and benchmark."""
+    """The options that a settings file may set: those of replay, ab and benchmark; none has a late reader."""
     from tbench.abtest.options import AbOptions  # noqa: PLC0415 (only where there is a file)
     from tbench.benchmark.options import BenchmarkOptions  # noqa: PLC0415
     from tbench.replay.options import ReplayOptions  # noqa: PLC0415
 
     listed = [
-        row for kind in (BenchmarkOptions, AbOptions, ReplayOptions) for row in rows(kind).values()
+        replace(row, option=replace(row.option, read=None)) if row.option.late else row
+        for kind in (BenchmarkOptions, AbOptions, ReplayOptions)
+        for row in rows(kind).values()
     ]
     return {row.key: row for row in listed if not row.option.argument and row.key not in SECRETS}
 
@@ -149,7 +159,7 @@ def _check(table: object, known: Mapping[str, Row | None], where: str) -> None:
             raise InputError(
                 f"{where} {key}: holds what may be a credential; keep it out of the file"
             )
-        _words(row, value, f"{where} {key}")
+        words_of(row, value, f"{where} {key}")
 
 
 def _choice(key: str, known: Collection[str]) -> str:
@@ -161,7 +171,7 @@ def _choice(key: str, known: Collection[str]) -> str:
     return f"{meant}there are {', '.join(sorted(known))}" if known else "there is none"
 
 
-def _words(row: Row, value: Any, where: str) -> Any:  # noqa: ANN401 (of an option of any type)
+def words_of(row: Row, value: Any, where: str) -> Any:  # noqa: ANN401 (of an option of any type)
     """A value of a settings file as a command line has it. Raises InputError for one of another type."""
     try:
         if isinstance(value, dict) and row.repeatable and row.option.read:
@@ -210,7 +220,7 @@ def settle(table: Mapping[str, Row], given: Mapping[str, Any]) -> dict[str, Any]
     }
     known = _known() if file.defaults else {}
     defaults = {
-        name: _words(table[name], value, f"{file.path} [defaults] {key}")
+        name: words_of(table[name], value, f"{file.path} [defaults] {key}")
         for key, value in file.defaults.items()
         if (name := _called(key, names)) is not None
         # A word may mean other things to other verbs: a benchmark has several rates.
@@ -219,18 +229,20 @@ def settle(table: Mapping[str, Row], given: Mapping[str, Any]) -> dict[str, Any]
     settled: dict[str, Any] = {}
     for values, place in ((given, ""), (variables, None), (defaults, f"{file.path} [defaults]")):
         fresh = beneath(values, settled, table)
-        settled |= fresh
-        for name in fresh:
-            sources[table[name].key] = variable(table[name].key) if place is None else place
-        if (chosen := fresh.get("target")) is None:
-            continue
-        if clash := fresh.keys() & {"base_url", "api_base"}:
-            raise InputError(f"{table[clash.pop()].flag} and --target {chosen} are two; give one")
-        origin = f"{file.path} [targets.{chosen}]"
-        for key, value in file.target(str(chosen)).items():
-            if (name := _called(key, names)) is not None and name not in settled:
-                settled[name] = _words(table[name], value, f"{origin} {key}")
-                sources[key] = origin
+        if (chosen := fresh.get("target")) is not None:
+            if clash := fresh.keys() & {"base_url", "api_base"}:
+                flag = table[clash.pop()].flag
+                raise InputError(f"{flag} and --target {chosen} are two; give one")
+            origin = f"{file.path} [targets.{chosen}]"
+            stronger = settled.keys() | (() if values is defaults else fresh.keys())
+            for key, value in file.target(str(chosen)).items():
+                if (name := _called(key, names)) is not None and name not in stronger:
+                    settled[name] = words_of(table[name], value, f"{origin} {key}")
+                    sources[key] = origin
+        for name, value in fresh.items():
+            if name not in settled:
+                settled[name] = value
+                sources[table[name].key] = variable(table[name].key) if place is None else place
     for name in given:
         sources.pop(table[name].key if name in table else name, None)
     return {name: value for name, value in settled.items() if name not in given}
@@ -296,3 +308,9 @@ def told(origins: Mapping[str, str]) -> list[str]:
     for key, place in origins.items():
         by_place[place].append(key)
     return [f"{', '.join(keys)} from {place}" for place, keys in by_place.items()]
+
+
+def announce() -> None:
+    """Say on stderr where the options are from that the command line does not have."""
+    for text in told(sources):
+        print(f"settings: {text}", file=sys.stderr)

@@ -17,7 +17,7 @@ from tbench.cli import app
 from tbench.replay.cost import Price
 from tbench.replay.options import ReplayOptions
 from tbench.replay.target import find_key, host_variable
-from tbench.settings import mistyped, settings_file, settle, sources, told
+from tbench.settings import UNCOUNTED, mistyped, settings_file, settle, sources, told
 from tests.conftest import Done, Server
 from tests.recorded import chat_request
 
@@ -184,6 +184,169 @@ def test_benchmark_has_its_own_names(folder: Path) -> None:
     }
 
 
+JUDGED = """
+[defaults]
+slo = "ttft<500ms"
+margin = "5%"
+
+[targets.prod]
+base_url = "https://api.openai.com/v1"
+slo = "ttft<200ms"
+margin = "2%"
+
+[targets.twin]
+base_url = "https://twin.example"
+slo = "ttft<200ms"
+margin = "2%"
+
+[targets.next]
+base_url = "https://next.example"
+slo = "e2e<3s"
+margin = "3%"
+
+[targets.plain]
+base_url = "https://plain.example"
+"""
+
+
+@pytest.fixture
+def judged(folder: Path) -> str:
+    """A settings file whose targets say what is good, and how the place of one is named."""
+    (folder / "tbench.toml").write_text(JUDGED)
+    return f"{folder / 'tbench.toml'} [targets.{{}}]"
+
+
+@pytest.mark.parametrize(
+    ("verb", "keys"),
+    [
+        ("replay", set()),
+        ("benchmark", {"slo"}),
+        ("report", {"slo"}),
+        ("compare", {"slo", "margin"}),
+        ("power", {"margin"}),
+    ],
+)
+def test_a_target_says_what_is_good_of_it(judged: str, verb: str, keys: set[str]) -> None:
+    """Its SLO and its margin, to each verb that has such an option; before those for all."""
+    settled = settle(rows_of(verb), {"target": "prod"})
+    place = judged.format("prod")
+
+    assert {key: settled[key] for key in keys} == {
+        key: value for key, value in (("slo", "ttft<200ms"), ("margin", "2%")) if key in keys
+    }
+    assert {key: sources[key] for key in keys} == dict.fromkeys(keys, place)
+    assert settled.keys() & {"slo", "margin"} == keys
+
+
+def test_an_slo_has_the_order_of_all_options(
+    judged: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flag, a flag's target, variable, the target of [defaults], [defaults]."""
+    report = rows_of("report")
+    (folder / "tbench.toml").write_text(JUDGED.replace("[defaults]", '[defaults]\ntarget = "prod"'))
+
+    assert settle(report, {"slo": "e2e<9s", "target": "next"}) == {}
+    assert settle(report, {})["slo"] == "ttft<200ms"
+    assert settle(report, {"target": "plain"})["slo"] == "ttft<500ms"
+    monkeypatch.setenv("TBENCH_SLO", "e2e<1s")
+    assert settle(report, {})["slo"] == "e2e<1s"
+    assert settle(report, {"target": "next"})["slo"] == "e2e<3s"
+
+
+def plan_of(*targets: str, sources: dict[str, str] | None = None, **words: Any) -> Any:
+    """The experiment of arms at these targets, the baseline first."""
+    arms = [{"name": f"arm{place}", "target": name} for place, name in enumerate(targets)]
+    return experiment({"trace": "t.msgpack", "arm": arms, **words}, sources or {})
+
+
+COUNTED = {"gate": ["goodput:1pp"]}
+
+
+def test_the_gates_of_an_experiment_are_its_candidates(judged: str) -> None:
+    """Whatever the baseline's target says, which is not judged; the plan that is written down has them."""
+    plan = plan_of("prod", "next", **COUNTED)
+
+    assert {gate.text for gate in plan.gates} >= {"ttft:p50:3%", "e2e:p95:3%", "goodput:1pp"}
+    assert [gate.slo[0].text for gate in plan.gates if gate.slo] == ["e2e<3s"]
+    assert plan.order.sources == dict.fromkeys(("slo", "margin"), judged.format("next"))
+    assert (plan.written["slo"], plan.written["margin"]) == ("e2e<3s", "3%")
+    assert "ttft:p50:5%" in {gate.text for gate in plan_of("next", "plain").gates}
+
+
+@pytest.mark.parametrize(
+    ("source", "margin"),
+    [(None, "9%"), ("TBENCH_MARGIN", "9%"), ("/home/x/tbench.toml [defaults]", "3%")],
+)
+def test_a_target_s_margin_is_weaker_than_what_is_said_of_the_experiment(
+    judged: str, source: str | None, margin: str
+) -> None:
+    """By a flag, the plan file or a variable; what stands in [defaults] is for whatever has none."""
+    origins = {} if source is None else {"margin": source}
+    plan = plan_of("prod", "next", margin="9%", sources=origins)
+
+    assert f"ttft:p50:{margin}" in {gate.text for gate in plan.gates}
+    assert plan.order.sources.get("margin") == (judged.format("next") if margin == "3%" else source)
+
+
+def test_candidates_that_want_different_things_are_named(judged: str) -> None:
+    """With what decides between them; equal ones, and one that says nothing, are no conflict."""
+    with pytest.raises(InputError) as caught:
+        plan_of("prod", "twin", "plain", "next")
+    shown = str(caught.value)
+
+    assert shown == (
+        f"arms arm1 and arm3: margin is 2% by {judged.format('twin')}, 3% by {judged.format('next')}; "
+        "one holds for all candidates: give --margin"
+    )
+    assert plan_of("next", "prod", "twin", "plain").order.sources["margin"] == judged.format("prod")
+    assert plan_of("prod", "twin", "next", margin="4%").gates
+    with pytest.raises(InputError, match=r"arms arm1 and arm2: slo is .*: give --slo"):
+        plan_of("prod", "twin", "next", margin="4%", **COUNTED)
+
+
+def test_an_slo_waits_for_a_gate_that_counts_it(judged: str) -> None:
+    """One of the settings: it is said, nothing is refused, and the plan that is gone on with has none."""
+    plan = plan_of("prod", "next")
+
+    assert not any(gate.slo for gate in plan.gates)
+    assert "slo" not in plan.written
+    assert f"settings  slo: {UNCOUNTED}" in settings_of(plan)
+    assert f"settings  slo: {UNCOUNTED}" not in settings_of(plan_of("prod", "next", **COUNTED))
+    with pytest.raises(InputError, match="--slo needs a gate"):
+        plan_of("prod", "next", slo="e2e<3s")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('slo = "fast"', "slo: --slo fast: write it as"),
+        ('slo = "ttft<5"', "slo: --slo ttft<5: a limit in s is written"),
+        ("slo = 5", "slo: slo is 5; it must be str"),
+        ('margin = "0.05"', "margin: --margin 0.05: write it as 5%"),
+    ],
+)
+def test_an_slo_that_is_none_is_named_with_its_place(
+    folder: Path, judged: str, line: str, message: str
+) -> None:
+    """By the verbs that have it, an experiment's arm as well."""
+    (folder / "tbench.toml").write_text(f"[targets.x]\n{line}\n")
+    place = judged.format("x")
+
+    with pytest.raises(InputError) as caught:
+        settle(rows_of("compare"), {"target": "x"})
+    with pytest.raises(InputError) as of_arm:
+        plan_of("x", "x")
+    for error in (caught, of_arm):
+        assert str(error.value).startswith(f"{place} {message}")
+
+
+def test_an_slo_is_read_by_who_has_the_option(folder: Path) -> None:
+    """Its reader loads the statistics, which would cost any other command half a second."""
+    (folder / "tbench.toml").write_text('[targets.x]\nslo = "fast"\n')
+
+    assert settle(REPLAY, {"target": "x"}) == {}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -327,3 +490,27 @@ def test_cache_salt_leaves_the_prompt_alone(tmp_path: Path) -> None:
     assert chat["cache_salt"] == job.target.salt
     assert chat["messages"] == [{"role": "user", "content": "hi"}]
     assert plan.skipped == {"unsalted": 1}, "Messages has no such field"
+
+
+def test_runs_are_judged_by_their_target(
+    tmp_path: Path, tbench: Callable[..., Done], experiment: Callable[..., Any]
+) -> None:
+    """One pair is compared as ever, repeated runs are held to the margin; each says where it is from."""
+    experiment(tmp_path, {"A": 1.0, "B": 1.0}, 3)
+    (tmp_path / "own.toml").write_text('[targets.prod]\nslo = "e2e<1.2s"\nmargin = "30%"\n')
+    words = ("--target", "prod", "--settings", "own.toml")
+    one = tbench("report", "A-0.run", *words)
+    pair = tbench("compare", "A-0.run", "B-0.run", *words)
+    arms = tbench("compare", "A-*.run", "B-*.run", *words)
+    noise = tbench("compare", "--self-check", "A-*.run", *words)
+    plan = tbench("power", "A-*.run", *words)
+
+    assert "(e2e<1.2s)" in one.out
+    assert "settings: slo from own.toml [targets.prod]" in one.err
+    assert (pair.code, "advisory" in pair.out) == (0, True), pair.err
+    assert "settings: margin: one pair of runs gets no verdict" in pair.err
+    assert (arms.code, "margin 30%" in arms.out) == (0, True), arms.err
+    assert f"settings: slo: {UNCOUNTED}" in arms.err
+    assert noise.code == 0, noise.err
+    assert "gates of 30 %" in plan.out
+    assert "settings: margin from own.toml [targets.prod]" in plan.err

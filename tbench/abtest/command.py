@@ -14,7 +14,7 @@ from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
 from tbench.commands.output import OUTPUT, Charts, Json, Shared, Xlsx, private, terminable, terminal
 from tbench.flags import Given, verb
-from tbench.settings import beneath, sources, told
+from tbench.settings import UNCOUNTED, beneath, sources, told
 
 if TYPE_CHECKING:
     from tbench.abtest.plan import AbPlan
@@ -94,6 +94,8 @@ def ab(
 def settings_of(plan: "AbPlan") -> list[str]:
     """Where the options are from that neither the command line nor a plan file has."""
     shared = [f"settings  {text}" for text in told(plan.order.sources)]
+    if "slo" in plan.order.sources and not any(gate.slo for gate in plan.gates):
+        shared.append(f"settings  slo: {UNCOUNTED}")
     arms = [(arm.name, text) for arm in plan.treatments for text in told(arm.sources)]
     return shared + [f"settings  arm {name}: {text}" for name, text in arms]
 

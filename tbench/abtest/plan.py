@@ -3,7 +3,7 @@
 import random
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from tbench.abtest.options import FORM, OF_ARM, AbOptions, Kind
-from tbench.analysis.gate import Gate, parse_gates
+from tbench.analysis.gate import Gate, parse_gate, parse_gates
 from tbench.analysis.gate_estimate import LEAST_RUNS, Method
 from tbench.analysis.interim import Looks
 from tbench.analysis.run_metrics import parse_slo
@@ -26,7 +26,7 @@ from tbench.replay.options import ReplayOptions
 from tbench.replay.provenance import WITHHELD, without_credentials
 from tbench.replay.target import parse_headers
 from tbench.replay.workers.counters import MOST_ARMS
-from tbench.settings import settings_file
+from tbench.settings import settings_file, variable, words_of
 
 USUAL_MARGIN: Final = "5%"
 
@@ -79,6 +79,8 @@ _ROWS: Final = {row.key: row for name, row in rows(ReplayOptions).items() if nam
 _TABLES: Final = [key for key, row in _ROWS.items() if row.repeatable]
 _KEYS: Final = ["name", "target", *_ROWS]
 _TEXTS: Final = [key for key in _KEYS if key not in _TABLES]
+_GATED: Final = {row.key: row for row in rows(AbOptions).values() if row.option.of_target}
+"""What a target says of the gates. It holds for all arms: those of the candidates count, which are judged."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _CUT = re.compile(rf",(?=(?:{'|'.join(_TEXTS)})=|(?:{'|'.join(_TABLES)})\.[^=,]+=)")
 """A comma ends a word where the next one begins as words do: values may hold commas."""
@@ -88,12 +90,14 @@ _CUT = re.compile(rf",(?=(?:{'|'.join(_TEXTS)})=|(?:{'|'.join(_TABLES)})\.[^=,]+
 class ArmSpec:
     """An arm's name and what it changes of the shared order, by the names of ReplayOptions.
 
-    `sources` says of the changes that a target of the settings file has made where they are from.
+    `sources` says of the changes that a target of the settings file has made where they are from, `gated`
+    what it says of the gates, each with its place.
     """
 
     name: str
     changes: Mapping[str, Any] = field(repr=False)  # headers among them
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    gated: Mapping[str, tuple[str, str]] = field(default_factory=dict, compare=False)
 
     def order(self, shared: ReplayOptions) -> ReplayOptions:
         """The shared order, for this arm; a price of its own goes before that of all."""
@@ -174,8 +178,29 @@ def _treatment(table: object) -> ArmSpec:
             raise InputError(
                 f"arm {name}: the value of {key} was not written down; give the whole command again"
             )
-    table, sources = _with_target(name, table)
-    return ArmSpec(name=name, changes=_changes(table), sources=sources)
+    return (
+        _with_target(name, table)
+        if "target" in table
+        else ArmSpec(name=name, changes=_changes(table))
+    )
+
+
+def _with_target(arm: str, table: Mapping[str, Any]) -> ArmSpec:
+    """An arm with what its target says and its table does not."""
+    if "base_url" in table:
+        raise InputError(f"arm {arm}: target and base_url are two; give one")
+    file = settings_file()
+    target = file.target(table["target"])
+    place = f"{file.path} [targets.{table['target']}]"
+    if foreign := target.keys() - _ROWS.keys() - _GATED.keys():
+        raise InputError(f"{place} {min(foreign)}: is for all arms; give --{min(foreign)}")
+    added = {key: value for key, value in target.items() if key in _ROWS and key not in table}
+    return ArmSpec(
+        name=arm,
+        changes=_changes({**added, **table}),
+        sources=dict.fromkeys(added, place),
+        gated={key: (target[key], place) for key in _GATED if key in target},
+    )
 
 
 def _changes(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,20 +214,6 @@ def _changes(table: Mapping[str, Any]) -> dict[str, Any]:
     if changes.get("base_url") == "":  # as the others have it
         del changes["base_url"]
     return changes
-
-
-def _with_target(arm: str, table: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """An arm's table with what its target says and it does not, and where that is from."""
-    if "target" not in table:
-        return table, {}
-    if "base_url" in table:
-        raise InputError(f"arm {arm}: target and base_url are two; give one")
-    file = settings_file()
-    target = file.target(table["target"])
-    place = f"{file.path} [targets.{table['target']}]"
-    if foreign := target.keys() - _ROWS.keys():
-        raise InputError(f"{place} {min(foreign)}: is for all arms; give --{min(foreign)}")
-    return {**target, **table}, {key: place for key in target if key not in table}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,13 +270,21 @@ def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -
         raise InputError("a trace is missing: tbench ab TRACE --arm ... --arm ...")
     options = made(AbOptions, values)
     arms = treatments(options.arms)
+    counted = any(parse_gate(text).endpoint.needs_slo for text in options.gate)
+    gated = _gated(arms[1:], words, sources, frozenset() if counted else frozenset({"slo"}))
+    words = {**words, **{key: value for key, (value, _) in gated.items()}}
+    sources = {**sources, **{key: place for key, (_, place) in gated.items()}}
+    options = replace(options, **{_GATED[key].name: words[key] for key in gated})
     schedule, repeats = options.schedule, options.repeats
     if schedule == "duet" and len(arms) > MOST_ARMS:
         raise InputError(
             f"--schedule duet: {len(arms)} arms at once, at most {MOST_ARMS} are possible"
         )
     margin = USUAL_MARGIN if options.margin is None and not options.gate else options.margin
-    gates = parse_gates(margin, options.gate, parse_slo(options.slo) if options.slo else ())
+    slo = parse_slo(options.slo) if options.slo else ()
+    gates = parse_gates(margin, options.gate, slo, standing="slo" in sources)
+    if "slo" in sources and not counted:  # in the folder's plan it would be one that was asked for
+        words = {key: value for key, value in words.items() if key != "slo"}
     if options.trend and schedule != "random":
         raise InputError(
             f"--trend needs an order of runs that chance drew, not --schedule {schedule}"
@@ -293,6 +312,35 @@ def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -
         looks=Looks(runs=tuple(range(LEAST_RUNS, repeats + 1))) if options.monitor else None,
         words={**words, "trace": str(as_path(words["trace"]).absolute())},
     )
+
+
+def _gated(
+    candidates: Iterable[ArmSpec],
+    words: Mapping[str, Any],
+    sources: Mapping[str, str],
+    idle: Collection[str],
+) -> dict[str, tuple[str, str]]:
+    """What the candidates' targets say of the gates, and where, unless a stronger place says it.
+
+    Stronger is all but `[defaults]`. Raises InputError for a value that is none, and for two that differ,
+    unless it is `idle`: no gate looks at it.
+    """
+    gated: dict[str, tuple[str, str]] = {}
+    for key, row in _GATED.items():
+        if key in words and sources.get(key) in {None, variable(key)}:
+            continue
+        targets = [(arm.name, *arm.gated[key]) for arm in candidates if key in arm.gated]
+        if not targets:
+            continue
+        first, chosen, origin = targets[0]
+        gated[key] = words_of(row, chosen, f"{origin} {key}"), origin
+        for name, value, place in targets:
+            if value != chosen and key not in idle:
+                raise InputError(
+                    f"arms {first} and {name}: {key} is {chosen} by {origin}, {value} by {place}; one holds "
+                    f"for all candidates: give {row.flag}"
+                )
+    return gated
 
 
 def read_plan(path: Path) -> dict[str, Any]:

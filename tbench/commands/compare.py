@@ -1,5 +1,6 @@
 """tbench compare: two runs of one trace, as ratios of quantiles with their intervals."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,7 @@ from tbench.commands.output import (
     write_shared,
 )
 from tbench.flags import verb
+from tbench.settings import UNCOUNTED, announce, sources
 
 if TYPE_CHECKING:
     from tbench.analysis.gate import Gate
@@ -155,6 +157,10 @@ class CompareFlags:
         """Whether anything but the text or the JSON is asked for."""
         return bool(self.junit or self.markdown or self.html or self.charts or self.xlsx)
 
+    def asked(self, key: str) -> bool:
+        """Whether it was given for these runs, and does not stand in the settings for all."""
+        return getattr(self, key) is not None and key not in sources
+
     def objectives(self) -> "tuple[Objective, ...]":
         """What makes a request a good one. Raises InputError."""
         from tbench.analysis.run_metrics import parse_slo
@@ -182,16 +188,18 @@ def compare(flags: CompareFlags) -> int:
     """
     shared = Shared(html=flags.html, charts=flags.charts, xlsx=flags.xlsx)
     runs = flags.runs
+    announce()
     history = flags.trend or flags.baseline_file or flags.save_baseline
     if flags.self_check:
-        if flags.unpaired or flags.reports or history or flags.slo is not None:
+        if flags.unpaired or flags.reports or history or flags.asked("slo"):
             raise InputError(
                 "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, --junit, "
                 "--markdown, no --unpaired, --slo, --trend, no baseline file"
             )
         return _self_checked(flags)
     several = len(runs) > 2 or any(not path.is_file() for path in runs)
-    if flags.margin is not None or flags.gate or history or (flags.slo is not None and several):
+    repeated = several and (flags.margin is not None or flags.asked("slo"))
+    if repeated or flags.asked("margin") or flags.gate or history:
         if flags.metric or flags.quantile or flags.unpaired:
             raise InputError(
                 "--metric, --quantile and --unpaired are for one pair of runs, not for gates"
@@ -221,6 +229,8 @@ def _paired(flags: CompareFlags, shared: Shared) -> int:
         warmup=flags.left_out(),
         slo=flags.objectives(),
     )
+    if flags.margin is not None:
+        print("settings: margin: one pair of runs gets no verdict", file=sys.stderr)
     baseline, candidate = flags.runs
     comparisons = compare_files(baseline, candidate, question)
     line = command_line()
@@ -254,7 +264,11 @@ def _judged(flags: CompareFlags, shared: Shared) -> int:
         raise InputError("--save-baseline judges nothing: no reports, no --trend")
     if flags.baseline_file and flags.trend:
         raise InputError("--trend is for runs that took turns; a baseline file has sessions")
-    gates = parse_gates(flags.margin, flags.gate, flags.objectives())
+    gates = parse_gates(
+        flags.margin, flags.gate, flags.objectives(), standing=not flags.asked("slo")
+    )
+    if "slo" in sources and not any(gate.slo for gate in gates):
+        print(f"settings: slo: {UNCOUNTED}", file=sys.stderr)
     if flags.save_baseline:
         return _saved(flags.save_baseline, flags, gates)
     judgement = _judgement(flags, gates)

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from tbench.capture.option import Option
-from tbench.commands.output import Json
+from tbench.commands.output import Json, held_to
 from tbench.flags import verb
+from tbench.settings import announce
 
 
 @verb
@@ -28,7 +29,14 @@ def power(
         ),
     ] = None,
     margin: Annotated[
-        str, Option(help="Margin that equal arms shall pass (compare --margin).", unit="SHARE")
+        str,
+        Option(
+            help="Margin that equal arms shall pass (compare --margin).",
+            unit="SHARE",
+            read=held_to("tbench.analysis.gate", "parse_margin"),
+            late=True,
+            of_target=True,
+        ),
     ] = "5%",
     power: Annotated[
         float, Option(help="How often it shall succeed, between 0.5 and 0.99.", unit="SHARE")
@@ -47,6 +55,7 @@ def power(
     from tbench.analysis.report.planning import plan_json, plan_text
     from tbench.capture.errors import InputError
 
+    announce()
     if not 0.5 <= power <= 0.99:
         raise InputError(f"--power {power:g}: give a share between 0.5 and 0.99, such as 0.8")
     aim = PowerGoal(

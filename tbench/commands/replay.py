@@ -10,7 +10,7 @@ from tbench.capture.option import Option
 from tbench.commands.output import Json, Verbose
 from tbench.flags import verb
 from tbench.replay.options import OUTPUT, ReplayOptions
-from tbench.settings import sources, told
+from tbench.settings import announce, sources, told
 
 
 @verb
@@ -47,8 +47,7 @@ def replay(
     from tbench.replay.totals import numbers
 
     job = resolve(options, sys.argv[1:])
-    for text in told(sources):
-        print(f"settings: {text}", file=sys.stderr)
+    announce()
     print(
         f"replaying {options.trace} against {job.target.base_url}: {job.pace.meaning}",
         file=sys.stderr,

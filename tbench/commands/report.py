@@ -10,6 +10,7 @@ import typer
 from tbench.capture.option import Option
 from tbench.commands.output import OUTPUT, Charts, Html, Json, Shared, Slo, Xlsx
 from tbench.flags import verb
+from tbench.settings import announce, sources
 
 
 @verb
@@ -41,11 +42,13 @@ def report(
         raise InputError("--samples prints JSON: add --json")
     objectives = () if slo is None else parse_slo(slo)
     if run.is_dir() and (run / METADATA).is_file():
-        given = {"--html": html, "--charts": charts, "--xlsx": xlsx, "--slo": slo}
+        asked = None if "slo" in sources else slo
+        given = {"--html": html, "--charts": charts, "--xlsx": xlsx, "--slo": asked}
         _sweep(
             run, [name for name, value in given.items() if value], samples=samples, as_json=as_json
         )
         return
+    announce()
     shared = Shared(html=html, charts=charts, xlsx=xlsx)
     arm = load(run, slo=objectives)
     arm.check_not_empty()
