@@ -15,7 +15,7 @@ from tbench.capture.terminal import named, plural
 from tbench.replay import metrics
 from tbench.replay.dialects import CHANGES
 from tbench.replay.estimate import Estimate
-from tbench.replay.hit_rates import BLOCK_TOKENS
+from tbench.replay.hit_rates import BLOCK_TOKENS, CLOSE
 from tbench.replay.portability import BONDS
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
@@ -234,14 +234,19 @@ def _hits(rates: Mapping[str, Any]) -> Iterator[str]:
     if not rates:
         return
     planned, served, recorded = (rates.get(name) for name in ("planned", "served", "recorded"))
+    least = rates.get("planned_least")
     block = BLOCK_TOKENS * rates["requests"] / rates["prompt_tokens"]
     parts = [
         f"{name} {'not known' if rate is None else f'{rate:.1%}'}"
         for name, rate in (("planned", planned), ("served", served), ("recorded", recorded))
     ]
-    if block > FOREIGN:
+    if least is not None and planned - least > CLOSE:
+        parts[0] += f" ({least:.1%} without what was still being read)"
+    if block > CLOSE:
         parts[0] += f" (± {100 * block:.1f}, a block of {BLOCK_TOKENS} tokens a request)"
-    certain = max(planned + block, recorded or 0.0) + FOREIGN
+    # A plan knows bytes: where a system prompt's language takes fewer of them for a token than the users',
+    # its rate is too low, which the recorded rate is not.
+    certain = max(planned + block, recorded or 0.0) + CLOSE
     knew = served is not None and served > certain
     hint = (
         "; it seems to know prompts of an earlier run (--cache structure keeps them apart)"
@@ -250,14 +255,6 @@ def _hits(rates: Mapping[str, Any]) -> Iterator[str]:
     )
     count = plural(rates["requests"], "request")
     yield row("cache", f"hit rate of {count}: {', '.join(parts)} of prompt tokens{hint}")
-
-
-FOREIGN: Final = 0.02
-"""A target that serves so much more than planned, blocks aside, and than was recorded knows other prompts.
-
-A plan knows bytes: where a system prompt's language takes fewer of them for a token than the users', its rate
-is too low by more than this, which the recorded rate is not.
-"""
 
 
 KEPT: Final = {

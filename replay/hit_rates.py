@@ -1,18 +1,19 @@
 """Hit rates: the share of prompt tokens that a cache of prefixes gave, as planned, as served, as recorded.
 
-A perfect cache holds the prefix of every prompt that was planned before, in whole blocks, and nothing else:
-what it would serve can be known without any server. What the target served, and what was served when the
-traffic was recorded, the answers say. A target that serves less than planned has a small cache, or several
-that do not share; one that serves more knew prompts of an earlier run. The trace is read once more when the
-run is over, so that no sender waits for any of this.
+A perfect cache holds the prefix of every prompt that was sent before, in whole blocks, and nothing else:
+what it would serve can be known without any server. It shares what is still being read; a cache that holds
+a prompt only when its answer has begun serves less where prompts overlap, and that can be known, too. What
+the target served, and what was served when the traffic was recorded, the answers say. A target that serves
+less than either has a small cache, or several that do not share; one that serves more knew prompts of an
+earlier run. The trace is read once more when the run is over, so that no sender waits for any of this.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -27,48 +28,58 @@ MOST_BYTES: Final = 32 * 2**20
 BLOCK_TOKENS: Final = 16
 """A cache keeps whole blocks of so many tokens, as vLLM's does."""
 TOKEN_BYTES: Final = 4
+BLOCK_BYTES: Final = BLOCK_TOKENS * TOKEN_BYTES
 HEADER_BYTES: Final = 16
 """What a template writes around a message: its role and marks."""
 PICTURE_BYTES: Final = 1_600 * TOKEN_BYTES
 """What stands for a picture or a file, however many bytes it has."""
+CLOSE: Final = 0.02
+"""Rates agree that are no further apart."""
 LAST_TURN: Final = 10
 """The row of this turn has all later ones as well."""
 
 
 class Prefixes:
-    """The prompts that were planned so far: their messages, and the blocks of these. `bytes` were new."""
+    """The prompts that a cache holds: their messages, and the blocks of these."""
 
     def __init__(self) -> None:
         self._known: set[int] = set()
-        self.bytes = 0
 
-    def add(self, whose: object, pieces: Iterable[bytes]) -> float:
-        """Take a prompt in the cache of `whose`: the share of it that begins as an earlier one of it did."""
-        shared = total = 0
+    def share(self, whose: object, pieces: Iterable[bytes]) -> float:
+        """The share of a prompt that begins as one does which the cache of `whose` holds."""
+        begun = total = 0
         link, follows = hash(whose), True
         for piece in pieces:
-            before, link = link, hash((link, piece))
             total += len(piece)
+            if not follows:
+                continue
+            before, link = link, hash((link, piece))
             if link in self._known:
-                begun = len(piece)
-            else:
-                begun = self._blocks(before, piece)
-                self._known.add(link)
-                self.bytes += len(piece)
-            shared += begun if follows else 0
-            follows = follows and begun == len(piece)
-        return shared / total if total else 0.0
+                begun += len(piece)
+                continue
+            blocks = _blocks(before, piece)
+            begun += BLOCK_BYTES * next(
+                (count for count, block in enumerate(blocks) if block not in self._known),
+                len(piece) // BLOCK_BYTES,
+            )
+            follows = False
+        return begun / total if total else 0.0
 
-    def _blocks(self, link: int, piece: bytes) -> int:
-        """Take the blocks of a new piece: how many bytes of it an earlier one had behind the same prefix."""
-        step, known = BLOCK_TOKENS * TOKEN_BYTES, self._known
-        begun, follows = 0, True
-        for start in range(0, len(piece) - step + 1, step):
-            link = hash((link, piece[start : start + step], "block"))
-            follows = follows and link in known
-            begun += step if follows else 0
-            known.add(link)
-        return begun
+    def add(self, whose: object, pieces: Iterable[bytes]) -> None:
+        """Hold a prompt in the cache of `whose`."""
+        link = hash(whose)
+        for piece in pieces:
+            before, link = link, hash((link, piece))
+            if link not in self._known:
+                self._known.add(link)
+                self._known.update(_blocks(before, piece))
+
+
+def _blocks(link: int, piece: bytes) -> Iterator[int]:
+    """The whole blocks of a piece behind a prefix, each named by all that is before its end."""
+    for start in range(0, len(piece) - BLOCK_BYTES + 1, BLOCK_BYTES):
+        link = hash((link, piece[start : start + BLOCK_BYTES], "block"))
+        yield link
 
 
 def pieces_of(payload: Mapping[str, Any], provider: Provider) -> Iterator[bytes]:
@@ -100,6 +111,28 @@ def _as_read(part: object) -> bytes:
 _PICTURES: Final = ("image", "audio", "file", "document")
 
 
+class Reading(NamedTuple):
+    """When a prompt was sent, when it had certainly been read, and what the target counted of it.
+
+    Seconds from the run's start; it had been read when the first token came, or the whole answer without a
+    stream, and never (inf) where the request failed before that. `usage` is None of what failed.
+    """
+
+    sent: float
+    read: float
+    usage: Usage | None
+
+
+class _Prompt(NamedTuple):
+    """A prompt as it was sent, into the cache of `whose`; of which turn, and what had been counted of it."""
+
+    whose: object
+    pieces: Sequence[bytes]
+    turn: int
+    reading: Reading
+    recorded: Usage
+
+
 @dataclass(kw_only=True)
 class _Tokens:
     """Sums over the requests that the target counted; the `recorded` ones where those were counted, too."""
@@ -107,15 +140,17 @@ class _Tokens:
     requests: int = 0
     prompt: int = 0
     planned: int = 0
+    planned_least: int = 0
     served: int = 0
     recorded_prompt: int = 0
     recorded: int = 0
 
-    def add(self, share: float, served: Usage, recorded: Usage) -> None:
+    def add(self, share: float, least: float, served: Usage, recorded: Usage) -> None:
         prompt = served.prompt or 0
         self.requests += 1
         self.prompt += prompt
         self.planned += int(share * prompt) // BLOCK_TOKENS * BLOCK_TOKENS
+        self.planned_least += int(least * prompt) // BLOCK_TOKENS * BLOCK_TOKENS
         self.served += served.cached or 0
         if recorded.prompt:
             self.recorded_prompt += recorded.prompt
@@ -126,6 +161,7 @@ class _Tokens:
             "requests": self.requests,
             "prompt_tokens": self.prompt,
             "planned": self.planned / self.prompt,
+            "planned_least": self.planned_least / self.prompt,
             "served": self.served / self.prompt if served else None,
             "recorded": self.recorded / self.recorded_prompt
             if recorded and self.recorded_prompt
@@ -134,42 +170,84 @@ class _Tokens:
 
 
 def hit_rates(
-    plan: Iterable[Planned], target: Target, usage: Mapping[int, Usage]
+    plan: Iterable[Planned], target: Target, readings: Mapping[int, Reading]
 ) -> dict[str, Any] | None:
     """The rates of a run's first requests, together and by the number of the turn; None without any count.
 
     Args:
         plan: the requests in the order of the run, with their recorded answers.
         target: what they were sent to, by which their prompts are as sent, salts and all.
-        usage: what the target counted for each that succeeded, by its index.
+        readings: of each that was sent, by its index.
 
-    Rates are shares of the prompt tokens that the target counted. `served` and `recorded` are None where no
-    answer named cached tokens: servers leave the member out where it would be 0, or always.
+    Rates are shares of the prompt tokens that the target counted. `planned` is that of a cache which has a
+    prompt when it is sent, `planned_least` of one which has it when it has certainly been read. `served` and
+    `recorded` are None where no answer named cached tokens: servers leave the member out where it would be
+    0, or always.
     """
-    prefixes, turns = Prefixes(), Counter[tuple[int, int, int]]()
+    prompts = list(_prompts(plan, target, readings))
+    shares = _shares(prompts, lambda place: (prompts[place].reading.sent, place))
+    leasts = _shares(prompts, lambda place: (prompts[place].reading.read, -1))
     every, by_turn = _Tokens(), defaultdict[int, _Tokens](_Tokens)
     reported = {"served": False, "recorded": False}
-    for planned in islice(plan, OBSERVED):
-        if prefixes.bytes > MOST_BYTES:
-            break
-        payload, sent = planned.payload, target.outgoing(planned)
-        if payload is None or sent.info.endpoint not in GENERATIVE:
-            continue
-        if sent.body is not planned.exchange.request.body:
-            payload = orjson.loads(sent.body)
-        provider = provider_of(planned.exchange.request.method, sent.path)
-        whose = (sent.info.model, *(str(payload.get(name)) for name in provider.salt_fields))
-        share = prefixes.add(whose, pieces_of(payload, provider))
-        conversation = planned.session, planned.cycle, planned.clone
-        turns[conversation] += 1
-        counted, recorded = usage.get(planned.index), recorded_usage(planned.exchange)
+    for prompt, share, least in zip(prompts, shares, leasts, strict=True):
+        counted, recorded = prompt.reading.usage, prompt.recorded
         if counted is None or not counted.prompt:
             continue
         reported["served"] |= counted.cached is not None
         reported["recorded"] |= recorded.cached is not None
-        for sums in (every, by_turn[min(turns[conversation], LAST_TURN)]):
-            sums.add(share, counted, recorded)
+        for sums in (every, by_turn[prompt.turn]):
+            sums.add(share, least, counted, recorded)
     if not every.requests:
         return None
     rows = [{"turn": turn, **by_turn[turn].rates(**reported)} for turn in sorted(by_turn)]
     return {**every.rates(**reported), "turns": rows}
+
+
+def _prompts(
+    plan: Iterable[Planned], target: Target, readings: Mapping[int, Reading]
+) -> Iterator[_Prompt]:
+    """The first prompts of a plan that were sent."""
+    texts, new = dict[bytes, bytes](), 0  # most messages come again in each later turn
+    turns = Counter[tuple[int, int, int]]()
+    for planned in islice(plan, OBSERVED):
+        if new > MOST_BYTES:
+            break
+        payload, sent = planned.payload, target.outgoing(planned)
+        if payload is None or sent.info.endpoint not in GENERATIVE:
+            continue
+        conversation = planned.session, planned.cycle, planned.clone
+        turns[conversation] += 1
+        reading = readings.get(planned.index)
+        if reading is None:
+            continue
+        if sent.body is not planned.exchange.request.body:
+            payload = orjson.loads(sent.body)
+        provider = provider_of(planned.exchange.request.method, sent.path)
+        pieces = []
+        for piece in pieces_of(payload, provider):
+            new += len(piece) if piece not in texts else 0
+            pieces.append(texts.setdefault(piece, piece))
+        yield _Prompt(
+            whose=(sent.info.model, *(str(payload.get(name)) for name in provider.salt_fields)),
+            pieces=pieces,
+            turn=min(turns[conversation], LAST_TURN),
+            reading=reading,
+            recorded=recorded_usage(planned.exchange),
+        )
+
+
+def _shares(prompts: Sequence[_Prompt], held: Callable[[int], tuple[float, int]]) -> list[float]:
+    """The share of each that a cache has when it is sent, which has the one at a place from `held(place)` on.
+
+    That is a time, and the place among those of one time: a prompt is sent in its own.
+    """
+    cache, shares = Prefixes(), [0.0] * len(prompts)
+    events = [(prompt.reading.sent, place, False, place) for place, prompt in enumerate(prompts)]
+    events += [(*held(place), True, place) for place in range(len(prompts))]
+    for _, _, adds, place in sorted(events):
+        whose, pieces = prompts[place][:2]
+        if adds:
+            cache.add(whose, pieces)
+        else:
+            shares[place] = cache.share(whose, pieces)
+    return shares

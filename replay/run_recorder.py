@@ -14,7 +14,7 @@ from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.columns import COUNTED
 from tbench.replay.cost import Bill, Price, cost
-from tbench.replay.hit_rates import OBSERVED
+from tbench.replay.hit_rates import OBSERVED, Reading
 from tbench.replay.job import Job
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
@@ -99,8 +99,8 @@ class Tally:
     kind: an outcome, or `http_STATUS`; `limits` by why this machine opened no connection. `tokens` counts
     token events, `coalesced` those with the stamp of a later one. `input` and `output` have the definitions
     of a benchmark's results (tbench.benchmark.genai_bench); what gives no text has no output.
-    `usage` is what was counted for each of the first requests, by their index (replay.hit_rates). `most_usd`
-    is what a budget has to reckon with.
+    `readings` are of the first requests, by their index (replay.hit_rates). `most_usd` is what a budget has
+    to reckon with.
     """
 
     ended: int = 0
@@ -116,7 +116,7 @@ class Tally:
     refusals: Refusals = field(default_factory=Refusals)
     input: Side = field(default_factory=Side)
     output: Side = field(default_factory=Side)
-    usage: dict[int, Usage] = field(default_factory=dict)
+    readings: dict[int, Reading] = field(default_factory=dict)
     _ttft: Histogram = field(default_factory=Histogram)
 
     def add(self, sample: Sample) -> None:
@@ -137,10 +137,10 @@ class Tally:
         usage = usage_of(sample)
         if fate is Fate.COMPLETED or usage.prompt is not None:
             self.bill.add(sample.model, usage)
+        if sample.index < OBSERVED and sample.sent is not None:
+            self.readings[sample.index] = reading_of(sample)
         if fate is not Fate.COMPLETED:
             return
-        if sample.index < OBSERVED:
-            self.usage[sample.index] = usage
         first = sample.first_token if sample.stream else sample.end
         if sample.stream and first is not None and start is not None:
             self._ttft.add(first - start)
@@ -170,6 +170,19 @@ def usage_of(sample: Sample) -> Usage:
         output=sample.output_tokens,
         cached=sample.cached_tokens,
         created=sample.cache_creation_tokens,
+    )
+
+
+def reading_of(sample: Sample) -> Reading:
+    """When the target had the prompt of a sample that was sent, and what it counted of it."""
+    ok = sample.fate is Fate.COMPLETED
+    read = sample.first_token
+    if read is None:
+        read = sample.end if ok else None
+    return Reading(
+        sent=sample.sent or 0.0,
+        read=math.inf if read is None else read,
+        usage=usage_of(sample) if ok else None,
     )
 
 

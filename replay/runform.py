@@ -70,7 +70,7 @@ IDENTITY: Final = ("planned", "completed", "failed", "cancelled", "lost_in_fligh
 SUMS: Final = frozenset({"requests", "prompt_tokens"})
 RATES: Final[Mapping[str, Form]] = {
     **dict.fromkeys(SUMS, COUNT),
-    **dict.fromkeys(("planned", "served", "recorded"), NUMBER),
+    **dict.fromkeys(("planned", "planned_least", "served", "recorded"), NUMBER),
 }
 HEADER: Final = Fields(
     {

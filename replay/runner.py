@@ -343,7 +343,7 @@ class _ReplayRun:
         if self.interrupts:
             return None
         with suppress(TbenchError, OSError):
-            return hit_rates(arm.job.plan(), arm.job.target, arm.tally.usage)
+            return hit_rates(arm.job.plan(), arm.job.target, arm.tally.readings)
         return None
 
     async def _get_ready(self) -> None:

@@ -1,6 +1,7 @@
 """Hit rates as planned, served and recorded agree where the cache is known: the simulator's."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tbench.replay.hit_rates import (
     HEADER_BYTES,
     TOKEN_BYTES,
     Prefixes,
+    Reading,
     hit_rates,
     pieces_of,
 )
@@ -109,22 +111,36 @@ def test_planned_served_and_recorded_agree(
 
 
 @pytest.mark.parametrize(
-    "pacing", [("--clones", 3, "--concurrency", 1), ("--sessions", 1)], ids=["clones", "sessions"]
+    "pacing",
+    [
+        ("--clones", 3, "--concurrency", 1),
+        ("--sessions", 1),
+        ("--speed", 1),
+        ("--speed", 4),
+        ("--speed", 16),
+        ("--speed", 16, "--workers", 2),
+        ("--clones", 3, "--speed", 16),
+        ("--concurrency", 42),
+    ],
+    ids=lambda pacing: " ".join(map(str, pacing)),
 )
-def test_copies_and_sessions_meet_the_cache_that_was_planned(
+def test_the_cache_that_was_planned_is_met_at_every_pace(
     pacing: tuple[object, ...],
     tbench: Callable[..., Done],
     simulator: Server,
     traffic: Path,
     tmp_path: Path,
 ) -> None:
-    """A copy shares tools and system prompt with the others, in whatever order conversations come."""
+    """One at a time or all at once, and with copies, which share tools and system prompt with the others."""
     arguments = ("--base-url", simulator.url, "--cache", "structure", "-o", "r.run")
     tbench("replay", traffic, *arguments, *pacing)
     rates = read_run(tmp_path / "r.run").totals["hit_rates"]
 
     for row in (rates, *rates["turns"]):
         assert abs(row["planned"] - row["served"]) <= CLOSE, row
+        assert row["planned_least"] <= row["planned"]
+    if "--clones" not in pacing:
+        assert abs(rates["recorded"] - rates["served"]) <= CLOSE
 
 
 @pytest.mark.parametrize(
@@ -196,10 +212,11 @@ def test_what_a_perfect_cache_serves_is_the_longest_earlier_prefix(
     for number, prompt in enumerate(prompts):
         longest = max((alike(prompt, earlier) for earlier in prompts[:number]), default=0)
         total = sum(map(len, prompt))
-        shared = round(cache.add("one model", prompt) * total)
+        shared = round(cache.share("one model", prompt) * total)
+        cache.add("one model", prompt)
 
         assert longest - block < shared <= longest
-    assert Prefixes().add("another model", prompts[0] if prompts else []) == 0
+    assert cache.share("another model", prompts[0] if prompts else []) == 0
 
 
 def alike(prompt: list[bytes], earlier: list[bytes]) -> int:
@@ -238,12 +255,43 @@ def test_a_target_that_names_no_cached_tokens_has_no_rate() -> None:
         for index, planned in enumerate([*Plan(trace=[exchange(body)])] * 3)
     ]
 
-    silent = hit_rates(plan, target, dict.fromkeys(range(3), Usage(prompt=100)))
-    telling = hit_rates(
-        plan, target, {0: Usage(prompt=100), 1: Usage(prompt=100, cached=96), 2: Usage()}
-    )
+    def rates(*counted: Usage) -> dict[str, Any] | None:
+        return hit_rates(
+            plan, target, {at: Reading(at, at + 0.5, usage) for at, usage in enumerate(counted)}
+        )
+
+    silent = rates(*[Usage(prompt=100)] * 3)
+    telling = rates(Usage(prompt=100), Usage(prompt=100, cached=96), Usage())
 
     assert silent and telling
     assert (silent["planned"], silent["served"], silent["recorded"]) == (192 / 300, None, None)
     assert (telling["planned"], telling["served"], telling["requests"]) == (0.48, 0.48, 2)
     assert hit_rates(plan, target, {}) is None
+
+
+def test_what_overlaps_is_told_apart_from_what_was_read() -> None:
+    """Of equal prompts one is left out, others find it when it was sent, or not before it was read."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello. " * 64}]}
+    (planned,) = Plan(trace=[exchange(json.dumps(body).encode())])
+    plan = [replace(planned, index=index, session=index) for index in range(5)]
+    counted, hit = Usage(prompt=100, cached=0), 0.96
+    readings = {
+        4: Reading(0.0, math.inf, None),  # failed
+        2: Reading(1.0, 3.0, counted),
+        1: Reading(2.0, 3.5, counted),
+        0: Reading(3.0, 4.0, counted),  # 3 was never sent
+    }
+    rates = hit_rates(plan, Target(base_url="http://h"), readings)
+
+    assert rates
+    assert rates["requests"] == 3
+    assert rates["planned"] == pytest.approx(hit)
+    assert rates["planned_least"] == pytest.approx(hit / 3)
+
+
+@pytest.mark.parametrize(("least", "shown"), [(0.85, False), (0.75, True), (None, False)])
+def test_overlap_is_said_where_it_matters(least: float | None, *, shown: bool) -> None:
+    rates = {"requests": 40, "prompt_tokens": 200_000, "planned": 0.86, "served": 0.8}
+    (line,) = departures({"hit_rates": rates | {"planned_least": least}}, "http://h")
+
+    assert ("planned 86.0% (75.0% without what was still being read)" in line) == shown

@@ -176,6 +176,35 @@ def test_a_repeated_prompt_is_cached_but_for_what_must_be_computed() -> None:
     assert again.prefill_ended - again.arrived == pytest.approx(0.010 + 7 / 1000)
 
 
+def test_prompts_that_come_together_share_what_one_of_them_computes() -> None:
+    """In one step, behind the chunks of a long one, and when only a part of it is there yet."""
+    engine = Engine(QUIET, 0)  # chunks of 100 tokens
+    blocks = [bytes([n]) for n in range(10)]
+    prompts = 3 * [10 * BLOCK_TOKENS + 7]
+    long, *others = [engine.submit(0, tokens, 1, blocks) for tokens in prompts]
+    half = engine.submit(0, 5 * BLOCK_TOKENS, 1, [*blocks[:4], b"x"])
+    drain(engine)
+
+    assert (long.cached_tokens, *(other.cached_tokens for other in others)) == (0, 160, 160)
+    assert half.cached_tokens == 4 * BLOCK_TOKENS
+    assert others[0].admitted == pytest.approx(0.110), "when the first chunk was computed"
+
+
+def test_a_prompt_of_which_a_part_is_computed_shares_that_part() -> None:
+    """Six whole blocks of 100 tokens, though the one who asked for them went away."""
+    engine = Engine(QUIET, 0)
+    blocks = [bytes([n]) for n in range(10)]
+    gone = engine.submit(0, 10 * BLOCK_TOKENS, 1, blocks)
+    step = engine.begin()
+    assert step
+    engine.cancel(gone)
+    engine.finish(step)
+    again = engine.submit(engine.free_at, 10 * BLOCK_TOKENS, 1, blocks)
+    drain(engine)
+
+    assert again.cached_tokens == 6 * BLOCK_TOKENS
+
+
 def test_a_prompt_that_is_cached_whole_still_computes_one_token() -> None:
     """A hit on every block leaves the last token to compute."""
     cache = PrefixCache(100)

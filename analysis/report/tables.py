@@ -150,7 +150,13 @@ def equal_lengths_table(comparison: Comparisons) -> Table | None:
     return words.table(sentences.equal_lengths(equal), (*FULL, *MORE), rows).only(*heads)
 
 
-HIT_RATES: Final = ("", "turn", "requests", "prompt tokens", "planned", "served", "recorded")
+HIT_RATES: Final = {
+    "planned": "planned",
+    "planned, least": "planned_least",
+    "served": "served",
+    "recorded": "recorded",
+}
+"""The rates of a run by the heads of their columns."""
 
 
 def hit_rates_table(sides: Sides) -> Table:
@@ -166,7 +172,7 @@ def hit_rates_table(sides: Sides) -> Table:
             weights = [row["prompt_tokens"] for row in runs]
             sums = (sum(row["requests"] for row in runs), sum(weights))
             cells.append([side, turn, *map(count, sums)])
-            for name in HIT_RATES[-3:]:
+            for name in HIT_RATES.values():
                 shares = [share for row in runs if (share := row.get(name)) is not None]
                 if len(shares) < len(runs) or not any(weights):
                     cells[-1].append("not known")
@@ -176,7 +182,7 @@ def hit_rates_table(sides: Sides) -> Table:
     caption = (
         "Hit rate by turn of a conversation: of a perfect cache, the target's, and as recorded"
     )
-    return words.table(caption, HIT_RATES, cells)
+    return words.table(caption, ("", "turn", "requests", "prompt tokens", *HIT_RATES), cells)
 
 
 def _compared(row: Comparison) -> list[Cell | str]:

@@ -1,5 +1,8 @@
 """A model of a serving engine: first come, first served, continuous batching, chunked prefill.
 
+Prompts share prefixes as in vLLM's: one is looked up in the cache by the step that begins to compute it, and
+finds what this step computes of those before it.
+
 It owns its own timeline in seconds and never looks at a clock: `begin` forms the next step and says when
 it ends, `finish` says which sequences got a token by then. Same seed and same arrivals, same times.
 """
@@ -7,7 +10,7 @@ it ends, `finish` says which sequences got a token by then. Same seed and same a
 import math
 import tomllib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Series
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
@@ -18,7 +21,7 @@ from typing import Any, get_type_hints
 
 from tbench.capture.errors import InputError
 from tbench.simulator.call import known_fault
-from tbench.simulator.prompt import PrefixCache
+from tbench.simulator.prompt import BLOCK_TOKENS, PrefixCache
 
 
 class QueueFullError(Exception):
@@ -135,9 +138,28 @@ class Engine:
                 return None
             start = max(start, self._waiting[0].arrived)
         spec, left = self.spec, self.spec.chunk_tokens
+        prefilling, unread = [], self._unread(start)
+        while left and (sequence := next(unread, None)):
+            part = min(left, sequence.to_prefill)
+            left -= part
+            if sequence.prefill_began is None:
+                sequence.prefill_began = start
+            prefilling.append((sequence, part))
+            computed = sequence.prompt_tokens - sequence.to_prefill + part
+            self.cache.insert(sequence.blocks[: computed // BLOCK_TOKENS])
+        decoding = tuple(sequence for sequence in self._running if not sequence.to_prefill)
+        decode_s = spec.step_s + spec.step_per_sequence_s * len(decoding)
+        noise = math.exp(spec.noise * self._rng.gauss() - spec.noise**2 / 2)  # of mean 1
+        prefill = spec.chunk_tokens - left
+        self.free_at = start + (decode_s * noise + prefill / spec.prefill_tokens_per_s)
+        return Step(start, self.free_at, decoding, tuple(prefilling))
+
+    def _unread(self, start: float) -> Iterator[Sequence]:
+        """Whose prompts are not computed: those under way, then those that wait, admitted one by one."""
+        yield from [sequence for sequence in self._running if sequence.to_prefill]
         while (
             self._waiting
-            and len(self._running) < spec.max_batch
+            and len(self._running) < self.spec.max_batch
             and self._waiting[0].arrived <= start
         ):
             sequence = self._waiting.popleft()
@@ -146,19 +168,7 @@ class Engine:
             sequence.cached_tokens = tokens
             sequence.to_prefill = max(1, sequence.prompt_tokens - tokens)
             self._running.append(sequence)
-        prefilling = []
-        for sequence in self._running:
-            if sequence.to_prefill and left:
-                part = min(left, sequence.to_prefill)
-                left -= part
-                sequence.prefill_began = sequence.prefill_began or start
-                prefilling.append((sequence, part))
-        decoding = tuple(sequence for sequence in self._running if not sequence.to_prefill)
-        decode_s = spec.step_s + spec.step_per_sequence_s * len(decoding)
-        noise = math.exp(spec.noise * self._rng.gauss() - spec.noise**2 / 2)  # of mean 1
-        prefill = spec.chunk_tokens - left
-        self.free_at = start + (decode_s * noise + prefill / spec.prefill_tokens_per_s)
-        return Step(start, self.free_at, decoding, tuple(prefilling))
+            yield sequence
 
     def finish(self, step: Step) -> list[Sequence]:
         """The step is over: count its tokens; returns whose state changed, in order of admission."""
@@ -167,7 +177,6 @@ class Engine:
             sequence.to_prefill -= part
             if not sequence.to_prefill and not sequence.finished:
                 sequence.prefill_ended = step.end
-                self.cache.insert(sequence.blocks)
                 changed.append(sequence)
         for sequence in changed:
             sequence.tokens = min(sequence.tokens + 1, sequence.output_tokens)
