@@ -124,9 +124,7 @@ def _reading(attempts: list[Attempt]) -> Callable[[], object]:
 
 def _tallying(samples: list[Sample]) -> Callable[[], object]:
     def work() -> None:
-        tally = Tally(bill=Bill())
-        for one in samples:
-            tally.add(one)
+        Tally(bill=Bill()).add(samples)
 
     return work
 

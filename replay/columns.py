@@ -88,8 +88,10 @@ def pack(columns: Mapping[str, Sequence[Any] | Column]) -> Record:
     for name, kind in NUMBERS.items():
         values = columns[name]
         if not isinstance(values, np.ndarray):
-            absent = ABSENT[np.dtype(kind).kind]
-            values = np.array([absent if value is None else value for value in values], dtype=kind)
+            if kind != "<f8" and None in values:  # which to numpy is NaN, and no other number
+                absent = ABSENT[np.dtype(kind).kind]
+                values = [absent if value is None else value for value in values]
+            values = np.fromiter(values, kind, len(values))
         numbers[name] = values.astype(kind, copy=False).tobytes()
     for name in WORDS:
         present = dict.fromkeys(value for value in columns[name] if value is not None)

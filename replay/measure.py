@@ -8,7 +8,7 @@ was due, since the application sent when it liked.
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate, batched, pairwise
 from typing import Final, NamedTuple
 
@@ -52,68 +52,41 @@ def to_sample(
     `secrets` are masked wherever the server quotes them. `answer` is what the reply says where its body was
     not kept; by default it is read.
     """
-    call, reply = Label.unpack(attempt.call.label), attempt.reply
+    call, reply = attempt.call, attempt.reply
+    label, chunks, sent = Label.unpack(call.label), reply.chunks, reply.sent
     headers = {name.lower(): value for name, value in reversed(reply.headers)}  # the first of each
-
-    def header(name: bytes) -> str:
-        return headers.get(name, b"").decode("latin-1")
-
     if answer is None:
-        answer = ParsedResponse()
-        if reply.status is not None:
-            answer = parse_response(
-                reply.chunks,
-                content_type=header(b"content-type"),
-                content_encoding=header(b"content-encoding"),
-                status=reply.status,
-            )
-    outcome, error = _conclusion(reply, answer, endpoint=call.endpoint)
+        answer = ParsedResponse() if reply.status is None else _read(reply, headers)
+    outcome, error = _conclusion(reply, answer, endpoint=label.endpoint)
     usage = answer.usage
-    sent, end = reply.sent, reply.end
-    first_byte = reply.chunks[0][0] if reply.chunks else None
-    first_token, first_answer, last_token = (
-        answer.first_token,
-        answer.first_answer,
-        answer.last_token,
-    )
-    first = first_token if call.stream else first_byte
+    first_byte = chunks[0][0] if chunks else None
+    first = answer.first_token if label.stream else first_byte
     first_wall_ns: int | None = None
     if first is not None and sent is not None and reply.sent_wall_ns is not None:
         # As wall clock, by the pair of stamps at `sent`.
         first_wall_ns = reply.sent_wall_ns + round((first - sent) * 1e9)
+    request_id = headers.get(b"x-request-id") or headers.get(b"request-id")
 
     def since(at: float | None) -> float | None:
         return None if at is None else at - began
 
-    def after(at: float | None) -> float | None:
-        """Since when what is stamped so may have been there, where its read was late."""
-        if at is None or not reply.unsure:
-            return None
-        return since(reply.unsure.get(bisect_left(reply.chunks, (at,))))
-
-    return Sample(
-        id=call.id,
-        index=attempt.index,
-        cycle=call.cycle,
-        session=call.session,
-        endpoint=call.endpoint,
-        model=call.model,
-        stream=call.stream,
+    sample = Sample(
+        id=label.id,
+        index=call.index,
+        cycle=label.cycle,
+        session=label.session,
+        endpoint=label.endpoint,
+        model=label.model,
+        stream=label.stream,
         held=attempt.held,
-        waited=math.fsum(refusal.waited for refusal in reply.refusals),
-        refusals=len(reply.refusals),
         connect=0.0 if reply.connecting is None or sent is None else sent - reply.connecting,
-        due=attempt.due,
+        due=call.due,
         sent=since(sent),
         first_byte=since(first_byte),
-        first_token=since(first_token),
-        first_token_after=after(first_token),
-        first_answer=since(first_answer),
-        first_answer_after=after(first_answer),
-        last_token=since(last_token),
-        last_token_after=after(last_token),
-        end=since(end),
-        end_after=since(reply.unsure.get(len(reply.chunks))),
+        first_token=since(answer.first_token),
+        first_answer=since(answer.first_answer),
+        last_token=since(answer.last_token),
+        end=since(reply.end),
         sent_wall_ns=reply.sent_wall_ns,
         first_wall_ns=first_wall_ns,
         status=reply.status,
@@ -125,14 +98,44 @@ def to_sample(
         cached_tokens=usage.cached,
         reasoning_tokens=usage.reasoning,
         cache_creation_tokens=usage.created,
-        request_bytes=call.request_bytes,
+        request_bytes=label.request_bytes,
         response_bytes=reply.received,
         conn_reused=reply.reused,
         reconnected=reply.reconnected,
-        request_id=secrets.mask_text(header(b"x-request-id") or header(b"request-id")) or None,
+        request_id=secrets.mask_text(request_id.decode("latin-1")) if request_id else None,
         headers=() if HEADER_NAMES.isdisjoint(headers) else server_headers(reply.headers, secrets),
         token_times=tuple([at - began for at in answer.token_times]),
     )
+    if reply.refusals:
+        sample.refusals = len(reply.refusals)
+        sample.waited = math.fsum(refusal.waited for refusal in reply.refusals)
+    if reply.unsure:
+        _date_late_reads(sample, reply, answer, began)
+    return sample
+
+
+def _read(reply: Reply, headers: Mapping[bytes, bytes]) -> ParsedResponse:
+    """What an answer says, by its headers (lower case)."""
+    assert reply.status is not None
+    return parse_response(
+        reply.chunks,
+        content_type=headers.get(b"content-type", b"").decode("latin-1"),
+        content_encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
+        status=reply.status,
+    )
+
+
+def _date_late_reads(sample: Sample, reply: Reply, answer: ParsedResponse, began: float) -> None:
+    """Note since when what was read late may have been there."""
+
+    def after(at: float | None) -> float | None:
+        return None if at is None else unsure.get(bisect_left(reply.chunks, (at,)))
+
+    unsure = {place: since - began for place, since in reply.unsure.items()}
+    sample.first_token_after = after(answer.first_token)
+    sample.first_answer_after = after(answer.first_answer)
+    sample.last_token_after = after(answer.last_token)
+    sample.end_after = unsure.get(len(reply.chunks))
 
 
 def _conclusion(

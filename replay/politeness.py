@@ -65,10 +65,11 @@ LONGEST_S: Final = 1e6
 
 def rate_limits(headers: Iterable[tuple[bytes, bytes]]) -> list[RateLimit]:
     """The limits that an answer's head states, each once."""
+    named = [field for field in headers if b"imit-" in field[0]]
+    if not named:  # mostly
+        return []
     limits: dict[str, dict[str, float | None]] = {}
-    for name, value in headers:
-        if b"limit-" not in name and b"Limit-" not in name:
-            continue
+    for name, value in named:
         if not (parts := LIMIT_FIELD.fullmatch(name.lower())):
             continue
         kind = parts["kind"] or parts["of"] or (b"tokens" if parts["token"] else b"requests")

@@ -8,17 +8,20 @@ from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from typing import Any, Final
 
+import numpy as np
+
 from tbench.capture.exchange import NOTHING, Outcome
 from tbench.capture.histogram import Histogram
 from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.columns import COUNTED
 from tbench.replay.cost import Bill, Price, cost
+from tbench.replay.counted import Spread
 from tbench.replay.hit_rates import OBSERVED, Reading
 from tbench.replay.job import Job
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
-from tbench.replay.politeness import rate_limits
+from tbench.replay.politeness import RateLimit, rate_limits
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample
 from tbench.replay.sender import Reply
@@ -31,6 +34,9 @@ from tbench.replay.workers.spool import SpoolReader
 # The running count of a replay: what has ended so far, for whoever watches it.
 
 
+_Row = tuple[float, int | None, int | None]
+
+
 @dataclass(kw_only=True)
 class Side:
     """One side of the completed requests, their input or their output; time counts from sent.
@@ -39,16 +45,19 @@ class Side:
     tokens/s in that time; `tokens` the sum of those that the server counted.
     """
 
-    latency: Histogram = field(default_factory=Histogram)
-    speed: Histogram = field(default_factory=Histogram)
+    latency: Spread = field(default_factory=Spread)
+    speed: Spread = field(default_factory=Spread)
     tokens: int = 0
 
-    def add(self, latency: float, steps: int | None, tokens: int | None) -> None:
-        """Count a request; the speed is that of `steps`."""
-        self.latency.add(latency)
-        self.tokens += tokens or 0
-        if steps is not None and steps >= 1 and latency > 0:
-            self.speed.add(steps / latency)
+    def add(self, rows: Sequence[_Row]) -> None:
+        """Count requests: the latency of each, the steps whose speed that is, and its tokens."""
+        if not rows:
+            return
+        latencies, steps, tokens = np.array(rows, dtype=float).T  # None is NaN
+        self.tokens += int(np.nansum(tokens))
+        self.latency.add(latencies)
+        timed = (steps >= 1) & (latencies > 0)
+        self.speed.add(steps[timed] / latencies[timed])
 
 
 @dataclass(kw_only=True)
@@ -68,14 +77,18 @@ class Refusals:
 
     def see(self, reply: Reply) -> None:
         """Note the refused attempts of a reply, and what its heads say of limits."""
-        self.kinds.update(f"http_{refusal.status}" for refusal in reply.refusals)
-        for headers in (reply.headers, *(refusal.headers for refusal in reply.refusals)):
-            for row in rate_limits(headers):
-                stated = self.limits.setdefault(row.kind, {})
-                if row.limit is not None:
-                    stated["limit"] = max(row.limit, stated.get("limit", 0.0))
-                if row.remaining is not None:
-                    stated["remaining"] = min(row.remaining, stated.get("remaining", math.inf))
+        self._note(rate_limits(reply.headers))
+        for refusal in reply.refusals:
+            self.kinds[f"http_{refusal.status}"] += 1
+            self._note(rate_limits(refusal.headers))
+
+    def _note(self, limits: Iterable[RateLimit]) -> None:
+        for row in limits:
+            stated = self.limits.setdefault(row.kind, {})
+            if row.limit is not None:
+                stated["limit"] = max(row.limit, stated.get("limit", 0.0))
+            if row.remaining is not None:
+                stated["remaining"] = min(row.remaining, stated.get("remaining", math.inf))
 
     @property
     def as_map(self) -> dict[str, Any]:
@@ -84,11 +97,10 @@ class Refusals:
         return {**counts, "given_up": self.given_up, "waited_s": self.waited_s}
 
     def add(self, sample: Sample) -> None:
-        """Count a request."""
-        if sample.refusals:
-            self.requests += 1
-            self.waited_s += sample.waited
-            self.given_up += sample.status in {429, 503}
+        """Count a request that was sent again."""
+        self.requests += 1
+        self.waited_s += sample.waited
+        self.given_up += sample.status in {429, 503}
 
 
 @dataclass(kw_only=True)
@@ -117,45 +129,64 @@ class Tally:
     input: Side = field(default_factory=Side)
     output: Side = field(default_factory=Side)
     readings: dict[int, Reading] = field(default_factory=dict)
-    _ttft: Histogram = field(default_factory=Histogram)
+    _ttft: Spread = field(default_factory=Spread)
 
-    def add(self, sample: Sample) -> None:
-        """Count one ended attempt."""
-        self.ended += 1
-        self.reconnected += sample.reconnected
-        fate, times = sample.fate, sample.token_times
-        self.fates[fate] += 1
-        self.refusals.add(sample)
-        start = sample.sent if sample.due is None else sample.due
-        self.last_start = max(self.last_start, start or 0.0)
-        self.tokens += len(times)
-        self.coalesced += COUNTED["coalesced"](times)
-        if fate is Fate.FAILED:
+    def add(self, samples: Sequence[Sample]) -> None:
+        """Count ended attempts: the more at a time, the less each takes."""
+        times = [sample.token_times for sample in samples]
+        self.ended += len(samples)
+        self.tokens += sum(map(len, times))
+        self.coalesced += sum(map(COUNTED["coalesced"], times))
+        self.reconnected += sum([sample.reconnected for sample in samples])
+        completed = [sample for sample in samples if sample.outcome is Outcome.OK]
+        self.fates[Fate.COMPLETED] += len(completed)
+        self._complete(completed)
+        for sample in samples:
+            start = sample.sent if sample.due is None else sample.due
+            if start is not None and start > self.last_start:
+                self.last_start = start
+            if sample.refusals:
+                self.refusals.add(sample)
+            if sample.index < OBSERVED and sample.sent is not None:
+                self.readings[sample.index] = reading_of(sample)
+            if sample.outcome is not Outcome.OK:
+                self._fail(sample)
+
+    def _complete(self, samples: Iterable[Sample]) -> None:
+        """Count what was completed: what it cost, and how long it took."""
+        ttfts: list[float] = []
+        inputs: list[_Row] = []
+        outputs: list[_Row] = []
+        for sample in samples:
+            sent, end, usage = sample.sent, sample.end, usage_of(sample)
+            self.bill.add(sample.model, usage)
+            first = sample.first_token if sample.stream else end
+            if first is None or sent is None:
+                continue
+            if sample.stream:
+                ttfts.append(first - (sent if sample.due is None else sample.due))
+            inputs.append((first - sent, usage.prompt, usage.prompt))
+            if end is not None and sample.endpoint in GENERATIVE:
+                steps = None if usage.output is None else usage.output - 1
+                outputs.append((end - first, steps, usage.output))
+        self._ttft.add(np.array(ttfts))
+        self.input.add(inputs)
+        self.output.add(outputs)
+
+    def _fail(self, sample: Sample) -> None:
+        """Count an attempt that was not completed, and why."""
+        self.fates[sample.fate] += 1
+        if sample.fate is Fate.FAILED:
             self.errors[kind_of(sample)] += 1
             if sample.outcome is Outcome.CLIENT_LIMIT:
                 self.limits[sample.error or "no reason"] += 1
         usage = usage_of(sample)
-        if fate is Fate.COMPLETED or usage.prompt is not None:
+        if usage.prompt is not None:
             self.bill.add(sample.model, usage)
-        if sample.index < OBSERVED and sample.sent is not None:
-            self.readings[sample.index] = reading_of(sample)
-        if fate is not Fate.COMPLETED:
-            return
-        first = sample.first_token if sample.stream else sample.end
-        if sample.stream and first is not None and start is not None:
-            self._ttft.add(first - start)
-        if first is None or sample.sent is None:
-            return
-        ttft = first - sample.sent
-        self.input.add(ttft, sample.prompt_tokens, sample.prompt_tokens)
-        if sample.endpoint in GENERATIVE and sample.end is not None:
-            tokens = sample.output_tokens
-            steps = None if tokens is None else tokens - 1
-            self.output.add(sample.end - sample.sent - ttft, steps, tokens)
 
     def ttft(self, p: float) -> float | None:
         """About that quantile of the streams' time to the first token, seconds; None without a stream."""
-        return self._ttft.quantile(p)
+        return self._ttft.histogram.quantile(p)
 
     @property
     def coalesced_share(self) -> float | None:
@@ -165,12 +196,8 @@ class Tally:
 
 def usage_of(sample: Sample) -> Usage:
     """The tokens of a sample, as the server counted them."""
-    return Usage(
-        prompt=sample.prompt_tokens,
-        output=sample.output_tokens,
-        cached=sample.cached_tokens,
-        created=sample.cache_creation_tokens,
-    )
+    counts = sample.prompt_tokens, sample.output_tokens, sample.cached_tokens
+    return Usage(*counts, created=sample.cache_creation_tokens)
 
 
 def reading_of(sample: Sample) -> Reading:
@@ -329,20 +356,21 @@ def actual_cost(
 
 PAUSE_S: Final = 0.05
 PUMP: Final = 256
-"""The files are seen to after so many samples."""
+"""Samples are counted, and the files seen to, after so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmOutput:
     """Where the attempts of one arm go: the run's `writer`, and the `tally` of them.
 
-    `progress` gives planned and issued. `secrets` are masked.
+    `progress` gives planned and issued. `secrets` are masked. `uncounted` are not in the tally yet.
     """
 
     writer: RunWriter
     tally: Tally
     progress: Callable[[], dict[str, int | None]]
     secrets: Secrets = field(default=Secrets())
+    uncounted: list[Sample] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -384,7 +412,7 @@ class RunRecorder:
             output = self.outputs[attempt.arm]
             sample = to_sample(attempt, spool.began, output.secrets)
             output.writer.add(sample)
-            output.tally.add(sample)
+            output.uncounted.append(sample)
             output.tally.refusals.see(attempt.reply)
             if budget:
                 most = attempt.call.cost
@@ -401,4 +429,6 @@ class RunRecorder:
 
     def _pump(self) -> None:
         for output in self.outputs:
+            output.tally.add(output.uncounted)
+            output.uncounted.clear()
             output.writer.pump(output.progress())

@@ -97,7 +97,8 @@ class Fate(StrEnum):
 class Sample:
     """One attempt: four stamps (due, sent, first token, end), the counts, and the outcome.
 
-    Nobody changes it; it is not frozen, since a million are made, and that would take as long as all else.
+    Nobody changes one that was made (replay.measure); it is not frozen, since a million are, and that would
+    take as long as all else.
 
     `id` is the exchange's id in the trace, `cycle` the round of `--loop` (0 first), `index` the place in
     the plan, `session` numbers the conversation that it belongs to (None: not known). `due` is None in

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.text import Text
@@ -13,7 +14,7 @@ from rich.text import Text
 from tbench.benchmark.board import Log, Sweep, SweepBoard, _edges, drawn
 from tbench.benchmark.sweep import Point
 from tbench.board import Board
-from tbench.capture.histogram import Histogram
+from tbench.replay.counted import Spread
 from tbench.replay.run_recorder import Side, Tally
 from tbench.replay.runner import Progress
 from tbench.replay.sample import Fate
@@ -29,10 +30,9 @@ class Sending:
         return 50
 
 
-def spread_of(*values: float) -> Histogram:
-    spread = Histogram()
-    for value in values:
-        spread.add(value)
+def spread_of(*values: float) -> Spread:
+    spread = Spread()
+    spread.add(np.array(values))
     return spread
 
 

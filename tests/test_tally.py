@@ -41,8 +41,7 @@ def sample(index: int = 0, **fields: Any) -> Sample:
 
 def tally_of(samples: list[Sample]) -> Tally:
     tally = Tally()
-    for one in samples:
-        tally.add(one)
+    tally.add(samples)
     return tally
 
 

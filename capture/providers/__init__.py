@@ -6,7 +6,7 @@ APIs (what it records, which headers it sends, which endpoints answer with text)
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from http import HTTPStatus
@@ -290,23 +290,23 @@ class _Events:
     def _take_plain(self, events: Iterator[Timed]) -> None:
         """As `_take` does it, by a shorter way for what is a payload."""
         loads, heard = orjson.loads, 0
-        hear = None if self._parser is None else self._parser.event
+        hear: Callable[[float, Mapping[str, Any], str], None] | None = None
         for at, data in events:
-            if data[:7] == b" [DONE]":
+            if data == b" [DONE]":
                 self._ended = True
                 continue
             try:
                 payload = loads(data)
             except orjson.JSONDecodeError:
                 payload = None
-            if hear is not None and type(payload) is dict:
+            if type(payload) is not dict:
+                self._take(at, data, "message")
+            elif hear is not None:
                 heard += 1
                 hear(at, payload, "message")
-            elif type(payload) is dict:
+            else:
                 self._hear(at, payload, "message")
                 hear = self._parser.event if self._parser else None
-            else:
-                self._take(at, data, "message")
         self._events += heard
 
     def _take_any(self, chunks: list[Timed]) -> None:
@@ -385,7 +385,10 @@ def _refusal(answer: ParsedResponse, chunks: list[Timed], status: int) -> Parsed
 
 def _speaker(payload: Mapping[str, Any], event: str) -> Provider:
     """Whose answer it is, by its content: what a proxy translates is no longer its endpoint's."""
-    return next(api for api in PROVIDERS.values() if api.matches(payload, event))
+    for api in PROVIDERS.values():
+        if api.matches(payload, event):
+            break
+    return api  # the last one takes all
 
 
 def _json(data: bytes) -> object:

@@ -80,21 +80,22 @@ class Parser(ParserBase):
         these are told by a few look-ups. Whatever else a delta holds does not matter once there is text,
         but tool calls.
         """
+        get = payload.get
+        if (
+            get("usage")
+            or name == "error"
+            or get("error")
+            or get("object") == "error"
+            or "x_groq" in payload
+        ):
+            self._any_event(at, payload, name)
+            return
         try:
             (choice,) = payload["choices"]
             delta = choice["delta"] if choice["index"] == 0 else None
         except (KeyError, TypeError, ValueError):
             delta = None
-        get = payload.get
-        if (
-            type(delta) is not dict
-            or name == "error"
-            or get("usage")
-            or get("error")
-            or get("object") == "error"
-            or "x_groq" in payload
-            or delta.get("tool_calls")
-        ):
+        if type(delta) is not dict or delta.get("tool_calls"):
             self._any_event(at, payload, name)
             return
         text, reason = delta.get("content"), choice.get("finish_reason")

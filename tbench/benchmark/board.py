@@ -277,14 +277,15 @@ def _per_s(side: Side, now: float) -> str:
 
 def _line(title: str, metric: str, side: Side, now: float, unit: str) -> Text:
     """A side in one line."""
-    levels = "  ".join(f"{level} {_latency(side.latency.quantile(p), unit)}" for level, p in LEVELS)
+    latency = side.latency.histogram
+    levels = "  ".join(f"{level} {_latency(latency.quantile(p), unit)}" for level, p in LEVELS)
     text = f"{title} {metric} {levels} {unit}  {_per_s(side, now)}"
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _side(side: Side, metric: str, unit: str, width: int) -> Table:
     """avg, min, max and quantiles of a latency and of each request's tokens/s; a histogram of the first."""
-    latency, speed = side.latency.copy(), side.speed.copy()
+    latency, speed = side.latency.histogram, side.speed.histogram
     figures = Table.grid(padding=(0, 1, 0, 0))
     figures.add_column(style="dim")
     figures.add_column(justify="right", min_width=9, no_wrap=True)
