@@ -410,7 +410,7 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     about = "about " if seen.estimated else ""
     yield row("pacing", meaning)
     yield row("target", seen.base_url)
-    yield row("requests", f"{about}{seen.requests:,}")
+    yield row("requests", f"{'about ' if seen.requests_estimated else ''}{seen.requests:,}")
     yield from _skipped(seen.skipped)
     closed = seen.estimated and seen.peak_rate is None
     waits = WAITS_IN_PLACE if closed else WAITS
@@ -424,6 +424,13 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"
     peak = "" if seen.peak_rate is None else f", {seen.peak_rate:.0f} in the busiest second"
     yield row("rate", f"{about}{mean} requests/s{peak}")
+    bursts = []
+    for each in seen.burstiness:
+        sides = (each.recorded, each.intended)
+        shown = ("-" if figure is None else three(figure) for figure in sides)
+        bursts.append(f"{each.name} {' -> '.join(shown)}")
+    if bursts:
+        yield row("burstiness", f"recorded -> planned: {', '.join(bursts)}")
     tokens = f"{seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected"
     if seen.uncounted:
         without = plural(seen.uncounted, "request")

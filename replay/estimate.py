@@ -6,17 +6,19 @@ it, the dry run of `replay`; `ab` adds up one for each run.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
+from tbench.capture.mixes import Burstiness
 from tbench.capture.providers import Usage
 from tbench.capture.terminal import plural
 from tbench.replay.bounds import REASONS, most_cost
 from tbench.replay.cost import Bill, expected
+from tbench.replay.fidelity import Row, burst_rows
 from tbench.replay.pacing import WINDOW_S, Causal, Occupancy, Stretches
 from tbench.replay.plan import Plan, Planned, nothing_to_send, recorded_usage
 from tbench.replay.price_table import priced_by
@@ -160,7 +162,9 @@ class Estimate:
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
     closed loop they assume the recorded latencies, of a very long schedule that it goes on as it began, and
-    `estimated` says so. `turns` continue an earlier answer, which they wait for as `causal` says.
+    `estimated` says so; `requests_estimated` says that how many go depends on it, too. `burstiness` is that
+    of an open loop's requests, as recorded, in seconds of the trace, and as intended, in those of the replay.
+    `turns` continue an earlier answer, which they wait for as `causal` says.
     `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the survey does, `idle` says
     what is cut; arrivals come in ticks of `tick_s` seconds (None: of a fine clock). `cost_usd` leaves out
     the requests of models `unpriced`, which have no known price, and the `uncounted` ones, whose tokens the
@@ -178,6 +182,8 @@ class Estimate:
     mean_rate: float | None
     peak_rate: float | None
     estimated: bool
+    requests_estimated: bool
+    burstiness: list[Row]
     skipped: dict[str, int]
     hosts: dict[str, int]
     portability: dict[str, int]
@@ -240,8 +246,15 @@ def _open(job: "Job", totals: Survey) -> dict[str, Any]:
     """By the schedule itself; the peak is over whole seconds."""
     planned = int(min(totals.requests * job.rounds, job.options.requests or math.inf))
     walked, ends = max(WALKED, totals.requests), job.options.duration
-    offsets = (planned.offset for planned in islice(job.plan(answers=False), walked))
-    dues = job.pace.schedule(totals)(offsets)
+    recorded, intended = Burstiness(), Burstiness()
+
+    def offsets() -> Iterator[float]:
+        for planned in islice(job.plan(answers=False), walked):
+            if not planned.cycle:
+                recorded.add(planned.exchange.request.arrive_ns)
+            yield planned.offset
+
+    dues = job.pace.schedule(totals)(offsets())
     if ends is not None:
         dues = takewhile(lambda due: due < ends, dues)
     requests = peak = before = second = 0
@@ -251,6 +264,7 @@ def _open(job: "Job", totals: Survey) -> dict[str, Any]:
             before, second = requests, int(last)
         requests += 1
         peak = max(peak, requests - before)
+        intended.add(round(last * 1e9))
     mean = (requests - 1) / last if requests > 1 and last > 0 else None
     if goes_on := requests == walked < planned:  # at the mean rate of its beginning
         gap_s = last / (requests - 1)
@@ -258,29 +272,35 @@ def _open(job: "Job", totals: Survey) -> dict[str, Any]:
         if ends is not None and gap_s:
             requests = min(planned, math.ceil(ends / gap_s))
         last = (requests - 1) * gap_s
+    waits = bool(totals.turns) and job.pace.causal in {"max", "think"}  # beyond the end, maybe
     return {
         "requests": requests,
         "duration_s": last,
         "mean_rate": mean,
         "peak_rate": float(peak),
         "estimated": goes_on,
+        "requests_estimated": ends is not None and (goes_on or waits),
+        "burstiness": list(burst_rows(recorded, intended, Burstiness())),
     }
 
 
 def _closed(job: "Job", totals: Survey) -> dict[str, Any]:
     """By the recorded latencies."""
-    if job.pace.mode in {"concurrency", "sessions"}:
-        planned = totals.requests * job.rounds
-        requests = min(planned, job.options.requests or planned)
-        busy_s = totals.busy_s + (totals.think_s if job.pace.mode == "sessions" else 0.0)
-        each = busy_s / totals.requests if totals.requests else 0.0
-        lasts = requests * each / job.pace.value
-        if job.pace.mode == "sessions":  # more users than conversations end none of them sooner
-            lasts = max(lasts, totals.longest_s)
+    pace, options = job.pace, job.options
+    profile = pace.mode == "concurrency-scale"
+    if profile and pace.until == "profile":
+        planned, lasts = round(totals.requests * pace.value), len(totals.in_flight) * WINDOW_S
     else:
-        lasts = len(totals.in_flight) * WINDOW_S
-        requests = round(totals.requests * job.pace.value)
-    cut = min(lasts, job.options.duration or lasts)
+        planned = totals.requests * job.rounds
+        busy_s = totals.busy_s + (totals.think_s if pace.mode == "sessions" else 0.0)
+        if profile:
+            busy_s = len(totals.in_flight) * WINDOW_S
+        lasts = job.rounds * busy_s / pace.value
+    requests = min(planned, options.requests or planned)
+    lasts *= requests / planned if planned else 1
+    if pace.mode == "sessions":  # more users than conversations end none of them sooner
+        lasts = max(lasts, totals.longest_s)
+    cut = min(lasts, options.duration or lasts)
     requests = round(requests * cut / lasts) if lasts else requests
     return {
         "requests": requests,
@@ -288,4 +308,6 @@ def _closed(job: "Job", totals: Survey) -> dict[str, Any]:
         "mean_rate": requests / cut if cut else None,
         "peak_rate": None,
         "estimated": True,
+        "requests_estimated": options.duration is not None or (profile and pace.until == "profile"),
+        "burstiness": [],
     }

@@ -307,13 +307,18 @@ def displaced(times: Sequence[float]) -> int:
 
 
 def _bursts(*processes: Values) -> Iterator[Row]:
-    """How unevenly requests came, in seconds of the trace: a row for each figure that a process has."""
-    figures = []
+    """How unevenly requests came, in seconds of the trace."""
+    counters = []
     for times in processes:
-        counter = Burstiness()
+        counters.append(Burstiness())
         for at_ns in np.rint(np.sort(times[~np.isnan(times)]) * 1e9).astype(np.int64).tolist():
-            counter.add(at_ns)
-        figures.append(counter.figures())
+            counters[-1].add(at_ns)
+    return burst_rows(*counters)
+
+
+def burst_rows(recorded: Burstiness, intended: Burstiness, replayed: Burstiness) -> Iterator[Row]:
+    """A row for each figure that any of them has."""
+    figures = [counter.figures() for counter in (recorded, intended, replayed)]
     for name in figures[0]:
         values = [figure[name][0] for figure in figures]
         if any(value is not None for value in values):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tbench.__main__ import run
@@ -17,6 +18,7 @@ from tests.recorded import chat_request
 BODY = json.dumps(
     {"model": "openai/gpt-oss-20b", "messages": [], "max_tokens": 10, "stream": True}
 ).encode()
+SPOKEN = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello."}]}).encode()
 LIST = "list prices (models.dev for Together AI, 2026-07-02)"
 USAGE = b'{"usage":{"prompt_tokens":100,"completion_tokens":10}}'
 
@@ -216,6 +218,8 @@ def test_a_trace_without_upstream_needs_a_target(
             True,
         ),  # a conversation takes 2 s, whoever else speaks
         (["--concurrency-scale", "2"], 20, 11.0, 20 / 11, True),
+        (["--concurrency-scale", "2", "--requests", "5"], 5, 3.0, 5 / 3, True),
+        (["--concurrency-scale", "2", "--until", "trace"], 10, 5.5, 20 / 11, True),
     ],
 )
 def test_the_dry_run_says_what_would_be_sent(
@@ -273,6 +277,72 @@ def test_the_dry_run_counts_the_tokens_of_those_that_would_be_sent(
     assert seen["cost_usd"] == pytest.approx(
         (sum(requests) * 1_000 * 0.05 + len(requests) * 0.20) / 1e6
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "about"),
+    [
+        (["--loop", "3000000"], False),
+        (["--concurrency", "4"], False),
+        (["--sessions", "4", "--requests", "3"], False),
+        (["--concurrency-scale", "2", "--until", "trace"], False),
+        (["--duration", "5"], False),
+        (["--loop", "3000000", "--duration", "1e6"], True),
+        (["--concurrency", "4", "--duration", "5"], True),
+        (["--concurrency-scale", "2"], True),
+    ],
+)
+def test_the_dry_run_says_about_where_the_number_is_an_estimate(
+    trace: str, flags: list[str], *, about: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["replay", trace, "--dry-run", *flags]) == 0
+
+    assert ("\nrequests    about " in capsys.readouterr().out) == about
+
+
+def test_the_dry_run_says_how_bursty_the_load_would_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By numpy: time that goes by faster has the bursts of longer windows, copies in step K times as many."""
+    rng = np.random.default_rng(1)
+    gaps = np.where(rng.random(800) < 0.2, rng.exponential(1.0, 800), rng.exponential(0.02, 800))
+    arrivals = np.cumsum(gaps) - gaps[0]
+    path = tmp_path / "bursts.msgpack"
+    header = TraceHeader(wall_ns=10**18, mono_ns=0, upstream="http://127.0.0.1:1")
+    with TraceWriter(path, header) as writer:
+        for seq, at in enumerate(arrivals):
+            each = exchange(seq, float(at))
+            writer.exchange(replace(each, request=replace(each.request, body=SPOKEN)))
+
+    def idc(window_s: float, copies: int = 1) -> float:
+        edges = window_s * np.arange(int(arrivals[-1] / window_s) + 1)
+        counts = copies * np.histogram(arrivals[arrivals < edges[-1]], edges)[0]
+        return float(counts.var() / counts.mean())
+
+    def seen(*flags: str) -> dict[str, tuple[float | None, float | None]]:
+        assert run(["replay", str(path), "--dry-run", "--json", *flags]) == 0
+        rows = json.loads(capsys.readouterr().out)["burstiness"]
+        return {row["name"]: (row["recorded"], row["intended"]) for row in rows}
+
+    plain, fast = seen(), seen("--speed", "4")
+    copies, poisson = seen("--clones", "3", "--clone-shift", "0"), seen("--poisson", "50")
+    cv = float(gaps[1:].std() / gaps[1:].mean())
+
+    for recorded, intended in plain.values():
+        assert intended == pytest.approx(recorded, rel=1e-6)
+    assert plain["CV of gaps"][0] == pytest.approx(cv, rel=1e-6)
+    assert plain["IDC in 1 s"][0] == pytest.approx(idc(1), rel=1e-6)
+    assert fast["CV of gaps"] == pytest.approx((cv, cv), rel=1e-6)
+    assert fast["IDC in 1 s"] == pytest.approx((idc(1), idc(4)), rel=1e-6)
+    assert copies["IDC in 1 s"] == pytest.approx((idc(1), idc(1, copies=3)), rel=1e-6)
+    assert poisson["IDC in 0.1 s"] == pytest.approx((idc(0.1), 1), rel=0.3)
+    assert seen("--concurrency", "4") == {}
+
+    assert run(["replay", str(path), "--dry-run", "--speed", "4"]) == 0
+    (line,) = (
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("burstiness")
+    )
+    assert f"IDC in 1 s {idc(1):.2f} -> {idc(4):.2f}" in line
 
 
 def test_the_dry_run_never_guesses_a_price(trace: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,12 +129,13 @@ def outlook_text(plan: AbPlan, seen: Outlook, spent: float = 0.0) -> Iterator[st
         yield f"\narm {arm.name}, each run: {arm.changes.get('model') or 'the recorded models'}"
         yield from outlook_of_run(estimate, plan.order.pacing().meaning)
     about = "about " if seen.estimated else ""
+    requests = f"{'about ' if seen.requests_estimated else ''}{seen.requests:,} requests"
     sources: dict[str, list[str]] = {}
     for _, estimate in seen.arms:
         for source, models in estimate.prices.items():
             sources[source] = sorted({*sources.get(source, ()), *models})
     cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, sources, about="about ")
-    yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
+    yield f"\nin all    {seen.runs} runs, {requests}, {about}{clock(seen.duration_s)}"
     yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected"
     if seen.probe_requests:
         yield "          two equal requests before the first run of each arm: they are in the cost"

@@ -272,6 +272,7 @@ class Outlook:
     output_tokens: int
     duration_s: float
     estimated: bool
+    requests_estimated: bool
     cost_usd: float | None
     uncounted: int
     unpriced: tuple[str, ...]
@@ -308,6 +309,7 @@ def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
         output_tokens=sum(seen[arm].output_tokens for arm in due),
         duration_s=lasts + plan.pause_s * max(0, len(slots) - 1),
         estimated=any(estimate.estimated for estimate in seen),
+        requests_estimated=any(estimate.requests_estimated for estimate in seen),
         cost_usd=cost_usd,
         uncounted=sum(seen[arm].uncounted for arm in due),
         unpriced=tuple(sorted({model for estimate in seen for model in estimate.unpriced})),
