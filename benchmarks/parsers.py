@@ -97,8 +97,9 @@ from tbench.replay.cost import parse_prices
 from tbench.replay.dialects import DIALECTS, translated
 from tbench.replay.dialects.conversation import Mute
 from tbench.replay.engine.http1 import Response as Http1Response
+from tbench.replay.makers import levels
 from tbench.replay.metrics import METRICS
-from tbench.replay.portability import carried, levels
+from tbench.replay.portability import carried
 from tbench.replay.runfile import read_run
 from tbench.replay.sender import Reply
 from tbench.replay.target import parse_fields, parse_headers, parse_models

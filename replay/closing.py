@@ -263,13 +263,25 @@ KEPT: Final = {
     "not_json": "not a JSON object, sent as recorded",
     "no_model": "no model named, sent without one",
     "no_limit": "the limit that --set names is another API's: chat and Messages have max_tokens, Responses "
-    "max_output_tokens; each takes its own of several",
+    "max_output_tokens, OpenAI's models that reason max_completion_tokens; each takes its own of several",
 }
 
 
 def row(label: str, text: str) -> str:
     """A line of a summary: what it is about, and the text, in a column of its own."""
     return f"{label:<12}{text}"
+
+
+def changed(portability: Mapping[str, int]) -> Iterator[str]:
+    """What requests went without, or with another of, and why; their counts by reason."""
+    for reason, count in portability.items():
+        requests = plural(count, "request")
+        if bond := BONDS.get(reason):
+            another, why = bond.becomes is not None, bond.why
+        else:
+            another = reason in CHANGES
+            why = CHANGES.get(reason, "it has no place in the dialect of --to")
+        yield f"{requests} sent with{' another' if another else 'out'} {named(reason)}: {why}"
 
 
 def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
@@ -313,16 +325,8 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
     if len(hosts) > 1:
         each = ", ".join(f"{named(host)} {count:,}" for host, count in list(hosts.items())[:8])
         yield row("hosts", f"recorded at {len(hosts):,} ({each}), all sent to {base_url}")
-    for reason, count in (counts.get("portability") or {}).items():
-        asked, why = (
-            f"{plural(count, 'request')} sent without",
-            "it has no place in the dialect of --to",
-        )
-        if reason in BONDS:
-            why = BONDS[reason].why
-        elif reason in CHANGES:
-            asked, why = f"{plural(count, 'request')} sent with another", CHANGES[reason]
-        yield row("portable", f"{asked} {named(reason)}: {why}")
+    for text in changed(counts.get("portability") or {}):
+        yield row("portable", text)
     for reason, count in unchanged.items():
         words = KEPT.get(
             reason, f"{named(reason)}, which --model is not for: use --map-model OLD=NEW"

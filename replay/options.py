@@ -416,8 +416,8 @@ class ReplayOptions:
     portable: Annotated[
         Literal["off", "auto", "strict"],
         Option(
-            help="Drop what only its issuer reads. auto: where another maker or family is asked; strict: "
-            "always, and what gateways refuse.",
+            help="Drop what only its issuer reads. auto: where another maker or family is asked, and what "
+            "OpenAI refuses; strict: always, and what gateways refuse.",
             group=TARGET,
         ),
     ] = "auto"

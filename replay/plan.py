@@ -22,8 +22,9 @@ from tbench.capture.providers import (
 )
 from tbench.capture.recent import Recent
 from tbench.capture.sessions import Sessions
+from tbench.replay.makers import Level
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
-from tbench.replay.portability import Level, left_out
+from tbench.replay.portability import left_out
 from tbench.replay.recording import Answers, Histories, Idle
 
 

@@ -1,21 +1,18 @@
-"""Portability: what in a request only who issued it can read, and what becomes of it on the way to another.
+"""Portability: what in a request only who issued it can read, and what who is asked next refuses.
 
 BONDS is the table: what binds a request is a row, which says where it stands in each dialect and whether
-the request goes without it or stays behind. docs/portability.md is the same table for people.
+the request goes without it, with it under another name, or stays behind; replay.makers says when it acts.
+docs/portability.md is the same table for people.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from tbench.capture.exchange import Headers
 from tbench.replay.body_paths import Json, Tree, grow, pruned
-
-Level = Literal["state", "issuer", "gateway"]
-"""state: not even its issuer is asked again. issuer: nobody else can be. gateway: a strict one refuses."""
-Portable = Literal["off", "auto", "strict"]
+from tbench.replay.makers import Level
 
 ANY: Final = "any"
 """Beside the names of endpoints: all of them."""
@@ -29,15 +26,22 @@ class Bond:
     a name means each item of a list; `[a|b*]` the items that are such a text or an object of such a `type`;
     `[!a|b]` the objects of any other type; `[a+m]` and `[a-m]` those that have, or have not, a member m.
     `=true` behind the last name asks for that value. Null and what is empty stands nowhere. The last name or
-    item is what goes, or, where not `drops`, why the whole request is left out. `headers` (names in lower
-    case) go, whatever the endpoint is.
+    item is what goes, or, where not `drops`, why the whole request is left out. What `becomes` another
+    member, at the top of the body, goes under that name, unless that is there as well. `headers` (names in
+    lower case) go, whatever the endpoint is. The row acts at its `level`, and at those that are `also`.
     """
 
     level: Level
     drops: bool
     why: str
+    also: Sequence[Level] = ()
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)
     headers: Sequence[str] = ()
+    becomes: str | None = None
+
+    def acts(self, levels: frozenset[Level]) -> bool:
+        """Whether it does where these act."""
+        return not levels.isdisjoint((self.level, *self.also))
 
 
 BONDS: Final[dict[str, Bond]] = {
@@ -184,6 +188,7 @@ BONDS: Final[dict[str, Bond]] = {
     ),
     "cache_control": Bond(
         level="gateway",
+        also=("openai",),
         drops=True,
         why="marks for Anthropic's cache",
         places={
@@ -219,6 +224,7 @@ BONDS: Final[dict[str, Bond]] = {
     ),
     "engine": Bond(
         level="gateway",
+        also=("openai",),
         drops=True,
         why="extensions of vLLM and SGLang: without ignore_eos and min_tokens an answer may be shorter",
         places={
@@ -242,6 +248,7 @@ BONDS: Final[dict[str, Bond]] = {
     ),
     "reasoning_text": Bond(
         level="gateway",
+        also=("openai",),
         drops=True,
         why="earlier reasoning in members that no common form has",
         places={
@@ -250,6 +257,71 @@ BONDS: Final[dict[str, Bond]] = {
                 "messages[].reasoning_content",
                 "messages[].reasoning_details",
             )
+        },
+    ),
+    "foreign_sampling": Bond(
+        level="openai",
+        drops=True,
+        why="ways of sampling that OpenAI has not: answers may be others without them",
+        places={
+            ANY: (
+                *(
+                    "top_k",
+                    "top_a",
+                    "min_p",
+                    "typical_p",
+                    "tfs_z",
+                    "mirostat",
+                    "repetition_penalty",
+                ),
+                *("repeat_penalty", "length_penalty", "no_repeat_ngram_size", "use_beam_search"),
+                *("stop_token_ids", "include_stop_str_in_output", "bad_words", "do_sample"),
+            )
+        },
+    ),
+    "foreign_members": Bond(
+        level="openai",
+        drops=True,
+        why="members that the chats of other makers, gateways and engines have, and OpenAI's has not",
+        places={
+            ANY: ("stream_options.continuous_usage_stats", "cache_salt"),
+            "chat": (
+                # Together, Mistral, Groq, Anthropic's and the Chinese makers' ways to think, OpenRouter,
+                # vLLM and SGLang, llama.cpp and Ollama.
+                *("echo", "safety_model", "compliance", "context_length_exceeded_behavior"),
+                *("safe_prompt", "random_seed", "prompt_mode"),
+                *("reasoning_format", "include_reasoning", "citation_options", "documents"),
+                *("thinking", "enable_thinking", "thinking_budget", "enable_search", "reasoning"),
+                *("provider", "models", "route", "transforms", "usage"),
+                *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+                *("regex", "ebnf"),
+                *("structured_outputs", "chat_template", "add_generation_prompt"),
+                *("continue_final_message", "add_special_tokens", "skip_special_tokens"),
+                *("spaces_between_special_tokens", "truncate_prompt_tokens", "prompt_logprobs"),
+                *("separate_reasoning", "request_id", "num_ctx", "n_predict", "cache_prompt"),
+            ),
+        },
+    ),
+    "limit_name": Bond(
+        level="reasoning",
+        drops=True,
+        why="OpenAI's models that reason take max_completion_tokens in place of max_tokens",
+        places={"chat": ("max_tokens",)},
+        becomes="max_completion_tokens",
+    ),
+    "stop_and_penalties": Bond(
+        level="reasoning",
+        drops=True,
+        why="OpenAI's models that reason do not take them: an answer may go on where it would have ended",
+        places={"chat": ("stop", "presence_penalty", "frequency_penalty", "logit_bias")},
+    ),
+    "fixed_sampling": Bond(
+        level="sampling",
+        drops=True,
+        why="OpenAI's models sample in one way where they reason: answers may vary more",
+        places={
+            "chat": ("temperature", "top_p", "logprobs", "top_logprobs"),
+            "responses": ("temperature", "top_p", "top_logprobs"),
         },
     ),
 }
@@ -271,7 +343,20 @@ def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Jso
         body = pruned(payload, _tree(endpoint, levels, True, len(BONDS)), reasons)
     if not reasons:
         return payload, []
-    return _mended(body, payload), [name for name in BONDS if name in reasons]
+    body = _mended(body, payload)
+    for reason in reasons:
+        if (name := BONDS[reason].becomes) and body.get(name) is None:
+            (place,) = BONDS[reason].places[endpoint]
+            body[name] = payload[place]
+    return body, [name for name in BONDS if name in reasons]
+
+
+def renamed(endpoint: str, levels: frozenset[Level]) -> frozenset[str]:
+    """The members of a body that go under another name where these act."""
+    acting = (
+        [bond for bond in BONDS.values() if bond.becomes and bond.acts(levels)] if levels else []
+    )
+    return frozenset(name for bond in acting for name in bond.places.get(endpoint, ()))
 
 
 def unread(headers: Headers, levels: frozenset[Level]) -> list[str]:
@@ -279,7 +364,7 @@ def unread(headers: Headers, levels: frozenset[Level]) -> list[str]:
     if not levels:
         return []
     names = {name for name, _ in headers}
-    acting = (reason for reason, bond in BONDS.items() if bond.level in levels)
+    acting = (reason for reason, bond in BONDS.items() if bond.acts(levels))
     return [reason for reason in acting if not names.isdisjoint(BONDS[reason].headers)]
 
 
@@ -312,69 +397,8 @@ def _tree(endpoint: str, levels: frozenset[Level], drops: bool, _rows: int) -> T
     """The paths of all rows that act. Raises ValueError for one that is no path: a defect of the table."""
     tree: Tree = {}
     for reason, bond in BONDS.items():
-        if bond.drops is not drops or bond.level not in levels:
+        if bond.drops is not drops or not bond.acts(levels):
             continue
         for path in (*bond.places.get(endpoint, ()), *bond.places.get(ANY, ())):
             grow(tree, path, reason)
     return tree
-
-
-# Who issued a request, and who is asked next.
-
-MAKERS: Final[Mapping[str, str]] = {
-    "anthropic": r"api\.anthropic\.com",
-    "azure": r".*\.(openai|services\.ai|cognitiveservices)\.azure\.com",
-    "bedrock": r"bedrock(-runtime)?\..*\.amazonaws\.com",
-    "deepinfra": r"api\.deepinfra\.com",
-    "deepseek": r"api\.deepseek\.com",
-    "fireworks": r"api\.fireworks\.ai",
-    "google": r"generativelanguage\.googleapis\.com|.*aiplatform\.googleapis\.com",
-    "groq": r"api\.groq\.com",
-    "mistral": r"api\.mistral\.ai",
-    "openai": r"api\.openai\.com",
-    "openrouter": r"openrouter\.ai",
-    "together": r"api(-inference)?\.together\.(ai|xyz)",
-    "xai": r"api\.x\.ai",
-}
-"""Who answers at a host, and reads what was issued there. Of any other host the model alone tells."""
-_FAMILY: Final = re.compile(
-    r"gpt-oss|claude|gemini|gemma|llama|qwen|deepseek|kimi|glm|minimax|grok|"
-    r"(?P<gpt>chatgpt|gpt|codex|\bo\d)|(?P<mistral>m[ai][sx]tral|codestral|devstral|magistral)"
-)
-
-
-@cache
-def maker(host: str) -> str | None:
-    """Who answers at a host (with or without a port); None where nobody knows: a gateway, this machine."""
-    name = host.lower().partition(":")[0]
-    return next((who for who, hosts in MAKERS.items() if re.fullmatch(hosts, name)), None)
-
-
-@cache
-def family(model: str) -> str:
-    """What kind of model a name means: `claude`, `llama`; of a name that is not known its first word."""
-    name = model.lower().rpartition("/")[2]
-    if match := _FAMILY.search(name):
-        return match.lastgroup or match[0]
-    word = re.match(r"[a-z]*", name)
-    return (word and word[0]) or name
-
-
-def changes_hands(host: str, model: str | None, to_host: str, to_model: str | None) -> bool:
-    """Whether a request goes to another than its issuer.
-
-    That is so where the family of its model changes, or where both hosts are known makers' and differ.
-    """
-    if model is not None and to_model is not None and family(model) != family(to_model):
-        return True
-    issuer, reader = maker(host), maker(to_host)
-    return issuer is not None and reader is not None and issuer != reader
-
-
-def levels(portable: Portable, *, foreign: bool) -> frozenset[Level]:
-    """What acts on a request: `auto` where it changes hands, `strict` on each, `off` on none."""
-    if portable == "strict":
-        return frozenset({"state", "issuer", "gateway"})
-    if portable == "auto" and foreign:
-        return frozenset({"state", "issuer"})
-    return frozenset()

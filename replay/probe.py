@@ -19,7 +19,7 @@ from tbench.replay.cost import Bill
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import parse_warmup
 from tbench.replay.plan import Planned, recorded_usage
-from tbench.replay.target import Target, new_salt
+from tbench.replay.target import LIMIT_NAMES, Target, new_salt
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job
@@ -39,7 +39,7 @@ REQUESTS: Final = 2
 
 def probe_target(job: "Job") -> Target:
     """The target under another salt, with as short answers as it gives."""
-    least = {"max_tokens": LEAST_OUTPUT, "max_output_tokens": LEAST_OUTPUT, "thinking": None}
+    least = {**dict.fromkeys(LIMIT_NAMES, LEAST_OUTPUT), "thinking": None}
     return replace(
         job.target,
         salt=new_salt(),

@@ -49,18 +49,10 @@ from tbench.capture.redact import (
 from tbench.capture.versions import version
 from tbench.replay.cost import Price
 from tbench.replay.dialects import DIALECTS, Mute, translated
+from tbench.replay.makers import Level, Portable, changes_hands, levels, maker, refused
 from tbench.replay.options import MatchLength
 from tbench.replay.plan import NOTHING, Planned, recorded_usage
-from tbench.replay.portability import (
-    BONDS,
-    Level,
-    Portable,
-    carried,
-    changes_hands,
-    left_out,
-    levels,
-    unread,
-)
+from tbench.replay.portability import BONDS, carried, left_out, renamed, unread
 from tbench.replay.request import ID, SLOT, Label, Shape, Template, address, origin_at, template
 from tbench.replay.sender import NOWHERE, Call, Fields, Origin
 
@@ -246,10 +238,31 @@ class Target:
         mapped = None if info.model is None else self.models.get(info.model)
         return mapped or (self.model if served else None) or info.model
 
-    def _limits(self, info: RequestInfo) -> frozenset[str]:
+    def _spoken(self, info: RequestInfo) -> str:
+        """The endpoint that a request goes to: its own, or that of the dialect that it is put into."""
+        return info.endpoint if self.to is None or info.endpoint not in DIALECTS else self.to
+
+    def _limits(self, planned: Planned) -> frozenset[str]:
         """What the limit of the output is called where a request goes; empty where there is none."""
-        translated = self.to is not None and info.endpoint in DIALECTS
-        return LIMITS.get(str(self.to) if translated else info.endpoint, frozenset())
+        spoken = self._spoken(planned.info)
+        # One that is put in now was not in what may have gone to that very model.
+        return LIMITS.get(spoken, frozenset()) - renamed(spoken, self._refused(planned, issuer=""))
+
+    def _refused(self, planned: Planned, issuer: str) -> frozenset[Level]:
+        """What acts on a request, recorded at the host `issuer`, by who is asked."""
+        if not self._particular:
+            return frozenset()
+        info, body = planned.info, {**(planned.payload or NOTHING), **self._added}
+        thinking = body.get("reasoning")
+        of_responses = thinking.get("effort") if isinstance(thinking, dict) else None
+        return refused(
+            self.portable,
+            host=issuer,
+            model=info.model,
+            to_host=address(self.base_url).host,
+            to_model=self._added.get("model", self._model_for(info)),
+            effort=body.get("reasoning_effort") or of_responses,
+        )
 
     @property
     def rewrites(self) -> bool:
@@ -263,7 +276,7 @@ class Target:
             return None
         if planned.payload is None:
             return "not_json"
-        limits = self._limits(planned.info)
+        limits = self._limits(planned)
         if limits and limits.isdisjoint(self._added) and not LIMIT_NAMES.isdisjoint(self._added):
             return "no_limit"
         if self.model is None or planned.info.model in self.models:
@@ -294,11 +307,14 @@ class Target:
             return Outgoing(path, recorded.body or b"", info, dropped)
         ported, bonds = carried(payload, info.endpoint, acting)
         dropped += bonds
-        if self.to not in (None, info.endpoint) and info.endpoint in DIALECTS:
-            path = DIALECTS[str(self.to)].path
-            ported, lost = translated(ported, info.endpoint, str(self.to))
+        spoken = self._spoken(info)
+        if spoken != info.endpoint:
+            path = DIALECTS[spoken].path
+            ported, lost = translated(ported, info.endpoint, spoken)
             dropped += lost
-        wanted = self._rewritten(ported, info)
+        ported, bonds = carried(ported, spoken, self._refused(planned, recorded.host))
+        dropped += bonds
+        wanted = self._rewritten(ported, planned)
         unmatched = None
         if self.lengths != "no" and info.endpoint in GENERATIVE:
             wanted, unmatched = self._matched(planned, wanted)
@@ -324,21 +340,22 @@ class Target:
         length = math.ceil(output / max(1, planned.info.n))
         if isinstance(budget, int) and budget >= length:
             return payload, "thinking"
-        names = self._limits(planned.info)
+        names = self._limits(planned)
         limits = names & payload.keys() or names & {"max_tokens"} or names
         exact = {"min_tokens": length, "ignore_eos": True} if self.lengths == "exact" else {}
         return {**payload, **dict.fromkeys(limits, length), **exact}, None
 
-    def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
+    def _rewritten(self, payload: Mapping[str, Any], planned: Planned) -> Mapping[str, Any]:
         """The payload with its model and fields replaced; itself when there is nothing to change."""
         if not (self.fields or self.model or self.models):
             return payload
         added = self._added
-        if limits := self._limits(info) if added else None:
-            foreign = LIMIT_NAMES - limits
+        if limits := self._limits(planned) if added else None:
+            # Of two names of one limit it has one: max_tokens, if it may, which all chat servers know.
+            foreign = LIMIT_NAMES - set(sorted(limits & added.keys())[-1:])
             added = {name: value for name, value in added.items() if name not in foreign}
         if "model" in payload and (self.model or self.models):
-            added = {"model": self._model_for(info) or payload["model"], **added}
+            added = {"model": self._model_for(planned.info) or payload["model"], **added}
         removed = self.fields.keys() - self._added.keys()
         if limits and not limits.isdisjoint(added):  # the recorded limit may have the other name
             removed |= limits - added.keys()
@@ -383,6 +400,11 @@ class Target:
         return (
             {**payload, self.salt_field: salt} if self.salt_field in provider.salt_fields else None
         )
+
+    @cached_property
+    def _particular(self) -> bool:
+        """Whether the server may refuse more than others do: OpenAI's, or what may be a gateway to it."""
+        return self.portable == "strict" or maker(address(self.base_url).host) == "openai"
 
     @cached_property
     def _agent(self) -> str:

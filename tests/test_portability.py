@@ -7,21 +7,27 @@ from typing import Any
 
 import pytest
 
-from tbench.capture.exchange import Exchange
+from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
+from tbench.capture.synthesis import Workload, parse
+from tbench.capture.synthesis.generate import exchanges
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import refused_by
+from tbench.replay.makers import Level, changes_hands, family, maker, refused
 from tbench.replay.plan import Plan
-from tbench.replay.portability import BONDS, Bond, carried, changes_hands, family, left_out, maker
+from tbench.replay.portability import BONDS, Bond, carried, left_out
 from tbench.replay.runfile import read_run
 from tbench.replay.target import Target
+from tbench.simulator.order import Refusal
+from tbench.simulator.strict import check_strict
 from tests.conftest import Done, Server
 from tests.recorded import chat_request
 
 DOC = (Path(__file__).parent.parent / "docs" / "portability.md").read_text()
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 PATHS = {"chat": "chat/completions", "messages": "messages", "responses": "responses"}
-ALL = frozenset(bond.level for bond in BONDS.values())
+ALL: frozenset[Level] = frozenset({"state", "issuer", "gateway"})
+OPENAI: frozenset[Level] = frozenset({"openai", "reasoning", "sampling"})
 FUNCTION = {"type": "function", "name": "f"}
 SAID = {"type": "text", "text": "Hi"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -346,7 +352,9 @@ def row(reason: str, bond: Bond) -> str:
     if bond.headers:
         places.append(f"headers: {' '.join(f'`{name}`' for name in bond.headers)}")
     fate = "goes without it" if bond.drops else "is left out"
-    return f"| `{reason}` | {bond.level} | {fate} | {bond.why} | {'; '.join(places)} |"
+    fate = f"has `{bond.becomes}` instead" if bond.becomes else fate
+    levels = ", ".join((bond.level, *bond.also))
+    return f"| `{reason}` | {levels} | {fate} | {bond.why} | {'; '.join(places)} |"
 
 
 def test_the_document_is_the_table() -> None:
@@ -354,6 +362,217 @@ def test_the_document_is_the_table() -> None:
     table = DOC.partition("| reason | row |")[2].splitlines()[2:]
 
     assert table == [row(reason, bond) for reason, bond in BONDS.items()]
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "levels"),
+    [
+        ("gpt-4o", None, {"openai"}),
+        ("gpt-4.1-mini", None, {"openai"}),
+        ("chatgpt-4o-latest", None, {"openai"}),
+        ("gpt-5-chat-latest", None, {"openai"}),
+        ("ft:gpt-4o-2024-08-06:acme::1", None, {"openai"}),
+        ("o1", None, OPENAI),
+        ("o3-mini-2025-01-31", "none", OPENAI),
+        ("openai/o4-mini", None, OPENAI),
+        ("ft:o4-mini:acme::1", None, OPENAI),
+        ("gpt-5", "none", OPENAI),
+        ("gpt-5-nano-2025-08-07", None, OPENAI),
+        ("gpt-5.1-chat-latest", "low", OPENAI),
+        ("gpt-5.1", None, {"openai", "reasoning"}),
+        ("gpt-5.2-pro", None, OPENAI),
+        ("gpt-5.4-mini", None, OPENAI),
+        ("gpt-5.4-mini", "none", {"openai", "reasoning"}),
+        ("gpt-6-luna", "none", OPENAI),
+    ],
+)
+def test_what_a_model_of_openai_refuses(model: str, effort: str | None, levels: set[str]) -> None:
+    """By its name, and by whether it is asked to reason; of another host only `strict` takes it for one."""
+    asked = {"host": "api.together.xyz", "model": "llama", "effort": effort}
+
+    assert refused("auto", to_host="api.openai.com", to_model=model, **asked) == levels
+    assert refused("off", to_host="api.openai.com", to_model=model, **asked) == set()
+    assert refused("strict", to_host="gateway.corp", to_model=model, **asked) == levels
+    for host in ("127.0.0.1:8000", "x.openai.azure.com", "openrouter.ai", "api.openai.com.evil"):
+        assert refused("auto", to_host=host, to_model=model, **asked) == set()
+    assert refused("strict", to_host="h", to_model="openai/gpt-oss-20b", **asked) == set()
+
+
+LLAMA = {
+    "model": "llama",
+    "messages": user("Hi"),
+    "max_tokens": 64,
+    "temperature": 0.7,
+    "stop": ["\n"],
+    "top_k": 5,
+    "ignore_eos": True,
+    "safety_model": "guard",
+    "seed": 1,
+}
+PORTED = {
+    "gpt-4o": (
+        {"max_tokens": 64, "temperature": 0.7, "stop": ["\n"]},
+        ["engine", "foreign_sampling", "foreign_members"],
+    ),
+    "gpt-5.1": (
+        {"max_completion_tokens": 64, "temperature": 0.7},
+        ["engine", "foreign_sampling", "foreign_members", "limit_name", "stop_and_penalties"],
+    ),
+    "o3": (
+        {"max_completion_tokens": 64},
+        [
+            *("engine", "foreign_sampling", "foreign_members"),
+            *("limit_name", "stop_and_penalties", "fixed_sampling"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("model", PORTED)
+def test_openai_is_asked_for_what_it_knows(model: str) -> None:
+    """Each change counted once; byte by byte without portability, and at any other host."""
+    members, reasons = PORTED[model]
+    traced = exchange("chat", LLAMA, "api.together.xyz")
+    openai = Target(base_url="https://api.openai.com/v1", model=model)
+    off = Target(base_url="https://api.openai.com/v1", model=model, portable="off")
+    gateway = Target(base_url="https://gateway.corp/v1", model=model)
+    common = {"model": model, "messages": user("Hi"), "seed": 1}
+
+    assert json.loads(sent(openai, traced)[0]) == common | members
+    assert openai.portability == dict.fromkeys(reasons, 1)
+    for target in (off, gateway):
+        assert json.loads(sent(target, traced)[0]) == {**LLAMA, "model": model}
+        assert target.portability == {}
+
+
+def test_what_went_to_openai_goes_again() -> None:
+    """Byte by byte, whatever was refused of it then; another of its models is another matter."""
+    traced = exchange("chat", {**LLAMA, "model": "o3"})
+    again, other = (
+        Target(base_url="https://api.openai.com", models={"o3": model})
+        for model in ("o3", "o4-mini")
+    )
+
+    assert sent(again, traced)[0] == traced.request.body
+    assert json.loads(sent(other, traced)[0])["max_completion_tokens"] == 64
+
+
+def answered(traced: Exchange) -> Exchange:
+    """With an answer of three tokens."""
+    usage, head = b'{"usage": {"completion_tokens": 3}}', (("content-type", "application/json"),)
+    traced.response = Response(
+        head_ns=0, end_ns=1, status=200, headers=head, body=usage, body_bytes=len(usage)
+    )
+    return traced
+
+
+@pytest.mark.parametrize(
+    ("way", "limits"),
+    [
+        ({}, {"max_completion_tokens": 64}),
+        ({"fields": {"max_completion_tokens": 8}}, {"max_completion_tokens": 8}),
+        ({"fields": {"max_completion_tokens": 8, "max_tokens": 9}}, {"max_completion_tokens": 8}),
+        ({"fields": {"max_tokens": 9}}, {"max_completion_tokens": 64}),
+        ({"portable": "off", "fields": {"max_tokens": 9}}, {"max_tokens": 9}),
+        ({"lengths": "cap"}, {"max_completion_tokens": 3}),
+    ],
+)
+def test_a_limit_has_the_name_that_a_model_takes(
+    way: dict[str, Any], limits: dict[str, int]
+) -> None:
+    """However it comes about; one of another name alone is counted, as that of another API is."""
+    traced = answered(exchange("chat", LLAMA, "api.together.xyz"))
+    target = Target(base_url="https://api.openai.com/v1", model="o3", **way)
+    body = json.loads(sent(target, traced)[0])
+
+    assert {name: value for name, value in body.items() if name.startswith("max_")} == limits
+    literal = way == {"fields": {"max_tokens": 9}}
+    assert target.unchanged == ({"no_limit": 1} if literal else {})
+
+
+def test_a_limit_that_is_put_in_is_not_what_went_before() -> None:
+    """Of a request that OpenAI took, without any, the new one has the name that its model takes."""
+    traced = answered(exchange("chat", {"model": "o3", "messages": user("Hi")}))
+    target = Target(base_url="https://api.openai.com/v1", lengths="cap")
+
+    assert json.loads(sent(target, traced)[0])["max_completion_tokens"] == 3
+    assert target.portability == {}
+
+
+def test_a_translation_for_openai_is_one_for_its_model() -> None:
+    """The dialect has a member that the model refuses: it goes, and is counted, after the translation."""
+    claude = {"model": "claude-a", "max_tokens": 8, "top_k": 4, "messages": user("Hi")}
+    target = Target(base_url="https://api.openai.com/v1", model="o3", to="chat")
+    body = json.loads(sent(target, exchange("messages", claude, "api.anthropic.com"))[0])
+
+    assert body == {"model": "o3", "messages": user("Hi"), "max_completion_tokens": 8}
+    assert target.portability == {"foreign_sampling": 1, "limit_name": 1}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("chat/completions", {"model": "gpt-4o", "top_k": 5}),
+        ("chat/completions", {"model": "gpt-4o", "thinking": {"type": "disabled"}}),
+        ("chat/completions", {"model": "o3", "max_tokens": 5}),
+        ("chat/completions", {"model": "openai/gpt-5.1", "stop": ["x"]}),
+        ("chat/completions", {"model": "gpt-5", "temperature": 0.2}),
+        ("chat/completions", {"model": "gpt-5.1", "temperature": 0.2, "reasoning_effort": "low"}),
+        ("responses", {"model": "gpt-5", "top_p": 0.2}),
+    ],
+)
+def test_a_strict_server_refuses_what_openai_does(endpoint: str, body: dict[str, Any]) -> None:
+    """Of a model with a name of OpenAI's; what portability makes of it is taken."""
+    with pytest.raises(Refusal) as refusal:
+        check_strict(endpoint, body)
+    model = str(body["model"])
+    asked = {"host": "", "model": None, "to_host": "api.openai.com", "to_model": model}
+    levels = refused("auto", **asked, effort=body.get("reasoning_effort"))
+    name = "chat" if endpoint == "chat/completions" else endpoint
+
+    assert refusal.value.status == 400
+    check_strict(endpoint, carried(body, name, levels)[0])
+
+
+def test_a_model_that_reasons_is_asked_as_it_wants(
+    tbench: Callable[..., Done], serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    """A server that refuses what OpenAI's refuses answers all that was made portable, and nothing else.
+
+    It stands for OpenAI's as its proxy; under another name `strict` does the same.
+    """
+    server = serve("serve", "--port", 0, "--strict", "--any-model").url
+    with TraceWriter(tmp_path / "t.msgpack", TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        writer.exchange(exchange("chat", LLAMA, "api.together.xyz"))
+    openai = ("--base-url", "http://api.openai.com/v1", "--proxy", server, "--model", "gpt-5")
+    gateway = ("--base-url", server, "--model", "gpt-5", "--portable", "strict")
+    key = {"OPENAI_API_KEY": "sk-test"}
+    dry = tbench("replay", "t.msgpack", *openai, "--dry-run", **key)
+    done = tbench("replay", "t.msgpack", *openai, "-o", "a.run", **key)
+    strict = tbench("replay", "t.msgpack", *gateway, "-o", "b.run")
+    off = tbench("replay", "t.msgpack", *openai, "--portable", "off", "-o", "c.run", **key)
+
+    for text in (dry.out, done.out, strict.out):
+        assert (
+            "1 request sent with another limit_name: OpenAI's models that reason take max_" in text
+        )
+        assert "1 request sent without foreign_sampling: " in text
+    for name in ("a.run", "b.run"):
+        assert read_run(tmp_path / name).columns["status"].tolist() == [200]
+    assert off.code == 5
+    assert "with 400 (Unrecognized request argument supplied: top_k)" in off.err
+
+
+def test_a_benchmark_asks_openai_by_its_names() -> None:
+    """Its limit is there, and nothing that would be refused."""
+    workload = Workload(
+        task="text-to-text", model="gpt-5", scenario=parse("D(20,5)"), requests=1, seed=0
+    )
+    (made,) = exchanges(workload)
+    body = json.loads(sent(Target(base_url="https://api.openai.com/v1"), made)[0])
+
+    assert body["max_completion_tokens"] == 5
+    check_strict("chat/completions", body)
 
 
 CLAUDE = {"model": "claude-opus-4-5", "max_tokens": 8, "stream": True}

@@ -31,7 +31,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.synthesis import Workload, parse, write
 from tbench.capture.trace_reader import read_trace
 from tbench.replay import metrics
-from tbench.replay.closing import Flags, check_reached
+from tbench.replay.closing import Flags, changed, check_reached
 from tbench.replay.columns import Column
 from tbench.replay.job import resolve
 from tbench.replay.metrics import Columns
@@ -269,6 +269,7 @@ def warnings(
         if missing := aggregated["without_token_counts"][side]:
             rate = aggregated[f"mean_{side}_throughput_tokens_per_s"]
             yield f"throughput {tokens_rate(rate, unit, missing)}"
+    yield from changed(summary["portability"])
     most = summary["in_flight"]["max"] or 0
     if point.concurrency is not None and most < point.concurrency:
         yield (

@@ -2,9 +2,11 @@
 
 What each API documents as common to all who serve it is known; any other member, kind of item or part gets a
 400 in the words of the API's maker. So does what only its issuer could read: signatures that are not the
-simulator's, encrypted reasoning, ids of what another server keeps.
+simulator's, encrypted reasoning, ids of what another server keeps. A model with a name of OpenAI's takes what
+that takes.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -117,6 +119,50 @@ def _kept(body: Mapping[str, Any]) -> Iterator[Refusal]:
             )
 
 
+def _of_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
+    """What OpenAI's own models do not take, in its words."""
+    model = str(body.get("model")).removeprefix("openai/")
+    if _OPENAI.match(model) and "top_k" in body:
+        yield Refusal(400, "Unrecognized request argument supplied: top_k")
+    if not _REASONING.match(model):
+        return
+    if body.get("max_tokens") is not None:
+        yield Refusal(
+            400,
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.",
+            code="unsupported_parameter",
+        )
+    for name in ("stop", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs"):
+        if body.get(name) is not None:
+            message = f"Unsupported parameter: '{name}' is not supported with this model."
+            yield Refusal(400, message, code="unsupported_parameter")
+    reasoning = body.get("reasoning")
+    effort = (
+        reasoning.get("effort") if isinstance(reasoning, dict) else body.get("reasoning_effort")
+    )
+    calm = re.match(r"gpt-5\.\d", model) and (effort or _DEFAULTS.get(model[:7])) == "none"
+    for name in ("temperature", "top_p"):
+        if body.get(name) not in (None, 1) and not calm:
+            yield Refusal(
+                400,
+                f"Unsupported value: '{name}' does not support {body[name]} with this model. Only the "
+                "default (1) value is supported.",
+                code="unsupported_value",
+            )
+
+
+def _by_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
+    yield from _kept(body)
+    yield from _of_openai(body)
+
+
+_OPENAI: Final = re.compile(r"gpt-\d|o\d|chatgpt")
+_REASONING: Final = re.compile(r"o\d|gpt-[5-9](?!-chat)")
+_DEFAULTS: Final = {"gpt-5.1": "none", "gpt-5.2": "none"}
+"""The effort of a model that is not asked for any."""
+
+
 STRICT: Final[Mapping[str, Strictness]] = {
     "chat/completions": Strictness(
         members={
@@ -139,7 +185,7 @@ STRICT: Final[Mapping[str, Strictness]] = {
         unknown=lambda path: Refusal(
             400, f"Unrecognized request argument supplied: {_dotted(path)}"
         ),
-        foreign=_kept,
+        foreign=_by_openai,
     ),
     "messages": Strictness(
         members={
@@ -182,7 +228,7 @@ STRICT: Final[Mapping[str, Strictness]] = {
         unknown=lambda path: Refusal(
             400, f"Unknown parameter: '{_indexed(path)}'.", code="unknown_parameter"
         ),
-        foreign=_kept,
+        foreign=_by_openai,
     ),
 }
 """By the path of an endpoint below /v1."""
