@@ -10,7 +10,6 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,56 +21,13 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers import http as _http_layer
 from mitmproxy.proxy.layers.http import _http1
 
+from tbench.capture.endings import Failure
 from tbench.capture.errors import TbenchError
 from tbench.capture.exchange import LED_BACK, Outcome
 from tbench.capture.intake import USUAL_PORTS, Intake, Live, RequestHead, ResponseHead
 from tbench.capture.recorder import MAX_PENDING, RecorderSetup, Recording, begin
 from tbench.capture.redact import mask_lookalikes
 from tbench.capture.selection import Selection
-
-# How an exchange ended, from what mitmproxy says about it: its error texts are the only source.
-
-_CLIENT = re.compile(r"^Client disconnected|^stream reset by client \(CANCEL\)")
-_RESET_BY_STREAM = re.compile(r"^stream reset by client")
-_PROTOCOL = re.compile(
-    r"Cannot parse HTTP response|unexpected server response|refusing to prevent"
-    r"|HTTP/2 protocol error|HTTP/1 protocol error: (?!peer closed)|Received HTTP/2 data frame"
-)
-_CONNECT = re.compile(
-    r"Connect call failed|Name or service not known|Temporary failure in name|Multiple exceptions"
-    r"|[Cc]ertificate|TLS|handshake|No route to host|Network is unreachable|timed out|getaddrinfo"
-    r"|Request destination unknown|connection cancelled|Connection killed"
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """What was known when mitmproxy reported an error. `timed_out`: it had closed an idle connection."""
-
-    text: str
-    timed_out: bool
-    client_connected: bool
-    upstream_connected: bool
-    upstream_http2: bool
-    head_seen: bool
-
-    @property
-    def outcome(self) -> Outcome:
-        """By the first rule that fits."""
-        if self.timed_out:
-            return Outcome.TIMEOUT
-        # Resets of either side are worded alike; only an HTTP/2 upstream can reset a stream.
-        client_reset = _RESET_BY_STREAM.search(self.text) and not self.upstream_http2
-        if not self.client_connected or _CLIENT.search(self.text) or client_reset:
-            return Outcome.CLIENT_ABORT
-        if _PROTOCOL.search(self.text):
-            return Outcome.PROTOCOL_ERROR
-        if self.head_seen:
-            return Outcome.CUT
-        if not self.upstream_connected or _CONNECT.search(self.text):
-            return Outcome.CONNECT_ERROR
-        return Outcome.RESET
-
 
 logger = logging.getLogger(__name__)
 

@@ -55,38 +55,6 @@ ABANDONED: Final = frozenset(
 )
 """Outcomes that somebody else than the server brought about: neither a success nor an error."""
 
-_HTTPX_ENDINGS: Final = {
-    "ConnectError": (Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),
-    "UnsupportedProtocol": (Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),
-    "TimeoutException": (Outcome.TIMEOUT, Outcome.TIMEOUT),
-    "NetworkError": (Outcome.RESET, Outcome.CUT),
-    "RemoteProtocolError": (Outcome.PROTOCOL_ERROR, Outcome.CUT),
-    "LocalProtocolError": (Outcome.PROTOCOL_ERROR, Outcome.PROTOCOL_ERROR),
-    "HTTPError": (Outcome.PROTOCOL_ERROR, Outcome.PROTOCOL_ERROR),
-    "SSLError": (Outcome.CONNECT_ERROR, Outcome.CUT),
-}
-"""An exception's name -> its outcome before the answer's head, and after it. The first that fits counts."""
-
-_CLOSED: Final = ("Server disconnected", "ConnectionTerminated")
-_CUT_SHORT: Final = ("incomplete", "without sending complete", *_CLOSED)
-
-
-def httpx_outcome(error: BaseException, *, answered: bool) -> Outcome | None:
-    """The outcome of an exception of httpx, or of httpx2, its successor of the same names; None of another.
-
-    `answered`: the head of an answer had come.
-    """
-    names = {kind.__name__ for kind in type(error).__mro__}
-    before, after = next((_HTTPX_ENDINGS[n] for n in _HTTPX_ENDINGS if n in names), (None, None))
-    outcome = after if answered else before
-    # h11 and httpcore word a closed connection and a broken protocol as the same exception.
-    if outcome is Outcome.PROTOCOL_ERROR and any(words in str(error) for words in _CLOSED):
-        return Outcome.RESET
-    broken = outcome is Outcome.CUT and "RemoteProtocolError" in names
-    if broken and not any(words in str(error) for words in _CUT_SHORT):
-        return Outcome.PROTOCOL_ERROR
-    return outcome
-
 
 @dataclass(slots=True, kw_only=True)
 class Request:

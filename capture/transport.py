@@ -19,8 +19,9 @@ from typing import Any, Final, get_args
 
 import httpx
 
+from tbench.capture.endings import httpx_outcome
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import LED_BACK, Outcome, httpx_outcome
+from tbench.capture.exchange import LED_BACK, Outcome
 from tbench.capture.intake import Intake, RequestHead, ResponseHead
 from tbench.capture.recorder import MAX_PENDING, Counts, Privacy, Recording, begin
 from tbench.capture.selection import Selection

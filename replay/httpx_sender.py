@@ -17,7 +17,8 @@ from typing import Any, Final, Self, cast
 import httpx
 import trio
 
-from tbench.capture.exchange import Outcome, httpx_outcome
+from tbench.capture.endings import httpx_outcome
+from tbench.capture.exchange import Outcome
 from tbench.replay.engine.clock import Passes
 from tbench.replay.sender import (
     CERTAIN_S,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tbench.capture.addon import Failure
+from tbench.capture.endings import Failure
 from tbench.capture.exchange import Outcome
 
 MIDWAY = Failure(

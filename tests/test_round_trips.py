@@ -32,9 +32,51 @@ CALL = st.builds(
 )  # fmt: skip
 
 
+UNANSWERED = [Outcome.RESET, Outcome.CONNECT_ERROR, Outcome.TIMEOUT, Outcome.CLIENT_ABORT]
+BROKEN = [
+    Outcome.CUT,
+    Outcome.TIMEOUT,
+    Outcome.CLIENT_ABORT,
+    Outcome.PROXY_SHUTDOWN,
+    Outcome.STREAM_ERROR,
+    Outcome.PROTOCOL_ERROR,
+]
+
+
+def broken_off(draw: st.DrawFn, arrive: int) -> Response:
+    """No answer, or the beginning of a stream: whoever ended it."""
+    first = arrive + draw(st.integers(1, 10**9))
+    end = first + draw(st.integers(1, 10**9))
+    if draw(st.booleans()):
+        return Response(
+            head_ns=None,
+            end_ns=end,
+            status=None,
+            outcome=draw(st.sampled_from(UNANSWERED)),
+            error="no luck",
+        )
+    usage = {
+        "prompt_tokens": draw(st.integers(1, 900)),
+        "completion_tokens": draw(st.integers(1, 99)),
+    }
+    events = [
+        {"choices": [{"index": 0, "delta": {"content": draw(WORDS)}}], "usage": usage}
+        for _ in range(2)
+    ]
+    pieces = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    outcome = draw(st.sampled_from(BROKEN))
+    if outcome is Outcome.STREAM_ERROR:
+        pieces[1] = b'data: {"error": {"message": "overloaded"}}\n\n'
+    return Response(
+        head_ns=first, end_ns=end, status=200, headers=(("content-type", "text/event-stream"),),
+        body=b"".join(pieces), body_bytes=sum(map(len, pieces)), outcome=outcome,
+        chunks=(Chunk(first, len(pieces[0])), Chunk(end, len(pieces[1]))),
+    )  # fmt: skip
+
+
 @st.composite
 def exchanges(draw: st.DrawFn) -> Exchange:
-    """A chat, plain or with tools, answered whole, refused, or without an answer's end; times in ns."""
+    """A chat, plain or with tools, answered whole, refused, or broken off by somebody; times in ns."""
     number = draw(st.integers(0, 10**6))
     arrive = draw(st.integers(0, 3600 * 10**9))
     payload: dict[str, Any] = {"model": draw(NAMES), "messages": draw(TURNS)}
@@ -47,6 +89,8 @@ def exchanges(draw: st.DrawFn) -> Exchange:
         headers=(("content-type", "application/json"), ("x-session-id", draw(NAMES))),
         body=body, body_bytes=len(body),
     )  # fmt: skip
+    if draw(st.integers(0, 2)) == 0:
+        return Exchange(request=request, response=broken_off(draw, arrive))
     refused = draw(st.booleans())
     message: dict[str, Any] = {"role": "assistant", "content": draw(WORDS)}
     if calls := draw(st.lists(CALL, max_size=2)):
@@ -95,10 +139,6 @@ def held(what: Callable[[Record], Any], *sides: list[Record]) -> None:
     assert after == before
 
 
-def answered(record: Record) -> bool:
-    return record.facts.outcome == "ok"
-
-
 def bodies(record: Record) -> Any:
     return record.payload
 
@@ -109,6 +149,15 @@ def spent(record: Record) -> Any:
 
 def lasted(record: Record) -> int | None:
     return record.response and record.response.end_ns - record.request.arrive_ns
+
+
+def outcome(record: Record) -> str:
+    return record.facts.outcome
+
+
+def said(record: Record) -> str | None:
+    answer = record.facts.answer
+    return answer.text if answer and not answer.error else None
 
 
 def status(record: Record) -> int | None:
@@ -143,7 +192,7 @@ def test_evalscope(traffic: list[Exchange]) -> None:
 @given(traffic=TRAFFIC)
 def test_mooncake(traffic: list[Exchange]) -> None:
     """Lengths, and milliseconds from the first arrival, of what a server counted."""
-    if not any(each.response and each.response.status == 200 for each in traffic):
+    if not any(each.response and each.response.outcome is Outcome.OK for each in traffic):
         return
     before, after = again(traffic, "mooncake")
     counted = [record for record in before if spent(record)[0]]
@@ -159,16 +208,23 @@ def test_mooncake(traffic: list[Exchange]) -> None:
 @settings(max_examples=TIMES, deadline=None)
 @given(traffic=TRAFFIC)
 def test_otlp(traffic: list[Exchange]) -> None:
-    """Times to the ns, messages, settings, tokens, what was answered and called, statuses, sessions."""
+    """Times to the ns, messages, settings, tokens, what was answered and called, how it ended, sessions."""
     sides = again(traffic, "otlp")
     held(lambda record: record.arrival_ns, *sides)
     held(lasted, *sides)
     held(status, *sides)
-    held(lambda record: record.facts.outcome, *sides)
+    held(outcome, *sides)
+    held(said, *sides)
+    held(lambda record: round((record.facts.ttft or 0) * 1e9) if said(record) else None, *sides)
     held(lambda record: record.facts.parsed.messages, *sides)
     held(lambda record: (record.payload or {}).get("max_tokens"), *sides)
     held(lambda record: record.facts.parsed.info.model, *sides)
-    ok = [[record for record in side if answered(record)] for side in sides]
+    ok = [[record for record in side if said(record)] for side in sides]
+    reasons = [
+        [record.facts.answer.finish_reasons for record in side if record.facts.answer]
+        for side in ok
+    ]
+    assert reasons[0] == reasons[1]
     held(spent, *ok)
     held(lambda record: record.facts.answer and record.facts.answer.text, *ok)
     held(lambda record: record.facts.answer and record.facts.answer.tool_calls, *ok)
@@ -180,12 +236,14 @@ def test_otlp(traffic: list[Exchange]) -> None:
 @settings(max_examples=TIMES, deadline=None)
 @given(traffic=TRAFFIC)
 def test_har(traffic: list[Exchange]) -> None:
-    """Every byte of both bodies, times to the ns, statuses."""
+    """Every byte of both bodies, times to the ns, statuses, who ended it and in which words."""
     sides = again(traffic, "har")
     held(lambda record: record.arrival_ns, *sides)
     held(lambda record: record.request.body, *sides)
     held(lambda record: record.response and record.response.body, *sides)
     held(status, *sides)
+    held(outcome, *sides)
+    held(lambda record: record.response and record.response.error, *sides)
     off = [abs((lasted(a) or 0) - (lasted(b) or 0)) for a, b in zip(*sides, strict=True)]
     assert max(off) <= 1  # `time` is a float of ms
 
@@ -193,30 +251,36 @@ def test_har(traffic: list[Exchange]) -> None:
 @settings(max_examples=TIMES, deadline=None)
 @given(traffic=TRAFFIC)
 def test_vcr(traffic: list[Exchange]) -> None:
-    """Every byte of requests, where they went; it has no time of anything."""
+    """Every byte of requests, where they went, what answers counted: it has no times, so no answer is read."""
+    traffic = [each for each in traffic if each.response and each.response.status]
+    if not traffic:
+        return
     sides = again(traffic, "vcr")
     held(lambda record: record.request.body, *sides)
     held(lambda record: (record.request.method, record.request.host, record.request.path), *sides)
+    held(spent, *sides)
 
 
 @pytest.mark.parametrize("name", ["csv", "parquet"])
 @settings(max_examples=TIMES, deadline=None)
 @given(traffic=TRAFFIC)
 def test_tables(name: str, traffic: list[Exchange]) -> None:
-    """By a map: arrivals to the ns, models, tokens, ends, statuses."""
+    """By a map: arrivals to the ns, models, tokens, ends, statuses, who ended it."""
     if name == "parquet":
         pytest.importorskip("pyarrow")
-    if not any(each.response and each.response.status == 200 for each in traffic):
+    if not any(each.response and each.response.outcome is Outcome.OK for each in traffic):
         return
     before, after = again(
         traffic, name, "arrival=arrival_unix_ns:ns", "model=model", "prompt_tokens=prompt_tokens",
         "output_tokens=output_tokens", "duration=end_s:s", "status=status", "session=session",
+        "outcome=outcome",
     )  # fmt: skip
     counted = [record for record in before if spent(record)[0]]
     held(lambda record: record.arrival_ns, counted, after)
     held(spent, counted, after)
     held(lambda record: record.facts.parsed.info.model, counted, after)
     held(status, counted, after)
+    held(outcome, counted, after)
     off = [abs((lasted(a) or 0) - (lasted(b) or 0)) for a, b in zip(counted, after, strict=True)]
     assert max(off) <= 2  # seconds as a float
 

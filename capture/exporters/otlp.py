@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
+from tbench.capture.exchange import ABANDONED
 from tbench.capture.exporters.exporter import NO_ANSWER, Exporter, Record, Row, lines
 from tbench.capture.importers.importer import LeftOut
 from tbench.capture.jsontext import rewritten
@@ -40,7 +41,8 @@ def span(record: Record) -> Row | LeftOut:
         return OTHER
     if response is None or answer is None:
         return NO_ANSWER
-    failed = facts.outcome != "ok"
+    # A client's own leaving is no error by the conventions: the span's status stays unset.
+    failed = facts.outcome not in {"ok", *ABANDONED}
     error = answer.error or response.error or facts.outcome
     status: dict[str, Any] = {"code": 2, "message": error} if failed else {}
     kind = str(response.status) if (response.status or 0) >= 400 else facts.outcome
@@ -64,6 +66,7 @@ def span(record: Record) -> Row | LeftOut:
         "http.response.status_code": response.status,
         "error.type": kind if failed else None,
         "tbench.request.id": request.id,
+        "tbench.outcome": facts.outcome,
     }
     written = {
         "traceId": blake2b(record.session.encode("utf-8", "replace"), digest_size=16).hexdigest(),
@@ -197,6 +200,5 @@ def _typed(value: Any) -> dict[str, Any]:  # noqa: ANN401 (what JSON holds)
 OTLP = Exporter(
     make=lambda _job: span,
     write=lines,
-    cannot="the HTTP bodies and headers, times between tokens, answers beside the first (n), "
-    "who broke off (a client that left comes back as an error)",
+    cannot="the HTTP bodies and headers, times between tokens, answers beside the first (n)",
 )

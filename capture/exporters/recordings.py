@@ -53,6 +53,7 @@ def har(record: Record) -> Row | LeftOut:
         return NO_TEXT
     took = response.end_ns - request.arrive_ns
     waited = took if response.head_ns is None else response.head_ns - request.arrive_ns
+    words = response.error or (None if response.status else str(response.outcome))
     posted = {"mimeType": request.header("content-type") or "", "text": body}
     return {
         "startedDateTime": iso(record.arrival_ns),
@@ -70,7 +71,7 @@ def har(record: Record) -> Row | LeftOut:
             **_common(response),
             "content": _content(response),
             "redirectURL": "",
-            **({"_error": response.error or str(response.outcome)} if not response.status else {}),
+            **({"_error": words} if words else {}),
         },
         "cache": {},
         "timings": {"send": 0, "wait": waited / 1e6, "receive": (took - waited) / 1e6},
@@ -170,8 +171,7 @@ HAR = Exporter(
         b'{"log": {"version": "1.2", "creator": ' + _CREATOR + b', "entries": [',
         b"]}}\n",
     ),
-    cannot="first tokens and the times of chunks, content-encodings, which attempt was a retry, "
-    "who broke off (a client that left comes back as an error)",
+    cannot="first tokens and the times of chunks, content-encodings, which attempt was a retry",
 )
 VCR = Exporter(
     make=lambda _job: cassette,

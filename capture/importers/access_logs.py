@@ -13,8 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
+from tbench.capture.exchange import Outcome
 from tbench.capture.importers.importer import (
     CHAT,
+    CLIENT_CLOSED,
     NO_ARRIVAL,
     Call,
     Importer,
@@ -23,6 +25,8 @@ from tbench.capture.importers.importer import (
     Row,
     count,
     dumped,
+    error_status,
+    http_status,
     moment,
     scaled,
     text,
@@ -50,8 +54,15 @@ _NGINX_NAMES = ("remote_addr", "time_local", "request", "status", "body_bytes_se
 _ENVOY_NAMES = ("start_time", "method", "path", "response_code", "response_flags", "bytes_received",
                 "bytes_sent", "duration", "x_forwarded_for", "user_agent", "request_id",
                 "authority")  # fmt: skip
-CUT_FLAGS: Final = frozenset({"DC", "UC", "UR", "LR", "UT", "SI", "DT", "UMSDR", "DPE", "UPE"})
-"""Envoy's flags of an answer that ended before its end, whatever its status is: a stream that has begun."""
+CUT_FLAGS: Final = {"DC": Outcome.CLIENT_ABORT} | {
+    **dict.fromkeys(("UT", "SI", "DT", "UMSDR"), Outcome.TIMEOUT),
+    **dict.fromkeys(("UC", "UR", "LR"), Outcome.RESET),
+    **dict.fromkeys(("DPE", "UPE"), Outcome.PROTOCOL_ERROR),
+}
+"""Envoy's flags of an answer that ended before its end, whatever its status is: a stream that has begun.
+
+The first that a row has counts: who left, a deadline, a connection, what was no HTTP.
+"""
 _CLOCK = re.compile(r"\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}")
 
 
@@ -84,7 +95,7 @@ def envoy(row: Row) -> Iterator[Call | LeftOut]:
     )
     model = _word(row, "gen_ai.request.model")
     asked = ("x-envoy-original-path", "x-envoy-origin-path", ":path", "path")
-    flags = CUT_FLAGS.intersection((_word(row, "response_flags") or "").split(","))
+    flags = CUT_FLAGS.keys() & set((_word(row, "response_flags") or "").split(","))
     yield _call(
         method=_word(row, "method", ":method"),
         path=_word(row, *asked) or (CHAT if model else None),
@@ -98,6 +109,10 @@ def envoy(row: Row) -> Iterator[Call | LeftOut]:
         usage=usage,
         session=_word(row, "session.id"),
         failure=f"ended early: {', '.join(sorted(flags))}" if flags else None,
+        # With a status of 400 or more Envoy itself has answered, and whole.
+        outcome=None
+        if error_status(row.get("response_code"))
+        else next((CUT_FLAGS[flag] for flag in CUT_FLAGS if flag in flags), None),
     )
 
 
@@ -130,6 +145,7 @@ def _call(
     status: int | None,
     usage: Usage = Usage(),  # noqa: B008 (frozen)
     failure: str | None = None,
+    outcome: Outcome | None = None,
     **members: Any,  # noqa: ANN401 (those of Call)
 ) -> Call | LeftOut:
     """A request to a model, or why it is none; `sure` is whether the log itself says that it went to one."""
@@ -138,7 +154,8 @@ def _call(
         return OTHER
     if arrive_ns is None:
         return NO_ARRIVAL
-    answered = status is not None and 100 <= status <= 999
+    closed = status == CLIENT_CLOSED
+    answered = http_status(status) is not None and not closed
     return Call(
         arrive_ns=arrive_ns,
         path=path if endpoint.name in PROMISED else CHAT,
@@ -146,7 +163,10 @@ def _call(
         usage=usage,
         status=status if answered else None,
         # Envoy writes 0 where no answer had begun.
-        failure=failure if answered or status is None else "no answer",
+        failure=failure or (None if answered or status is None else "no answer"),
+        outcome=Outcome.CLIENT_ABORT
+        if closed
+        else outcome or (None if answered or status is None else Outcome.RESET),
         **members,
     )
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.importers.importer import CHAT, EMBEDDINGS, Call, dumped
 from tbench.capture.importers.lengths import Writer
-from tbench.capture.providers import Usage
+from tbench.capture.providers import Usage, parse_response
 from tbench.capture.redact import Redactor, safe_path, secrets_of
 from tbench.capture.sanitize import Retries, Sanitizer
 from tbench.capture.synthesis.generate import Arrivals
@@ -27,8 +27,12 @@ _URL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Of a URL or a part of one, less whoever was named in it: the host with its port, and what follows."""
-FIRST_FAILURE: Final = 400
-"""The least HTTP status of a failure."""
+FIRST_FAILURE: Final = 300
+"""The least HTTP status of a failure: nobody follows a redirect."""
+UNCONNECTED: Final = frozenset({Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT})
+"""Outcomes that no answer has."""
+BEGUN: Final = frozenset({Outcome.CUT, Outcome.STREAM_ERROR})
+"""Outcomes that only an answer has."""
 ANSWERS: Final = frozenset(
     {"choices", "output", "data", "results", "stop_reason", "error", "embeddings"}
 )
@@ -85,7 +89,8 @@ class ExchangeMaker:
             headers += (("content-type", "application/json"),)
         if call.session is not None:
             headers += (("x-session-id", self._redactor.pseudonym(call.session)),)
-        tokens = {"prompt_tokens": call.usage.prompt, "output_tokens": call.usage.output}
+        usage = _usage(call) if call.end_ns is None else Usage()
+        tokens = {"prompt_tokens": usage.prompt, "output_tokens": usage.output}
         request = Request(
             id=blake2b(f"{self._name} {self._number}".encode(), digest_size=16).hexdigest(),
             seq=self._number,
@@ -111,6 +116,13 @@ class ExchangeMaker:
         if response is not None:
             response = sanitizer.response(request.id, response, None, secrets)
         return Exchange(request=request, response=response)
+
+
+def _usage(call: Call) -> Usage:
+    """What was counted, by the log or in the answer's bytes: an answer without its end is in no trace."""
+    if call.usage != Usage() or not isinstance(call.answer, bytes):
+        return call.usage
+    return parse_response([(0.0, call.answer)], content_type=call.answer_type).usage
 
 
 def _host(address: str) -> str | None:
@@ -139,24 +151,37 @@ def _response(call: Call, arrive: int) -> Response | None:
     if call.first_token_ns is not None and len(body) > 1:
         first = arrive + call.first_token_ns - call.arrive_ns
         chunks, known = (Chunk(first, 1), Chunk(end, len(body) - 1)), "first_token"
-    unknown = call.failure is not None and call.status is None
-    refused = unknown or (call.status or 0) >= FIRST_FAILURE
+    status, outcome = _ending(call)
     return Response(
         head_ns=None,
         end_ns=end,
-        status=None if unknown else call.status or 200,
+        status=status,
         headers=(("content-type", call.answer_type),) if body else (),
         body=body or None,
         body_bytes=len(body),
         chunks=chunks,
-        outcome=Outcome.HTTP_ERROR
-        if refused
-        else Outcome.OK
-        if call.failure is None
-        else Outcome.CUT,
+        outcome=outcome,
         error=call.failure,
         extra={"known_times": known, "body_made": not isinstance(call.answer, bytes)},
     )
+
+
+def _ending(call: Call) -> tuple[int | None, Outcome]:
+    """The status of an answer, None where none is known, and the outcome: what the log says, if it can be.
+
+    A failure that a log tells no more of is taken for a refusal; for a cut, where it has some of an answer.
+    """
+    failed = call.failure is not None or call.outcome is not None
+    status = call.status or (None if failed and call.answer is None else 200)
+    if status is None:
+        outcome = Outcome.RESET if call.outcome in BEGUN else call.outcome
+        return None, outcome or Outcome.HTTP_ERROR
+    outcome = Outcome.CUT if call.outcome is Outcome.RESET else call.outcome
+    if outcome is not None and outcome not in UNCONNECTED:
+        return status, outcome
+    if status >= FIRST_FAILURE:
+        return status, Outcome.HTTP_ERROR
+    return status, Outcome.OK if call.failure is None else Outcome.CUT
 
 
 def _answer(call: Call) -> bytes:
@@ -174,7 +199,10 @@ def _answer(call: Call) -> bytes:
             usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
     if isinstance(answer, Mapping) and answer.keys() & ANSWERS:
         return dumped(answer if answer.get("usage") or not usage else {**answer, "usage": usage})
-    if call.failure is not None or (call.status or 200) >= 400:
+    status, outcome = _ending(call)
+    if status is None:
+        return b""
+    if outcome is Outcome.HTTP_ERROR:
         return b"" if answer is None else dumped({"error": answer})
     if answer is None and not usage and call.first_token_ns is None:
         return b""
@@ -188,7 +216,7 @@ def _answer(call: Call) -> bytes:
         choice = {"message": message} if call.path == CHAT else {"text": answer, "message": message}
         payload = {
             "object": "chat.completion",
-            "choices": [{"index": 0, **choice, "finish_reason": None}],
+            "choices": [{"index": 0, **choice, "finish_reason": call.finish_reason}],
         }
     named_model = {"model": call.model} if call.model else {}
     return dumped({**payload, **named_model, "usage": usage})

@@ -6,7 +6,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tbench.capture.decode import decode
+from tbench.capture.endings import named_outcome
 from tbench.capture.errors import InputError
+from tbench.capture.exchange import Outcome
 from tbench.capture.importers.importer import (
     CUT_SHORT,
     NO_ARRIVAL,
@@ -55,6 +57,7 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
         answer=answer,
         answer_headers=[("content-type", text(content.get("mimeType")) or "application/json")],
         failure=text(response.get("_error")),
+        outcome=named_outcome(row.get("_outcome")) or named_outcome(response.get("_error")),
     )
 
 
@@ -71,10 +74,12 @@ def web_call(
     answer: object,
     answer_headers: Iterable[tuple[str, str]],
     failure: str | None,
+    outcome: Outcome | None = None,
 ) -> Call | LeftOut:
     """The call of a request as it was on the wire: bodies as bytes, encoded as their headers say.
 
-    `status` is an HTTP status, or anything else where there was no answer; `failure` then says why.
+    `status` is an HTTP status, or anything else where there was no answer; `failure` and `outcome` say what
+    went wrong, with an answer too.
     """
     try:
         parts = urlsplit(url)
@@ -121,7 +126,8 @@ def web_call(
         answer=answer or None,
         answer_type=_header(answer_fields, "content-type") or "application/json",
         status=status if isinstance(status, int) and answered else None,
-        failure=None if answered else failure or "no answer",
+        failure=failure or (None if answered else "no answer"),
+        outcome=outcome or (None if answered else Outcome.RESET),
     )
 
 

@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from tbench.capture.endings import Failure
 from tbench.capture.importers.har import OTHER, web_call
 from tbench.capture.importers.importer import Call, Importer, LeftOut, Row, scaled, text
 
@@ -34,6 +35,16 @@ def mitmproxy(row: Row) -> Iterator[Call | LeftOut]:
     host = next((value for name, value in headers if name.lower() == "host"), None)
     host = host or _word(request.get("authority")) or _word(request.get("host"))
     end = scaled(response.get("timestamp_end") or failed.get("timestamp"), "s")
+    server, words = row.get("server_conn"), text(failed.get("msg"))
+    server = server if isinstance(server, Mapping) else {}
+    ending = Failure(
+        text=words or "",
+        timed_out=False,
+        client_connected=True,
+        upstream_connected=server.get("timestamp_tcp_setup") is not None,
+        upstream_http2=server.get("alpn") == b"h2",
+        head_seen=answered,
+    )
     yield web_call(
         method=_word(request.get("method")),
         url=f"{_word(request.get('scheme'))}://{host}{_word(request.get('path'))}",
@@ -44,7 +55,8 @@ def mitmproxy(row: Row) -> Iterator[Call | LeftOut]:
         status=response.get("status_code"),
         answer=response.get("content"),
         answer_headers=_pairs(response.get("headers")),
-        failure=text(failed.get("msg")) or (None if answered else "no answer"),
+        failure=words,
+        outcome=ending.outcome if words else None,
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from tbench.capture.exchange import Headers
+from tbench.capture.endings import named_outcome
+from tbench.capture.exchange import Headers, Outcome
 from tbench.capture.frames import FARTHEST
 from tbench.capture.jsontext import loads
 from tbench.capture.providers import Usage
@@ -87,7 +88,8 @@ class Call:
     Times are ns since 1970 or, where the log has a clock of its own, since its start. `body` is what to send:
     bytes as the application sent them, or a JSON object that is put together from what the log says; without
     either `lengths` say how long a prompt to write. `answer` is what came back: bytes as they came, a JSON
-    object, or a text alone. `failure` is one line on what went wrong. `id` tells repeated rows apart.
+    object, or a text alone. `finish_reason` is why it ended. `failure` is one line on what went wrong,
+    `outcome` what broke, where the log tells that. `id` tells repeated rows apart.
     """
 
     arrive_ns: int | None = None
@@ -103,9 +105,11 @@ class Call:
     lengths: Lengths | None = None
     answer: bytes | Mapping[str, Any] | str | None = None
     answer_type: str = "application/json"
+    finish_reason: str | None = None
     usage: Usage = field(default=Usage())
     status: int | None = None
     failure: str | None = None
+    outcome: Outcome | None = None
     session: str | None = None
     id: str | None = None
 
@@ -224,10 +228,35 @@ def path_for(body: Mapping[str, Any]) -> str | None:
     return None if given is None else RESPONSES if spoken else EMBEDDINGS
 
 
+CLIENT_CLOSED: Final = 499
+"""What logs write where a client left before its answer; nobody was sent it."""
+
+
+def http_status(value: object) -> int | None:
+    """The HTTP status of an answer; None for anything else."""
+    status = count(value)
+    return status if status is not None and 100 <= status <= 999 else None
+
+
 def error_status(value: object) -> int | None:
     """The HTTP status of a failure; None for an error's name, and for a status that is none of an error."""
     status = count(value)
     return status if status is not None and 400 <= status <= 599 else None
+
+
+_REFUSED = re.compile(r"Error code: ([45]\d\d)\b")
+
+
+def told(words: str | None) -> tuple[int | None, Outcome | None]:
+    """The status and the outcome that an error's words tell, as SDKs of Python and Node write them.
+
+    `Error code: 429 - {...}` is what OpenAI's and Anthropic's say; `APITimeoutError('...')` and `AbortError:
+    ...` are forms of exceptions, which a trace of the stack may follow.
+    """
+    line = (words or "").strip().partition("\n")[0]
+    status = error_status(match[1]) if (match := _REFUSED.search(line[:400])) else None
+    names = (line, *re.split(r"\(|: ", line, maxsplit=1))
+    return status, None if status else next(filter(None, map(named_outcome, names)), None)
 
 
 def dumped(value: object) -> bytes:

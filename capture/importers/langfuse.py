@@ -21,6 +21,7 @@ from tbench.capture.importers.importer import (
     prompt_of,
     scaled,
     text,
+    told,
     unpacked,
 )
 from tbench.capture.providers import Usage
@@ -63,6 +64,7 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     failed = row.get("level") == "ERROR"
     answer = unpacked(row.get("output"))
     why = text(_member(row, "status_message", "statusMessage"))
+    status, outcome = told(why) if failed else (None, None)
     yield Call(
         arrive_ns=arrive,
         end_ns=end,
@@ -72,7 +74,9 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
         lengths=content if isinstance(content, Lengths) else None,
         answer=answer if answer and isinstance(answer, dict | str) and not failed else None,
         usage=usage,
+        status=status,
         failure=(why or "failed, as Langfuse says") if failed else None,
+        outcome=outcome,
         session=text(_member(row, "session_id", "sessionId")),
         id=text(row.get("id")),
     )

@@ -23,6 +23,7 @@ from tbench.capture.importers.importer import (
     moment,
     prompt_of,
     text,
+    told,
     unpacked,
 )
 from tbench.capture.providers import Usage
@@ -59,6 +60,7 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     path, body = content
     named = (params.get("model"), params.get("model_name"), metadata.get("ls_model_name"))
     error = text(row.get("error"))
+    status, outcome = told(error)
     yield Call(
         arrive_ns=arrive,
         end_ns=moment(row.get("end_time")),
@@ -69,7 +71,9 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
         lengths=body if isinstance(body, Lengths) else None,
         answer=None if error else _answer(outputs),
         usage=usage,
+        status=status,
         failure=error.strip().splitlines()[0] if error else None,
+        outcome=outcome,
         session=next((text(metadata.get(name)) for name in THREAD if metadata.get(name)), None),
         id=text(row.get("id")),
     )

@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tbench.capture.endings import named_outcome
+from tbench.capture.exchange import Outcome
 from tbench.capture.importers.importer import (
     CACHED,
     CHAT,
+    CLIENT_CLOSED,
     COMPLETIONS,
     CUT_SHORT,
     EMBEDDINGS,
@@ -68,7 +71,16 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             yield content
             return
         failed = row.get("status") == "failure"
-        error = _members(row, "error_information")
+        # The table has it among the metadata. A client that left in a stream is billed as a success.
+        error = _members(row, "error_information") or _members(
+            _members(row, "metadata"), "error_information"
+        )
+        outcome = named_outcome(error.get("error_class"))
+        if outcome not in {Outcome.CLIENT_ABORT, Outcome.TIMEOUT}:
+            outcome = None  # its other names are of statuses; APIConnectionError is of all it does not know
+        status = error_status(error.get("error_code")) if failed else None
+        if failed and status == CLIENT_CLOSED:
+            outcome = Outcome.CLIENT_ABORT
         why = (error.get("error_message"), row.get("error_str"), error.get("error_class"))
         words = next(filter(None, map(text, why)), "failed, as LiteLLM says")
         base, answer = text(row.get("api_base")), unpacked(row.get("response"))
@@ -87,8 +99,10 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             lengths=content if isinstance(content, Lengths) else None,
             answer=answer if answer and isinstance(answer, dict | str) and not failed else None,
             usage=usage,
-            status=error_status(error.get("error_code")) if failed else None,
-            failure=words if failed else None,
+            # A timeout's 408 and a client's 499 are LiteLLM's own: no answer had them.
+            status=(None if outcome else status) if failed else 200,
+            failure=words if failed or outcome else None,
+            outcome=outcome,
             session=text(row.get("session_id")),
         )
 

@@ -7,9 +7,12 @@ that is a time of this century in one unit alone.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from tbench.capture.endings import named_outcome
 from tbench.capture.errors import InputError
+from tbench.capture.exchange import Outcome
 from tbench.capture.importers.importer import (
     CHAT,
+    CLIENT_CLOSED,
     COMPLETIONS,
     CUT_SHORT,
     NO_ARRIVAL,
@@ -22,6 +25,7 @@ from tbench.capture.importers.importer import (
     Trust,
     count,
     dumped,
+    http_status,
     is_cut,
     moment,
     prompt_of,
@@ -36,7 +40,7 @@ INSTANTS: Final = ("arrival", "end", "first_token")
 SPANS: Final = ("duration", "ttft")
 FIELDS: Final = (
     *INSTANTS, *SPANS, "body", "messages", "prompt", "answer", "path", "model", "prompt_tokens",
-    "output_tokens", "session", "status", "id",
+    "output_tokens", "session", "status", "outcome", "error", "id",
 )  # fmt: skip
 TOKENS: Final = ("prompt_tokens", "output_tokens")
 UNITS: Final = (*NS, "iso")
@@ -221,7 +225,10 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
         return
     prompted = isinstance(content, dict) and "prompt" in content
     answer = unpacked(values.get("answer"))
-    status = count(values.get("status"))
+    status, error = http_status(values.get("status")), text(values.get("error"))
+    outcome = named_outcome(values.get("outcome")) or named_outcome(error)
+    if status == CLIENT_CLOSED:
+        status, outcome = None, Outcome.CLIENT_ABORT
     session, identity = values.get("session"), values.get("id")
     yield Call(
         arrive_ns=arrive,
@@ -233,7 +240,9 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
         lengths=content if isinstance(content, Lengths) else None,
         answer=answer if isinstance(answer, dict | str) else None,
         usage=usage,
-        status=status if status is not None and 100 <= status <= 999 else None,
+        status=status,
+        failure=error,
+        outcome=outcome,
         session=None if session in (None, "") else str(session),
         id=None if identity in (None, "") else str(identity),
     )

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from tbench.capture.endings import named_outcome
+from tbench.capture.exchange import Outcome
 from tbench.capture.importers.importer import (
     CHAT,
     COMPLETIONS,
@@ -23,6 +25,7 @@ from tbench.capture.importers.importer import (
     count,
     dumped,
     error_status,
+    http_status,
     is_cut,
     moment,
     prompt_of,
@@ -107,18 +110,12 @@ def _call(span: Row) -> Call | LeftOut:
         and (at := scaled(event.get("timeUnixNano"), "ns")) is not None
     ]
     first = min(chunks, default=None) if waited is None else arrive + waited
-    outcome = span.get("status")
-    state = outcome if isinstance(outcome, dict) else {}
-    failed = state.get("code") in (2, "STATUS_CODE_ERROR", "ERROR")
-    answer: Row | None = None
-    if not failed:
-        answers = _items(unpacked(attributes.get("gen_ai.output.messages")))
-        answer = next((message for item in answers for message in _messages(item)), None)
-        if answer is None and (words := text(attributes.get("gen_ai.completion.0.content"))):
-            answer = {"role": "assistant", "content": words}
-    status = error_status(
-        attributes.get("error.type") or attributes.get("http.response.status_code")
-    )
+    answers = _items(unpacked(attributes.get("gen_ai.output.messages")))
+    answer = next((message for item in answers for message in _messages(item)), None)
+    if answer is None and (words := text(attributes.get("gen_ai.completion.0.content"))):
+        answer = {"role": "assistant", "content": words}
+    reasons = attributes.get("gen_ai.response.finish_reasons")
+    status, outcome, failure = _ending(span, attributes)
     return Call(
         arrive_ns=arrive,
         end_ns=end,
@@ -128,13 +125,40 @@ def _call(span: Row) -> Call | LeftOut:
         model=text(attributes.get("gen_ai.request.model")),
         body=None if isinstance(content, Lengths) else content,
         lengths=content if isinstance(content, Lengths) else None,
-        answer=answer,
+        answer=None if error_status(status) else answer,
+        finish_reason=text(reasons[0]) if isinstance(reasons, list) and reasons else None,
         usage=usage,
-        status=status if failed else None,
-        failure=(text(state.get("message")) or "failed, as its span says") if failed else None,
+        status=status,
+        failure=failure,
+        outcome=outcome,
         session=text(attributes.get("gen_ai.conversation.id")),
         id=f"{_either(span, 'traceId', 'trace_id')} {_either(span, 'spanId', 'span_id')}",
     )
+
+
+def _ending(
+    span: Row, attributes: Mapping[str, Any]
+) -> tuple[int | None, Outcome | None, str | None]:
+    """The HTTP status that a span tells of, what broke and in which words.
+
+    `error.type` is a status, an exception's name or a word; an exception's event has its name as well. A span
+    of a client that left is no failure by the conventions, and of tbench's alone it is known.
+    """
+    state = span.get("status")
+    state = state if isinstance(state, dict) else {}
+    kind = attributes.get("error.type")
+    outcome = named_outcome(attributes.get("tbench.outcome"))
+    status = error_status(kind) or http_status(attributes.get("http.response.status_code"))
+    if state.get("code") not in (2, "STATUS_CODE_ERROR", "ERROR") and kind in (None, ""):
+        return status if outcome else None, outcome, text(state.get("message")) if outcome else None
+    if outcome is None and not error_status(status):
+        raised = (
+            _attributes(event.get("attributes")).get("exception.type")
+            for event in _items(span.get("events"))
+            if event.get("name") == "exception"
+        )
+        outcome = next(filter(None, map(named_outcome, (kind, *raised))), None)
+    return status, outcome, text(state.get("message")) or text(kind) or "failed, as its span says"
 
 
 def _attributes(value: object) -> dict[str, Any]:

@@ -5,9 +5,11 @@ which have no times. Bedrock: whole seconds, bodies in each model's own shape, s
 taken. Helicone: bodies where they were asked for; its exporter quotes the JSON of a CSV twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
+from tbench.capture.exchange import Outcome
 from tbench.capture.importers.importer import CACHED, Call, Importer, LeftOut, Row
 from tbench.capture.importers.mapping import SECONDS_OR_ISO, Place, calls, mapped, parse_map
 
@@ -28,21 +30,32 @@ SHORT_ROWS: Final = {**_HELICONE, **parse_map(["end=response_created_at:iso", "i
 """Of the exporter's CSV, which has no request's id, and whose `latency` has no stated unit."""
 
 
-def _cached(row: Row) -> LeftOut | None:
-    return None if row.get("cache_reference_id") in (None, "", NO_ENTRY) else CACHED
+THREAT: Final = LeftOut("that Helicone took for a threat, never sent to a model")
+UNANSWERED: Final[Mapping[str, Outcome]] = {"-1": Outcome.TIMEOUT, "-3": Outcome.CLIENT_ABORT}
+"""Helicone's own statuses. -2 is of a request without an answer yet, -4 of one that it refused."""
 
 
 def helicone(row: Row) -> Iterator[Call | LeftOut]:
     """One request; a row of the exporter's CSV has the time of the answer in place of how long it took."""
-    if reason := _cached(row):
-        yield reason
+    status = str(row.get("response_status"))
+    if row.get("cache_reference_id") not in (None, "", NO_ENTRY):
+        yield CACHED
+        return
+    if status == "-4":
+        yield THREAT
         return
     asked = row.get("request_body")
     if isinstance(asked, str) and asked.startswith('{""'):
         asked = asked.replace('""', '"')
     model = row.get("request_model") or row.get("model")
     places = ROWS if "delay_ms" in row else SHORT_ROWS
-    yield from calls(places, {**row, "request_body": asked, "model": model})
+    for call in calls(places, {**row, "request_body": asked, "model": model}):
+        if isinstance(call, LeftOut):
+            yield call
+        elif status == "-2":
+            yield replace(call, end_ns=None, answer=None)
+        else:
+            yield replace(call, outcome=UNANSWERED.get(status, call.outcome))
 
 
 def _failed(row: Row) -> LeftOut | None:
