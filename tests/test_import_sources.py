@@ -118,7 +118,7 @@ def test_nginx_json_has_sizes_and_durations(tmp_path: Path) -> None:
     assert [exchange.request.body_bytes for exchange in exchanges] == [700, len(json.dumps(ASK))]
     assert bodies(exchanges)[1] == ASK
     assert exchanges[0].request.host == "llm.example"
-    assert figures["outcomes"] == {"ok": 1, "http_error": 1}
+    assert figures["outcomes"] == {"ok": 1, "client_abort": 1}
 
 
 def test_envoy_text(tmp_path: Path) -> None:
@@ -148,22 +148,22 @@ def test_envoy_json(tmp_path: Path) -> None:
     ]
     assert took(source) == [pytest.approx(int(row["duration"]) / 1000) for row in rows]
     assert [exchange.response and exchange.response.status for exchange in exchanges] == [200, None]
-    assert figures["outcomes"] == {"ok": 1, "http_error": 1}
+    assert figures["outcomes"] == {"ok": 1, "reset": 1}
 
 
 def test_envoy_says_which_answers_ended_early(tmp_path: Path) -> None:
-    """A status is sent before a stream: its flags tell that the stream was cut, in text and in JSON."""
-    flags = ["-", "DC", "UR,UC", "FI"]
+    """A status is sent before a stream: its flags tell how the stream ended, in text and in JSON."""
+    flags = ["-", "DC", "UR,UC", "FI", "SI", "UPE"]
     rows = [{**logs.ENVOY_JSON[0], "response_flags": flag} for flag in flags]
     ends = [
         (exchange.response or pytest.fail()).outcome
         for exchange in imported(lines(tmp_path, rows))[1]
     ]
-    assert ends == ["ok", "cut", "cut", "ok"]
+    assert ends == ["ok", "client_abort", "cut", "ok", "timeout", "protocol_error"]
 
     source = tmp_path / "access.log"
     source.write_text(logs.ENVOY.replace("200 - 900", "200 DC 900"))
-    assert imported(source)[0]["outcomes"] == {"cut": 1, "http_error": 1}
+    assert imported(source)[0]["outcomes"] == {"client_abort": 1, "http_error": 1}
 
 
 def test_nginx_that_does_not_escape_bodies(tmp_path: Path) -> None:

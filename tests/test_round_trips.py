@@ -157,7 +157,7 @@ def outcome(record: Record) -> str:
 
 def said(record: Record) -> str | None:
     answer = record.facts.answer
-    return answer.text if answer and not answer.error else None
+    return answer.text or None if answer else None
 
 
 def status(record: Record) -> int | None:
@@ -251,7 +251,7 @@ def test_har(traffic: list[Exchange]) -> None:
 @settings(max_examples=TIMES, deadline=None)
 @given(traffic=TRAFFIC)
 def test_vcr(traffic: list[Exchange]) -> None:
-    """Every byte of requests, where they went, what answers counted: it has no times, so no answer is read."""
+    """Every byte of requests, where they went, what answers counted; without times no answer is read."""
     traffic = [each for each in traffic if each.response and each.response.status]
     if not traffic:
         return

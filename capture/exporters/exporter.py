@@ -57,6 +57,13 @@ class Record:
         return parsed.payload if parsed.exact else None
 
     @property
+    def error(self) -> str | None:
+        """What went wrong, in the words of its transport or log, else of its answer; None of a success."""
+        if self.response is None or self.facts.outcome == "ok":
+            return None
+        return self.response.error or (self.facts.answer and self.facts.answer.error) or None
+
+    @property
     def session(self) -> str:
         """The name of its session: a header's, else its number."""
         return self.facts.sessions[-1]

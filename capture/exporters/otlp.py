@@ -43,8 +43,10 @@ def span(record: Record) -> Row | LeftOut:
         return NO_ANSWER
     # A client's own leaving is no error by the conventions: the span's status stays unset.
     failed = facts.outcome not in {"ok", *ABANDONED}
-    error = answer.error or response.error or facts.outcome
+    error = record.error or facts.outcome
     status: dict[str, Any] = {"code": 2, "message": error} if failed else {}
+    host, _, port = request.host.rpartition(":")
+    host, port = (host.strip("[]"), port) if port.isdecimal() else (request.host, "")
     kind = str(response.status) if (response.status or 0) >= 400 else facts.outcome
     api = next(name for name, api in PROVIDERS.items() if api is facts.parsed.provider)
     attributes = {
@@ -61,7 +63,9 @@ def span(record: Record) -> Row | LeftOut:
         "gen_ai.usage.cache_read.input_tokens": answer.usage.cached,
         "gen_ai.usage.reasoning.output_tokens": answer.usage.reasoning,
         **_content(record, answer),
-        "server.address": request.host,
+        "server.address": host,
+        "server.port": int(port) if port else None,
+        "url.scheme": request.scheme,
         "url.path": request.path,
         "http.response.status_code": response.status,
         "error.type": kind if failed else None,
@@ -102,8 +106,14 @@ def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
         {"role": str(message.get("role")), "parts": list(_parts(message))}
         for message in record.facts.parsed.messages
     ]
-    if not asked and isinstance(prompt := payload.get("prompt"), str):
-        asked = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
+    if not asked:
+        given = payload.get("prompt", payload.get("input"))
+        texts = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+        asked = [
+            {"role": "user", "parts": [{"type": "text", "content": each}]}
+            for each in texts
+            if isinstance(each, str)
+        ]
     parts: list[dict[str, Any]] = []
     if answer.text:
         parts.append({"type": "text", "content": answer.text})
@@ -114,9 +124,21 @@ def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
         "gen_ai.input.messages": rewritten(asked).decode() if asked else None,
         "gen_ai.output.messages": rewritten(told).decode() if told else None,
         "gen_ai.tool.definitions": rewritten(tools).decode()
-        if (tools := payload.get("tools"))
+        if (tools := list(_tools(payload.get("tools"))))
         else None,
     }
+
+
+def _tools(offered: object) -> Iterator[Any]:
+    """The tools of a request in any of the dialects, a function's members beside its type."""
+    for tool in offered if isinstance(offered, list) else ():
+        match tool:
+            case {"type": "function", "function": {"name": _, **_rest}}:
+                yield {"type": "function", **tool["function"]}
+            case {"name": _, "input_schema": schema, **members} if "type" not in tool:
+                yield {"type": "function", **members, "name": tool["name"], "parameters": schema}
+            case _:
+                yield tool
 
 
 def _calls(record: Record) -> list[ToolCall]:

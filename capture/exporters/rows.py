@@ -186,7 +186,7 @@ def exchange(record: Record) -> Row:
         "tools": facts.tools,
         "status": response and response.status,
         "outcome": facts.outcome,
-        "error": answer.error if answer else None,
+        "error": record.error,
         "finish_reason": next(iter(answer.finish_reasons), None) if answer else None,
         "ttft_s": facts.ttft,
         "e2e_s": facts.e2e,

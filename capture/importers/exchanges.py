@@ -172,7 +172,7 @@ def _ending(call: Call) -> tuple[int | None, Outcome]:
     A failure that a log tells no more of is taken for a refusal; for a cut, where it has some of an answer.
     """
     failed = call.failure is not None or call.outcome is not None
-    status = call.status or (None if failed and call.answer is None else 200)
+    status = call.status or (None if failed and not call.answer else 200)
     if status is None:
         outcome = Outcome.RESET if call.outcome in BEGUN else call.outcome
         return None, outcome or Outcome.HTTP_ERROR

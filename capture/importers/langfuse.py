@@ -40,16 +40,22 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
         return
     details = unpacked(_member(row, "usage_details", "usageDetails"))
     if isinstance(details, Mapping):
-        # Kinds such as `input_cached_tokens` are parts that stand beside `input`: they add up.
+        # Kinds such as `input_cached_tokens`, or Anthropic's, are parts beside `input`: they add up.
         sides = (
-            [count(value) for name, value in details.items() if str(name).startswith(side)]
-            for side in ("input", "output")
+            [count(value) for name, value in details.items() if str(name).startswith(names)]
+            for names in (("input", "cache_"), ("output",))
         )
         parts = [[number for number in side if number is not None] for side in sides]
         prompt, output = (sum(side) if side else None for side in parts)
     else:
+        details = {}
         prompt, output = count(row.get("promptTokens")), count(row.get("completionTokens"))
-    usage = Usage(prompt=prompt, output=output)
+    usage = Usage(
+        prompt=prompt,
+        output=output,
+        cached=count(_member(details, "input_cached_tokens", "cache_read_input_tokens")),
+        reasoning=count(details.get("output_reasoning_tokens")),
+    )
     content = _content(row, usage)
     if isinstance(content, LeftOut):
         yield content

@@ -6,7 +6,6 @@ first token. What LiteLLM's database has cut is marked in the text; what its cac
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from tbench.capture.endings import named_outcome
 from tbench.capture.exchange import Outcome
@@ -66,7 +65,7 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
         usage = Usage(
             prompt=count(row.get("prompt_tokens")), output=count(row.get("completion_tokens"))
         )
-        content = _content(row, endpoint[1], usage)
+        content = _content(row, kind, endpoint[1], usage)
         if isinstance(content, LeftOut):
             yield content
             return
@@ -81,26 +80,27 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
         status = error_status(error.get("error_code")) if failed else None
         if failed and status == CLIENT_CLOSED:
             outcome = Outcome.CLIENT_ABORT
+        if outcome:  # a timeout's 408 and a client's 499 are LiteLLM's own: no answer had them
+            status = None
+        if failed and status is None and usage.output:
+            outcome = outcome or Outcome.CUT  # tokens had come
+            status = 200
         why = (error.get("error_message"), row.get("error_str"), error.get("error_class"))
         words = next(filter(None, map(text, why)), "failed, as LiteLLM says")
         base, answer = text(row.get("api_base")), unpacked(row.get("response"))
-        try:
-            host = urlsplit(base or "").netloc.rpartition("@")[2]
-        except ValueError:
-            host = ""
         yield Call(
             arrive_ns=arrive,
             end_ns=end,
             first_token_ns=first,
-            host=host or None,
+            scheme="http" if (base or "").startswith("http://") else "https",
+            host=base,
             path=endpoint[0],
             model=text(row.get("model")),
             body=None if isinstance(content, Lengths) else content,
             lengths=content if isinstance(content, Lengths) else None,
             answer=answer if answer and isinstance(answer, dict | str) and not failed else None,
             usage=usage,
-            # A timeout's 408 and a client's 499 are LiteLLM's own: no answer had them.
-            status=(None if outcome else status) if failed else 200,
+            status=status if failed else 200,
             failure=words if failed or outcome else None,
             outcome=outcome,
             session=text(row.get("session_id")),
@@ -112,7 +112,7 @@ def _members(row: Row, name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _content(row: Row, name: str, usage: Usage) -> dict[str, Any] | Lengths | LeftOut:
+def _content(row: Row, kind: str, name: str, usage: Usage) -> dict[str, Any] | Lengths | LeftOut:
     """The body: what the proxy was sent where that was kept, else messages and parameters."""
     asked = _members(row, "proxy_server_request")
     asked = asked if asked.get(name) else _members(asked, "body")
@@ -123,6 +123,10 @@ def _content(row: Row, name: str, usage: Usage) -> dict[str, Any] | Lengths | Le
     elif messages:
         if name == "messages" and isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
+        if name == "input" and kind.endswith("embedding") and isinstance(messages, list):
+            # What an embedding was asked for stands there as messages of the user.
+            texts = [each.get("content") for each in messages if isinstance(each, dict)]
+            messages = texts or messages
         body = {**_members(row, "model_parameters"), name: messages}
     data = dumped(body)
     if CUT_MARK in data or CUT_MARK in dumped(row.get("proxy_server_request")):

@@ -139,6 +139,10 @@ def unread(places: Mapping[str, Place], sample: Sequence[Row]) -> list[str]:
         values = [value for row in sample if (value := at(row, place.path)) not in (None, "")]
         if name in TOKENS:
             bad = [value for value in values if count(value) is None]
+        elif name == "outcome":
+            bad = [
+                each for each in values if each not in {*Outcome} and named_outcome(each) is None
+            ]
         elif place.unit is not None:
             bad = [value for value in values if _time(value, place.unit) is None]
         else:

@@ -31,6 +31,7 @@ from tbench.capture.importers.importer import (
     prompt_of,
     scaled,
     text,
+    told,
     unpacked,
 )
 from tbench.capture.providers import Usage
@@ -52,6 +53,11 @@ PARAMETERS: Final = {
     "gen_ai.request.stop_sequences": "stop",
     "gen_ai.request.stream": "stream",
 }
+SESSIONS: Final = (
+    "gen_ai.conversation.id",
+    "session.id",
+    "traceloop.association.properties.session_id",
+)
 CHUNK: Final = "content.completion.chunk"
 """How the name of an event ends that OpenLLMetry writes for each chunk of a stream."""
 _NUMBERED = re.compile(r"gen_ai\.prompt\.(\d+)\.(role|content)")
@@ -95,7 +101,11 @@ def _call(span: Row) -> Call | LeftOut:
     usage = Usage(
         prompt=_count(attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
         output=_count(attributes, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
-        cached=_count(attributes, "gen_ai.usage.cache_read.input_tokens"),
+        cached=_count(
+            attributes,
+            "gen_ai.usage.cache_read.input_tokens",
+            "gen_ai.usage.cache_read_input_tokens",
+        ),
         reasoning=_count(attributes, "gen_ai.usage.reasoning.output_tokens"),
     )
     content = _content(attributes, path, usage)
@@ -115,23 +125,30 @@ def _call(span: Row) -> Call | LeftOut:
     if answer is None and (words := text(attributes.get("gen_ai.completion.0.content"))):
         answer = {"role": "assistant", "content": words}
     reasons = attributes.get("gen_ai.response.finish_reasons")
+    reason = text(reasons[0]) if isinstance(reasons, list) and reasons else None
+    reason = reason or text(attributes.get("gen_ai.completion.0.finish_reason"))
     status, outcome, failure = _ending(span, attributes)
+    if chunks and not (failure or outcome or reason or usage.output):
+        # OpenLLMetry ends the span of a stream that was left, or broke, as a success.
+        outcome, failure = Outcome.CUT, "a stream without a finish"
+    address = _address(attributes)
     return Call(
         arrive_ns=arrive,
         end_ns=end,
         first_token_ns=first,
-        host=text(attributes.get("server.address")),
+        scheme="http" if address.startswith("http://") else "https",
+        host=address,
         path=path,
         model=text(attributes.get("gen_ai.request.model")),
         body=None if isinstance(content, Lengths) else content,
         lengths=content if isinstance(content, Lengths) else None,
         answer=None if error_status(status) else answer,
-        finish_reason=text(reasons[0]) if isinstance(reasons, list) and reasons else None,
+        finish_reason="tool_calls" if reason == "tool_call" else reason,
         usage=usage,
         status=status,
         failure=failure,
         outcome=outcome,
-        session=text(attributes.get("gen_ai.conversation.id")),
+        session=next(filter(None, (text(attributes.get(name)) for name in SESSIONS)), None),
         id=f"{_either(span, 'traceId', 'trace_id')} {_either(span, 'spanId', 'span_id')}",
     )
 
@@ -151,6 +168,8 @@ def _ending(
     status = error_status(kind) or http_status(attributes.get("http.response.status_code"))
     if state.get("code") not in (2, "STATUS_CODE_ERROR", "ERROR") and kind in (None, ""):
         return status if outcome else None, outcome, text(state.get("message")) if outcome else None
+    words = text(state.get("message"))
+    status = error_status(status) or told(words)[0] or status
     if outcome is None and not error_status(status):
         raised = (
             _attributes(event.get("attributes")).get("exception.type")
@@ -158,7 +177,18 @@ def _ending(
             if event.get("name") == "exception"
         )
         outcome = next(filter(None, map(named_outcome, (kind, *raised))), None)
-    return status, outcome, text(state.get("message")) or text(kind) or "failed, as its span says"
+    return status, outcome, words or text(kind) or "failed, as its span says"
+
+
+def _address(attributes: Mapping[str, Any]) -> str:
+    """Where it went, as a URL; empty where a span does not say."""
+    host, port = text(attributes.get("server.address")), count(attributes.get("server.port"))
+    if host is None or "://" in host:
+        return host or text(attributes.get("gen_ai.openai.api_base")) or ""
+    scheme = text(attributes.get("url.scheme")) or "https"
+    named = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+    port = None if port == {"https": 443, "http": 80}.get(scheme) else port
+    return f"{scheme}://{named}" + ("" if port is None else f":{port}")
 
 
 def _attributes(value: object) -> dict[str, Any]:
@@ -222,21 +252,30 @@ def _content(
     instructions = unpacked(attributes.get("gen_ai.system_instructions"))
     if words := _words(instructions if isinstance(instructions, list) else [instructions]):
         messages.insert(0, {"role": "system", "content": words})
-    tools = unpacked(attributes.get("gen_ai.tool.definitions"))
+    if attributes.get("gen_ai.is_streaming") is True:
+        settings["stream"] = True
     if messages and path == CHAT:
-        if (
-            isinstance(tools, list)
-            and tools
-            and all(isinstance(tool, dict) and "function" in tool for tool in tools)
-        ):
+        if tools := list(_tools(unpacked(attributes.get("gen_ai.tool.definitions")))):
             settings["tools"] = tools
         return {"messages": messages, **settings}
+    if messages and path == EMBEDDINGS:
+        return {"input": [_words([message.get("content")]) for message in messages]}
     if messages and path == COMPLETIONS:
         prompts = (_words([message.get("content")]) for message in messages)
         return {"prompt": "\n".join(prompts), **settings}
-    if path != EMBEDDINGS:
-        return prompt_of(usage)
-    return NO_CONTENT
+    return prompt_of(usage) if path != EMBEDDINGS else NO_CONTENT
+
+
+def _tools(definitions: object) -> Iterator[Row]:
+    """Tools in OpenAI's shape; by the conventions the members of a function stand beside its type."""
+    for tool in _items(definitions):
+        if "function" in tool:
+            yield tool
+        elif tool.get("type") == "function" and text(tool.get("name")):
+            yield {
+                "type": "function",
+                "function": {name: value for name, value in tool.items() if name != "type"},
+            }
 
 
 def _messages(item: Row) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,16 @@ from dataclasses import replace
 from typing import Final
 
 from tbench.capture.exchange import Outcome
-from tbench.capture.importers.importer import CACHED, Call, Importer, LeftOut, Row
+from tbench.capture.importers.importer import (
+    CACHED,
+    Call,
+    Importer,
+    LeftOut,
+    Row,
+    count,
+    text,
+    unpacked,
+)
 from tbench.capture.importers.mapping import SECONDS_OR_ISO, Place, calls, mapped, parse_map
 
 FAILED: Final = LeftOut("that failed, of which the log has no request")
@@ -21,7 +30,7 @@ NO_ENTRY: Final = "00000000-0000-0000-0000-000000000000"
 
 
 _HELICONE: Final = parse_map([
-    "arrival=request_created_at:iso", "body=request_body", "answer=response_body", "path=request_path",
+    "arrival=request_created_at:iso", "body=request_body", "answer=response_body", "path=path",
     "model=model", "status=response_status", "prompt_tokens=prompt_tokens",
     "output_tokens=completion_tokens",
 ])  # fmt: skip
@@ -49,13 +58,30 @@ def helicone(row: Row) -> Iterator[Call | LeftOut]:
         asked = asked.replace('""', '"')
     model = row.get("request_model") or row.get("model")
     places = ROWS if "delay_ms" in row else SHORT_ROWS
-    for call in calls(places, {**row, "request_body": asked, "model": model}):
+    target = text(row.get("target_url")) or ""
+    known = {
+        **row,
+        "request_body": None if _is_notice(asked) else asked,
+        "response_body": None if _is_notice(row.get("response_body")) else row.get("response_body"),
+        "path": row.get("request_path") or target,
+        "model": model,
+    }
+    for call in calls(places, known):
         if isinstance(call, LeftOut):
             yield call
-        elif status == "-2":
+            continue
+        cached = count(row.get("prompt_cache_read_tokens"))
+        call = replace(call, host=target or None, usage=call.usage._replace(cached=cached))  # noqa: PLW2901
+        if status == "-2":
             yield replace(call, end_ns=None, answer=None)
         else:
             yield replace(call, outcome=UNANSWERED.get(status, call.outcome))
+
+
+def _is_notice(body: object) -> bool:
+    """Whether Helicone's own words stand where a body would be: it was too large, or is stored elsewhere."""
+    body = unpacked(body)
+    return isinstance(body, dict) and any(name.startswith("helicone_") for name in body)
 
 
 def _failed(row: Row) -> LeftOut | None:
