@@ -3,7 +3,7 @@
     python benchmarks/scale_plan.py
     python benchmarks/scale_plan.py --nodes 10 --cores 8 --streams 40000
 
-The plan is that of replay.runner.Shards and replay.workers.messages, not a copy. Simulated is what the
+The plan is that of replay.runner.worker_of and replay.workers.messages, not a copy. Simulated is what the
 machines do: each worker's clock is off by up to `--clock-ms`, each launch takes `--launch-us` of its core and
 waits for those before it, latencies are lognormal. Then a machine is lost. What is printed is checked, and a
 check that fails makes it end with 1.
@@ -11,18 +11,14 @@ check that fails makes it end with 1.
 
 import argparse
 import sys
-from collections.abc import Iterable
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 
 from tbench.capture.histogram import Histogram
 from tbench.replay.job import WORKER_STREAMS
 from tbench.replay.pacing import Fixed
-from tbench.replay.plan import Planned
-from tbench.replay.runner import Shards
+from tbench.replay.runner import worker_of
 from tbench.replay.system import OWN, USUAL_PORTS
 from tbench.replay.workers.messages import part
 
@@ -34,9 +30,8 @@ FEED_S = 74e-6
 
 def assigned(requests: int, turns: int, workers: int, places: int | None) -> np.ndarray:
     """The worker of each request of a plan in which sessions of so many turns follow one another."""
-    plan = (SimpleNamespace(session=number // turns) for number in range(requests))
-    shards = Shards(cast("Iterable[Planned]", plan), workers, places)
-    return np.fromiter((shards.next() for _ in shards), np.int32, requests)
+    numbers = (worker_of(number // turns, workers, places) for number in range(requests))
+    return np.fromiter(numbers, np.int32, requests)
 
 
 def launched(due: np.ndarray, launch_s: float) -> np.ndarray:

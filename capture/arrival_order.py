@@ -167,13 +167,6 @@ class _Waiting(NamedTuple):
     request: Request | None
 
 
-class Placed(NamedTuple):
-    """An exchange, and where its records lie: the number of the segment, the place in it."""
-
-    exchange: Exchange
-    places: list[tuple[int, Place]]
-
-
 class _Merge:
     """The state of one reading: the cache of blocks, the requests that wait, the orphans not yet claimed."""
 
@@ -194,7 +187,7 @@ class _Merge:
             for id_, place in segment.orphans.items()
         }
 
-    def run(self) -> Iterator[Placed]:
+    def run(self) -> Iterator[Exchange]:
         """Read blocks forward; give what no later block can precede."""
         # A horizon is the earliest arrival of all later blocks: the index tells it, so that a request is
         # given as soon as nothing can come before it, and one that never ended holds nothing back.
@@ -229,7 +222,7 @@ class _Merge:
         self._losses.bad_records += request is None
         return request
 
-    def _before(self, horizon: int) -> Iterator[Placed]:
+    def _before(self, horizon: int) -> Iterator[Exchange]:
         """The waiting exchanges that arrived before the horizon, in order."""
         while self._heap and self._heap[0].arrive_ns < horizon:
             waiting = heapq.heappop(self._heap)
@@ -241,13 +234,15 @@ class _Merge:
                 segment, answer = waiting.segment, waiting.link.response
                 if answer is None:
                     segment, answer = self._orphans.pop(request.id, (segment, None))
-                places = [(self._first + waiting.segment, place)]
+                places: tuple[tuple[int, int, int], ...] = (
+                    (self._first + waiting.segment, *place),
+                )
                 response = None
                 if answer:
-                    places.append((self._first + segment, answer))
+                    places += ((self._first + segment, *answer),)
                     if self._answers or self._ends:
                         response = self._response(waiting, segment, answer, request)
-                yield Placed(Exchange(request=request, response=response), places)
+                yield Exchange(request=request, response=response, places=places)
 
     def _response(
         self, waiting: _Waiting, segment: int, place: Place, request: Request
@@ -295,7 +290,7 @@ class ReadOptions:
     first: int = 0
 
 
-def in_order(segments: list[Segment], losses: Losses, how: ReadOptions) -> Iterator[Placed]:
+def in_order(segments: list[Segment], losses: Losses, how: ReadOptions) -> Iterator[Exchange]:
     """The exchanges of one capture's segments by (arrive_ns, seq).
 
     Adds what it finds lost to `losses` on the way, of answers only where they are read whole.

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from tbench.capture import frames
-from tbench.capture.arrival_order import Placed
 from tbench.capture.container_reader import Frame, Losses
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
-from tbench.capture.filters import FIELDS, HASHES, Facts, Filter, Pass, none_left, placed, span_ns
+from tbench.capture.filters import FIELDS, HASHES, Facts, Filter, Pass, meant, none_left, span_ns
 from tbench.capture.frames import BLOCK, HEADER, INDEX
 from tbench.capture.records import read_header
 from tbench.capture.terminal import named
@@ -148,20 +147,20 @@ def copy(
     marks: Marks = {}
     parts: dict[Part, int] = {}
     walk = Pass(wanted, sessions=sessions or wanted.sessions)
-    items = placed(trace, wanted, walk, answers=answers)
+    exchanges = meant(trace, wanted, walk, answers=answers)
     repeats = Counter[str]()
-    for item in _unrepeated(items, repeats) if len(trace.captures) > 1 else items:
-        part = route(item.exchange, walk)
+    for exchange in _unrepeated(exchanges, repeats) if len(trace.captures) > 1 else exchanges:
+        part = route(exchange, walk)
         if part is None:
             continue
         part.requests += 1
         number = parts.setdefault(part, len(parts) + 1)
         if number > MOST_PARTS:
             raise InputError(f"more than {MOST_PARTS} files; split into fewer, larger parts")
-        for segment, place in item.places:
-            block = marks.setdefault((segment, place.block), bytearray())
-            block.extend(bytes(max(0, place.record + 1 - len(block))))
-            block[place.record] = number
+        for segment, block, record in exchange.places:
+            numbers = marks.setdefault((segment, block), bytearray())
+            numbers.extend(bytes(max(0, record + 1 - len(numbers))))
+            numbers[record] = number
     if not parts:
         raise none_left(trace.files[0], wanted.words)
     # What the walk will meet, and what only the reading of the exchanges can tell.
@@ -191,18 +190,18 @@ def copy(
     return Copied(list(parts), total - copied, repeats["repeated"], lost)
 
 
-def _unrepeated(items: Iterator[Placed], repeats: Counter[str]) -> Iterator[Placed]:
+def _unrepeated(exchanges: Iterator[Exchange], repeats: Counter[str]) -> Iterator[Exchange]:
     """Each exchange once, that stands in two traces: it has one id and one arrival. Counts the others."""
     instant, ids = None, set[str]()
-    for item in items:
-        request = item.exchange.request
+    for exchange in exchanges:
+        request = exchange.request
         if request.arrive_ns != instant:
             instant, ids = request.arrive_ns, set()
         if request.id in ids:
             repeats["repeated"] += 1
         else:
             ids.add(request.id)
-            yield item
+            yield exchange
 
 
 def _carry(

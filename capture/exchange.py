@@ -134,10 +134,15 @@ class Response:
 
 @dataclass(slots=True, kw_only=True)
 class Exchange:
-    """A request with its response; no response means that the trace holds none."""
+    """A request with its response; no response means that the trace holds none.
+
+    `places` say where their records lie in the trace that they were read from: the number of the segment, the
+    ordinal of the block and that of the record, for the request and, where there is one, the response.
+    """
 
     request: Request
     response: Response | None
+    places: tuple[tuple[int, int, int], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def outcome(self) -> Outcome:

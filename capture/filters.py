@@ -15,7 +15,7 @@ from heapq import nsmallest
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from tbench.capture.arrival_order import FOREVER, Placed
+from tbench.capture.arrival_order import FOREVER
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.importers.importer import moment
@@ -270,13 +270,13 @@ def bind(words: Sequence[str] | str, trace: Trace) -> Filter:
     return Filter(**{**vars(known), "below": _below(share, known, trace)})
 
 
-def placed(trace: Trace, wanted: Filter, walk: Pass, *, answers: bool = False) -> Iterator[Placed]:
-    """The exchanges of a trace that are meant, with their places; responses only where one asks for them."""
-    for item in trace.placed(answers="whole" if answers or wanted.reads_answers else "none"):
-        if item.exchange.request.arrive_ns >= wanted.to_ns:
+def meant(trace: Trace, wanted: Filter, walk: Pass, *, answers: bool = False) -> Iterator[Exchange]:
+    """The exchanges of a trace that are meant; responses only where one asks for them."""
+    for exchange in trace.each(answers="whole" if answers or wanted.reads_answers else "none"):
+        if exchange.request.arrive_ns >= wanted.to_ns:
             return
-        if walk.keeps(item.exchange):
-            yield item
+        if walk.keeps(exchange):
+            yield exchange
 
 
 def exchanges(trace: Trace, wanted: Filter) -> Iterator[Exchange]:
@@ -368,7 +368,7 @@ def _below(text: str, known: Filter, trace: Trace) -> int:
         number /= 100
     elif text.isdecimal() and int(text) > 0:
         walk, hashes = Pass(known, sessions=True), set[int]()
-        for _ in placed(trace, known, walk):
+        for _ in meant(trace, known, walk):
             hashes.add(walk.hash)
         chosen = nsmallest(int(text), hashes)
         return chosen[-1] + 1 if chosen else 0

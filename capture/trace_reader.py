@@ -5,15 +5,17 @@ import heapq
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tbench.capture.arrival_order import (
+    CACHE_BYTES,
     Answers,
+    BlockCache,
     Budgets,
-    Placed,
     ReadOptions,
     Segment,
     in_order,
@@ -22,7 +24,7 @@ from tbench.capture.arrival_order import (
 from tbench.capture.container_reader import Container, Losses, open_container
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
-from tbench.capture.records import TraceHeader, read_header
+from tbench.capture.records import TraceHeader, read_header, read_request, read_response
 from tbench.capture.remote import RemotePath, as_path
 
 FORWARD = Budgets(cache=8 * 2**20)
@@ -111,11 +113,10 @@ class Trace:
         by the index (and the body, where that may have begun other requests), and what is lost of them is not
         noticed. None are read fastest: each response is None.
         """
-        exchanges = (placed.exchange for placed in self.placed(answers=answers))
-        return together(exchanges, _weight)
+        return together(self.each(answers=answers), _weight)
 
-    def placed(self, *, answers: Answers = "whole") -> Iterator[Placed]:
-        """The same, with the places of their records: numbers are those of `segments`."""
+    def each(self, *, answers: Answers = "whole") -> Iterator[Exchange]:
+        """The same, made one by one."""
         losses = self._known()
         try:
             budgets = Budgets() if answers == "whole" else FORWARD
@@ -126,15 +127,12 @@ class Trace:
                 )
                 streams.append(in_order(capture, losses, how))
                 first += len(capture)
-            exchanges: Iterator[Placed] = (
+            exchanges: Iterator[Exchange] = (
                 streams[0]
                 if len(streams) == 1
                 else heapq.merge(
                     *streams,
-                    key=lambda placed: (
-                        placed.exchange.request.arrive_ns,
-                        placed.exchange.request.seq,
-                    ),
+                    key=lambda exchange: (exchange.request.arrive_ns, exchange.request.seq),
                 )
             )
             if self.progress:
@@ -158,6 +156,12 @@ class Trace:
         """The exchanges, of whose responses there are only the ends, to be read any number of times."""
         return Reading(self, "ends")
 
+    @property
+    def identity(self) -> list[tuple[str, int]]:
+        """What two openings of the same files have in common: of each its (random) marker and its size."""
+        containers = [segment.container for segment in self.segments]
+        return [(container.marker.hex(), container.size) for container in containers]
+
     def _known(self) -> Losses:
         losses = Losses(missing_segments=self.missing)
         for segment in self.segments:
@@ -174,6 +178,37 @@ class Reading:
 
     def __iter__(self) -> Iterator[Exchange]:
         return self.trace.read(answers=self.answers)
+
+
+class Lookup:
+    """The exchanges of a trace by their `places`, in any order; those of blocks just read cost little."""
+
+    def __init__(self, trace: Trace) -> None:
+        segments = trace.segments
+        self._blocks = BlockCache(segments, Losses(), CACHE_BYTES)
+        self._shifts = [trace.shift_ns(number) for number in range(len(segments))]
+
+    def exchange(self, places: Sequence[tuple[int, int, int]]) -> Exchange | None:
+        """The exchange whose request lies at the first place, its response at the second if there are two.
+
+        None where there is no such request. A response that cannot be read is None, as everywhere.
+        """
+        records = []
+        for segment, ordinal, number in places:
+            block = self._blocks.block(segment, ordinal)
+            records.append(block.record(number) if block else {})
+        shifts = [self._shifts[segment] for segment, _, _ in places]
+        request = read_request(records[0], shifts[0]) if _is("request", records[0]) else None
+        if request is None:
+            return None
+        response = None
+        if len(records) > 1 and _is("response", records[1]):
+            response = read_response(records[1], shifts[1])
+        return Exchange(request=request, response=response, places=tuple(places))
+
+
+def _is(kind: str, record: Mapping[str, Any]) -> bool:
+    return record.get("type") == kind
 
 
 def together[Item](items: Iterable[Item], weight: Callable[[Item], int]) -> Iterator[Item]:
@@ -238,7 +273,7 @@ def read_trace(path: str | Path) -> Trace:
     )
 
 
-def _told(items: Iterator[Placed], progress: Progress, total: int) -> Iterator[Placed]:
+def _told(items: Iterator[Exchange], progress: Progress, total: int) -> Iterator[Exchange]:
     """The same items; `progress` is told how many there were, now and then."""
     for number, item in enumerate(items):
         if number % TELL_EVERY == 0:

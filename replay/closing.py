@@ -96,6 +96,7 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         yield row("identity", str(identity(run)))
     yield from _skipped(totals.get("skipped") or {})
     yield from departures(totals, run.header.get("target", {}).get("base_url", "-"))
+    yield from _unread(totals.get("shards") or ())
     if told := probed(run):
         yield row("probe", told)
     for lack in shortfalls(run):
@@ -111,6 +112,21 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
             "queued",
             f"{plural(waited, 'request')} waited {reason}, {held.max():.3f} s at most: that is "
             f"{counts} of their latency",
+        )
+
+
+def _unread(shards: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Which machines did not read the trace themselves, and why."""
+    workers: dict[tuple[str, str], list[int]] = {}
+    for shard in shards:
+        if reason := shard.get("unread"):
+            workers.setdefault((shard["node"], reason), []).append(shard["worker"])
+    for (node, reason), numbers in workers.items():
+        yield row(
+            "trace",
+            f"was read by this command for {plural(len(numbers), 'worker')} on {node}, where it is not to be "
+            f"read ({reason}): each request crossed the network twice; a URL of a store, or a disk that the "
+            "machines share, spares that",
         )
 
 

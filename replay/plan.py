@@ -70,6 +70,13 @@ def recorded_usage(exchange: Exchange) -> Usage:
     return parse_recorded(response).usage
 
 
+def parsed_of(exchange: Exchange) -> ParsedRequest:
+    """What the body of an exchange's request says."""
+    request = exchange.request
+    encoding = request.header("content-encoding")
+    return parse_request(request.method, request.path, request.body, encoding)
+
+
 Rule = Callable[[Exchange, RequestInfo], bool]
 Refusal = Callable[[Exchange, ParsedRequest], str | None]
 """Why a request cannot be put to a target; None where it can."""
@@ -280,27 +287,25 @@ class Plan:
         histories = Histories(REMEMBERED)
         walk = self.only.start()
         for exchange in self.trace:
-            request = exchange.request
-            encoding = request.header("content-encoding")
-            parsed = parse_request(request.method, request.path, request.body, encoding)
-            reason = self._reason(exchange, parsed, walk)
+            request, body = exchange.request, parsed_of(exchange)
+            reason = self._reason(exchange, body, walk)
             if counted:
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
                 counts[word] += 1
             if reason is not None:
                 if reason == "retry" and answers.retried(exchange, idle.before(exchange)):
-                    sessions.assign(request, parsed=parsed, response=exchange.response)
+                    sessions.assign(request, parsed=body, response=exchange.response)
                 continue
             cut_ns = idle.before(exchange)
             if counted and idle.stretches:
                 self.idle = {"stretches": idle.stretches, "seconds": cut_ns / 1e9}
             arrive_ns = request.arrive_ns - cut_ns
             first_ns = arrive_ns if first_ns is None else first_ns
-            place = sessions.assign(request, parsed=parsed, response=exchange.response)
+            place = sessions.assign(request, parsed=body, response=exchange.response)
             before = answers.held(place, arrive_ns)
             answers.add(exchange, index, place.number, cut_ns)
             history = (
-                histories.of(exchange, parsed, place, index, exact=sessions.exact)
+                histories.of(exchange, body, place, index, exact=sessions.exact)
                 if self.live
                 else ()
             )
@@ -310,8 +315,8 @@ class Plan:
                 session=place.number,
                 offset=begin + (arrive_ns - first_ns) / 1e9,
                 exchange=exchange,
-                info=parsed.info,
-                payload=parsed.payload if parsed.exact else None,
+                info=body.info,
+                payload=body.payload if body.exact else None,
                 after=before.indexes,
                 severed=before.severed,
                 forgotten=before.forgotten,
@@ -384,9 +389,7 @@ class _Notes:
 
     def planned(self, number: int, exchange: Exchange) -> Planned:
         """A request of the recording, as it was first read."""
-        request = exchange.request
-        encoding = request.header("content-encoding")
-        parsed = parse_request(request.method, request.path, request.body, encoding)
+        body = parsed_of(exchange)
         starts = self._after_ends[number - 1] if number else 0
         return Planned(
             index=number,
@@ -394,8 +397,8 @@ class _Notes:
             session=self.sessions[number],
             offset=self.offsets[number],
             exchange=exchange,
-            info=parsed.info,
-            payload=parsed.payload if parsed.exact else None,
+            info=body.info,
+            payload=body.payload if body.exact else None,
             after=tuple(self._after[starts : self._after_ends[number]]),
             severed=bool(self._missing[number] & 1),
             forgotten=bool(self._missing[number] & 2),

@@ -243,6 +243,7 @@ def run_totals(
     to send, `budgets` are what the workers' calls drew on, if there was a bound.
     """
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
+    portability, unchanged, masked = pool.counts(arm)
     issued = pool.issued(arm)
     never_sent = 0 if planned is None else planned - issued
     stall = Histogram()
@@ -286,9 +287,9 @@ def run_totals(
         "hosts": dict(plan.hosts),
         "idle": plan.idle,
         "tick_s": job.tick_s,
-        "portability": dict(target.portability),
-        "unchanged": dict(target.unchanged),
-        "masked": dict(target.masked),
+        "portability": dict(target.portability + portability),
+        "unchanged": dict(target.unchanged + unchanged),
+        "masked": dict(target.masked + masked),
         "trace_losses": job.trace.lost,
         "ended_by": next((reason for reason, true in reasons if true), "plan"),
         "trace_failure": trace_failure,

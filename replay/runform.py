@@ -144,7 +144,7 @@ TOTALS: Final = Fields(
                 {
                     **dict.fromkeys(("worker", "planned", "ended", *IDENTITY[-2:]), COUNT),
                     **dict.fromkeys(("late_s", "lost_at_s"), NUMBER),
-                    "node": TEXT,
+                    **dict.fromkeys(("node", "unread"), TEXT),
                     **dict.fromkeys(("clock_ahead_s", "clock_uncertainty_s"), Items(NUMBER)),
                 }
             )

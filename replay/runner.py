@@ -8,7 +8,6 @@ import math
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -21,10 +20,9 @@ from zlib import crc32
 import trio
 
 from tbench.capture.errors import InputError, TbenchError
-from tbench.capture.remote import RemotePath
+from tbench.capture.remote import RemotePath, as_path
 from tbench.capture.terminal import stop_signals
 from tbench.capture.trace_reader import together
-from tbench.replay.bounds import most_cost
 from tbench.replay.cost import Bill
 from tbench.replay.estimate import Survey, first_look
 from tbench.replay.hit_rates import hit_rates
@@ -35,90 +33,66 @@ from tbench.replay.probe import probe_of, told_by
 from tbench.replay.provenance import header
 from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
-from tbench.replay.sender import Call
 from tbench.replay.system import AHEAD, BEHIND, PLAIN, on_thread, steal_s, tls
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.counters import MOST_ARMS, Budget
 from tbench.replay.workers.messages import worker_tasks
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.process import Here, Site
+from tbench.replay.workers.supply import Entries, Recipe, Step
 
 # The duet: the same plan for several targets at once, request by request, in an order drawn each time.
 
 
-def interleaved(arms: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
-    """The first call of each arm, in random order, then the second of each, and so on.
+def interleaved(arms: Sequence[Iterator[Step]], seed: int) -> Iterator[Step]:
+    """The first step of each arm, in random order, then the second of each, and so on.
 
-    Says in each of which arm it is. Raises ValueError when one has more than another: they are of the same
-    plan.
+    Raises ValueError when one has more than another: they are of the same plan.
     """
     if len(arms) == 1:
         yield from arms[0]
         return
     source = random.Random(seed)
     for turn in zip(*arms, strict=True):
-        for arm in source.sample(range(len(turn)), len(turn)):
-            turn[arm].arm = arm
-            yield turn[arm]
+        yield from source.sample(turn, len(turn))
 
 
-# The calls of a plan: each request built for its target, given its due time and what it may cost.
+# The steps of a plan: each request with its due time.
 
 
-def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterator[Call]:
-    """The calls of a plan, built one by one as they are asked for; due by its schedule in an open loop."""
+def steps(
+    job: "Job", plan: Iterable[Planned], survey: Survey | None, arm: int = 0
+) -> Iterator[Step]:
+    """The steps of a plan, as they are asked for; due by its schedule in an open loop."""
     schedule = job.pace.schedule(survey) if job.pace.is_open else None
-    ends, budget = job.options.duration, job.budget
-    speed = job.pace.speed(survey)
-
-    def built(planned: Planned, due: float | None) -> Call:
-        call = job.target.call(planned, due)
-        call.after, call.think = planned.after, planned.think / speed
-        call.opening = planned.opening
-        call.history = planned.history
-        if budget is not None:
-            most = most_cost(planned, job.target.outgoing(planned), job.target.prices)
-            call.cost = math.inf if isinstance(most, str) else most  # such a plan is not begun
-        return call
-
+    ends = job.options.duration
     plan = together(plan, lambda planned: planned.exchange.request.body_bytes)
     if schedule is None:
-        return (built(planned, None) for planned in plan)
+        return (Step(planned, None, arm) for planned in plan)
     planned, ahead = tee(plan)
     dues = schedule(request.offset for request in ahead)
     timed: Iterator[tuple[float, Planned]] = zip(dues, planned, strict=True)
     if ends is not None:
         timed = takewhile(lambda pair: pair[0] < ends, timed)
-    return (built(request, due) for due, request in timed)
+    return (Step(request, due, arm) for due, request in timed)
 
 
-# Shards: which worker sends which request. A session stays with one worker, whose connections it then uses.
+def recipe_of(jobs: Sequence[Job], survey: Survey | None) -> Recipe:
+    """How the calls of jobs are made that differ in their targets."""
+    job = jobs[0]
+    return Recipe(
+        targets=[each.target for each in jobs],
+        speed=job.pace.speed(survey),
+        priced=job.budget is not None,
+    )
 
 
-class Shards:
-    """The plan, and beside it the worker of each request that was drawn from it: `next`, in that order.
+def worker_of(session: int, workers: int, places: int | None = None) -> int:
+    """Which worker sends the requests of a session, all of them: it uses that one's connections.
 
     A worker that holds more of the `places` in flight (None: as many as any other) has as much more to send.
     """
-
-    def __init__(self, plan: Iterable[Planned], workers: int, places: int | None = None) -> None:
-        self._plan = plan
-        self._workers = workers
-        self._places = places or workers
-        self._drawn: deque[int] = deque()
-
-    def __iter__(self) -> Iterator[Planned]:
-        return iter(self._plan) if self._workers == 1 else self._sharded()
-
-    def _sharded(self) -> Iterator[Planned]:
-        for planned in self._plan:
-            place = crc32(b"%d" % planned.session) % self._places
-            self._drawn.append(place % self._workers)  # as messages.share divides them
-            yield planned
-
-    def next(self) -> int:
-        """The worker of the next request."""
-        return self._drawn.popleft() if self._workers > 1 else 0
+    return crc32(b"%d" % session) % (places or workers) % workers  # as messages.share divides them
 
 
 PREPARE_S: Final = 2.0
@@ -225,7 +199,8 @@ def _site(job: Job, *, fork: bool) -> Iterator[Site]:
         return
     from tbench.replay.workers.on_ray import Fleet  # noqa: PLC0415 (an extra)
 
-    with Fleet.sent_out(job.options.on, job.workers) as fleet:
+    path = as_path(job.options.trace).absolute()
+    with Fleet.sent_out(job.options.on, job.workers, path, job.trace.identity) as fleet:
         yield fleet
 
 
@@ -253,12 +228,10 @@ def _probed(jobs: Sequence[Job], *, fork: bool) -> list[Job]:
 class _ArmState:
     """One target's share in a replay: its plan and its tally."""
 
-    def __init__(self, job: Job, survey: Survey | None) -> None:
+    def __init__(self, job: Job) -> None:
         self.job = job
         self.plan = job.plan(answers=job.target.lengths != "no")
-        self.shards = Shards(self.plan, job.workers, job.pace.places)
         self.tally = Tally(bill=Bill(prices=job.target.prices))
-        self.calls = calls(job, self.shards, survey)
 
 
 class _ReplayRun:
@@ -275,14 +248,19 @@ class _ReplayRun:
         if len(jobs) > 1:  # all send the same requests
             targets = tuple(job.target for job in jobs)
             jobs = [replace(job, beside=targets) for job in jobs]
-        self.arms = [_ArmState(job, survey) for job in jobs]
+        self.arms = [_ArmState(job) for job in jobs]
         self.seed = seed
         self.survey = survey
         self.plan = self.arms[0].plan
+        recipe, workers, places = recipe_of(jobs, survey), self.job.workers, self.job.pace.places
         self.feeder = Feeder(
-            interleaved([arm.calls for arm in self.arms], seed),
+            interleaved(
+                [steps(arm.job, arm.plan, survey, place) for place, arm in enumerate(self.arms)],
+                seed,
+            ),
             [worker.calls for worker in pool.workers],
-            lambda call: self.arms[call.arm].shards.next(),
+            lambda step: worker_of(step.planned.session, workers, places),
+            [Entries(recipe) if worker.reads else recipe.frame for worker in pool.workers],
         )
         self.fed = trio.Event()
         self.interrupts = 0
@@ -324,7 +302,7 @@ class _ReplayRun:
                 arm=arm,
                 planned=planned,
                 interrupted=bool(self.interrupts),
-                trace_failure=self.trace_failure,
+                trace_failure=self.trace_failure or "; ".join(self.pool.unread) or None,
                 steal_s=steal,
                 hit_rates=rates[arm],
                 shares=self.feeder.shares,

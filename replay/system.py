@@ -96,6 +96,13 @@ def give_way() -> None:
     os.sched_yield()
 
 
+def step_back(niceness: int) -> None:
+    """Have this thread give way to others from now on."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process's
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
 async def on_thread(work: Callable[[], None], niceness: int) -> None:
     """Do `work` on a thread of its own that gives way to others; returns when it is done.
 
@@ -107,9 +114,7 @@ async def on_thread(work: Callable[[], None], niceness: int) -> None:
 
     def body() -> None:
         try:
-            if sys.platform == "linux":  # elsewhere it would be the whole process's
-                with suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+            step_back(niceness)
             work()
         except BaseException as error:
             failures.append(error)

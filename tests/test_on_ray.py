@@ -1,8 +1,10 @@
 """Replays from the machines of a Ray cluster, two of which are on this one; and what a loss leaves."""
 
 import asyncio
+import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from tbench.replay.totals import identity
 from tbench.replay.workers import on_ray
 from tests.conftest import PATIENCE_S, Done, interruptible, run_tbench, until
 from tests.test_command_benchmark import words
+from tests.test_remote import Ranges
 from tests.test_workers_end_to_end import _alive, seen, write_trace
 
 pytest.importorskip("ray", reason="needs the extra [ray]")
@@ -180,6 +183,54 @@ def test_clocks_of_one_machine_are_equal_within_what_is_said(runs: dict[str, Run
     for shard in runs["there"].totals["shards"]:
         pairs = zip(shard["clock_ahead_s"], shard["clock_uncertainty_s"], strict=True)
         assert [abs(ahead) <= uncertainty for ahead, uncertainty in pairs] == [True, True]
+
+
+def test_each_machine_reads_the_trace_itself(runs: dict[str, Run]) -> None:
+    """Where it finds the file of the command at the same path; here nobody else is to read it."""
+    for run in runs.values():
+        assert [shard["unread"] for shard in run.totals["shards"]] == [None, None]
+
+
+def test_a_trace_of_a_web_server_is_read_by_each_machine(
+    cluster: Cluster, simulator: Any, tmp_path: Path
+) -> None:
+    """By its URL; what is sent is what the trace holds."""
+    pytest.importorskip("aiohttp", reason="needs aiohttp: pip install -e '.[cloud]'")
+    handler = type("Handler", (Ranges,), {})
+    handler.content = write_trace(tmp_path / "t.msgpack", 60, turns=3, gap_s=0.02).read_bytes()
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10),
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        trace: Any = f"http://127.0.0.1:{server.server_port}/t.msgpack"
+        done = sent(cluster, tmp_path, trace, simulator.url, "-o", "o.run", *STRICT)
+        server.shutdown()
+    run = read_run(tmp_path / "o.run")
+
+    assert [shard["unread"] for shard in run.totals["shards"]] == [None, None], done
+    assert sorted(seen(simulator.url)) == [f"{seq:032x}" for seq in range(60)]
+    assert run.totals["completed"] == 60
+
+
+def test_machines_without_the_trace_are_sent_its_requests(
+    cluster: Cluster, simulator: Any, tmp_path: Path
+) -> None:
+    """By the command, which says so: here its path leads to the command's own folder."""
+    write_trace(tmp_path / "t.msgpack", 60, turns=3, gap_s=0.02)
+    with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10):
+        trace = Path("/proc/self/cwd/t.msgpack")
+        done = sent(cluster, tmp_path, trace, simulator.url, "-o", "o.run", *STRICT)
+    run = read_run(tmp_path / "o.run")
+
+    assert [shard["unread"] for shard in run.totals["shards"]] == [
+        f"{trace}: no such file, folder or matching glob"
+    ] * 2
+    assert re.search(r"^trace  .* for .* where it is not to be read \(", done.out, re.MULTILINE), (
+        done
+    )
+    assert sorted(seen(simulator.url)) == [f"{seq:032x}" for seq in range(60)]
+    assert run.totals["completed"] == 60
 
 
 def test_no_key_and_no_prompt_stays_with_ray(cluster: Cluster, runs: dict[str, Run]) -> None:

@@ -22,7 +22,7 @@ from tbench.replay.estimate import estimate
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import read_run
-from tbench.replay.runner import calls
+from tbench.replay.runner import recipe_of, steps
 from tests.answering import Answering, answering, chat
 from tests.conftest import Done
 from tests.recorded import chat_request
@@ -416,7 +416,7 @@ def test_a_limit_that_is_raised_may_cost_more(write: Callable[..., Path]) -> Non
         out=trace.with_name("x.run"),
     )
     job = resolve(options)
-    (call,) = calls(job, job.plan(answers=True), None)
+    call = recipe_of([job], None).call(next(steps(job, job.plan(answers=True), None)))
 
     assert call.cost == pytest.approx(0.20, rel=1e-3)
 

@@ -26,7 +26,7 @@ HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
 
 
 def exchanges(segments: list[Segment], losses: Losses, how: ReadOptions) -> Iterator[Exchange]:
-    return (placed.exchange for placed in in_order(segments, losses, how))
+    return in_order(segments, losses, how)
 
 
 def packed(ordinals: list[int]) -> bytes:

@@ -157,7 +157,7 @@ def test_a_spool_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 def fed(calls: list[Call], shared: SharedCounters, most_bytes: int = 2**20) -> list[Call]:
     """What a worker has of them after the parent's thread has fed them."""
     ours, theirs = socket.socketpair()
-    feeder = Feeder(iter(calls), [ours], lambda _: 0)
+    feeder = Feeder(iter(calls), [ours], lambda _: 0, [frame])
     thread = threading.Thread(target=feeder.run)
 
     async def main() -> list[Call]:
@@ -209,7 +209,7 @@ def test_no_more_is_kept_at_hand_than_allowed(shared: SharedCounters) -> None:
     """A worker that sends nothing yet takes its fill and no more, however long the plan is."""
     ours, theirs = socket.socketpair()
     endless = (call(i, bytes(10_000)) for i in range(10**9))
-    feeder = Feeder(endless, [ours], lambda _: 0)
+    feeder = Feeder(endless, [ours], lambda _: 0, [frame])
     thread = threading.Thread(target=feeder.run)
 
     async def main() -> int:
@@ -241,7 +241,8 @@ def test_a_worker_that_is_gone_holds_up_nobody(shared: SharedCounters) -> None:
     (ours, theirs), (gone, closed) = socket.socketpair(), socket.socketpair()
     closed.close()
     turns = iter(i % 2 for i in range(1000))
-    feeder = Feeder(iter([call(i) for i in range(1000)]), [ours, gone], lambda _: next(turns))
+    calls = iter([call(i) for i in range(1000)])
+    feeder = Feeder(calls, [ours, gone], lambda _: next(turns), [frame, frame])
     thread = threading.Thread(target=feeder.run)
     thread.start()
 

@@ -23,7 +23,7 @@ from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
-from tbench.replay.runner import Shards, run_duet
+from tbench.replay.runner import run_duet, worker_of
 from tbench.replay.totals import identity, numbers
 from tbench.replay.turns import FATES
 from tbench.replay.workers.messages import share
@@ -108,8 +108,10 @@ def test_three_workers_send_every_request_once(
 def test_a_conversation_stays_with_one_worker(tmp_path: Path) -> None:
     """From its first turn to its last, and the workers share the conversations."""
     trace = read_trace(write_trace(tmp_path / "t.msgpack", 300, turns=3))
-    shards = Shards(Plan(trace=trace), 4)
-    worker = {int(planned.exchange.request.id, 16): shards.next() for planned in shards}
+    worker = {
+        int(planned.exchange.request.id, 16): worker_of(planned.session, 4)
+        for planned in Plan(trace=trace)
+    }
 
     for talk in range(100):
         assert worker[talk] == worker[100 + talk] == worker[200 + talk]
@@ -119,8 +121,7 @@ def test_a_conversation_stays_with_one_worker(tmp_path: Path) -> None:
 def test_a_worker_has_as_many_conversations_as_places(tmp_path: Path) -> None:
     """Of three places in flight it holds two of, two thirds: else one works alone at the end."""
     trace = read_trace(write_trace(tmp_path / "t.msgpack", 600))
-    shards = Shards(Plan(trace=trace), 2, places=3)
-    drawn = [shards.next() for _ in shards]
+    drawn = [worker_of(planned.session, 2, places=3) for planned in Plan(trace=trace)]
 
     assert 0.60 < drawn.count(0) / 600 < 0.73
     assert [share(3, worker, 2) for worker in (0, 1)] == [2, 1]

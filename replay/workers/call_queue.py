@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import fields
 from itertools import takewhile
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgpack
 import trio
@@ -110,27 +110,39 @@ def _weight(call: Call) -> int:
     return len(call.head) + len(call.body) + CALL_BYTES
 
 
-# The feeder: draws calls from the plan on a thread, and hands each to the worker that is to send it.
+# The feeder: draws from the plan on a thread, and hands what it drew to the worker that is to send it.
 
 BATCH: Final = 32768
 BATCH_S: Final = 0.005
 """Frames are handed on when they are so many bytes together, or so old."""
 
 
-class Feeder:
-    """Feeds workers over `socks`; `shard` says which gets a call just drawn. For one thread: `run`.
+class Due(Protocol):
+    """What is fed, as far as a feeder has to know it."""
 
-    `drawn` counts the calls taken from the plan, `shares` those of each worker, `horizon` is when the last of
-    them is due. A worker that is gone loses its calls, which then were never sent. `stop` may be called from
-    another thread.
+    @property
+    def due(self) -> float | None: ...
+
+
+class Feeder[Item: Due]:
+    """Feeds workers over `socks`; `shard` says which gets an item, `packs` make bytes of it, one for each.
+
+    For one thread: `run`. `drawn` counts the items taken from the plan, `shares` those of each worker,
+    `horizon` is when the last of them is due. A worker that is gone loses its items, which then were never
+    sent. `stop` may be called from another thread.
     """
 
     def __init__(
-        self, calls: Iterator[Call], socks: Sequence[socket.socket], shard: Callable[[Call], int]
+        self,
+        items: Iterator[Item],
+        socks: Sequence[socket.socket],
+        shard: Callable[[Item], int],
+        packs: Sequence[Callable[[Item], bytes]],
     ) -> None:
-        self._calls = calls
+        self._items = items
         self._socks = socks
         self._shard = shard
+        self._packs = packs
         self._waiting: list[list[bytes]] = [[] for _ in socks]
         self._bytes = [0] * len(socks)
         self._flushed = [0.0] * len(socks)
@@ -143,10 +155,11 @@ class Feeder:
     def run(self) -> None:
         """Feed until the plan ends or `stop` is called; then no worker gets any more."""
         try:
-            for call in self._calls:
+            for item in self._items:
                 self.drawn += 1
-                self.horizon = call.due
-                worker, data = self._shard(call), frame(call)
+                self.horizon = item.due
+                worker = self._shard(item)
+                data = self._packs[worker](item)
                 self.shares[worker] += 1
                 self._waiting[worker].append(data)
                 self._bytes[worker] += len(data)
@@ -172,8 +185,8 @@ class Feeder:
     def rest(self, give_up: Callable[[], bool]) -> int:
         """Draw the rest of the plan only to count it, unless `give_up` says so. After `run`."""
         drawn = 0
-        for drawn, call in enumerate(takewhile(lambda _: not give_up(), self._calls), 1):  # noqa: B007
-            self.shares[self._shard(call)] += 1
+        for drawn, item in enumerate(takewhile(lambda _: not give_up(), self._items), 1):  # noqa: B007
+            self.shares[self._shard(item)] += 1
         return drawn
 
     def _flush(self, worker: int) -> None:

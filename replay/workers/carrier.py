@@ -2,8 +2,9 @@
 
 A worker is started as here, over sockets and a file of the carrier's. What goes either way is cut into
 blocks, each with its place in its stream, so that a block which is asked for again, or comes twice, counts
-once. Nothing is unpacked here, and nothing of a call or an answer is written anywhere but into the spool,
-which has no name. Who carries the blocks (replay.workers.on_ray) is not known here.
+once. Where the trace can be read here, entries come in place of calls, and a supplier makes these of them;
+nothing else is unpacked, and nothing of a call or an answer is written anywhere but into the spool, which has
+no name. Who carries the blocks (replay.workers.on_ray) is not known here.
 """
 
 import os
@@ -15,11 +16,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any, Final, Literal, NamedTuple
 
+from tbench.capture.errors import TbenchError
+from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.versions import version
-from tbench.replay.system import headroom
+from tbench.replay.system import AHEAD, headroom, step_back
 from tbench.replay.workers.counters import SharedCounters
 from tbench.replay.workers.process import Spawned
 from tbench.replay.workers.spool import GIVE_BACK, give_back
+from tbench.replay.workers.supply import Counts, Supplier
 
 BLOCK: Final = 64 * 1024
 """Bytes of a block, at most. Ray carries what is smaller than 100 KB from process to process, and puts what
@@ -35,6 +39,7 @@ class Report(NamedTuple):
 
     `spooled`, `messages` are what follows the places that were asked for; `row` is the worker's row of
     counters. `ended` is its exit code, told with the last of everything, and `stderr` then what it wrote.
+    `counts` and `failure` are the supplier's.
     """
 
     asked: float
@@ -44,6 +49,8 @@ class Report(NamedTuple):
     messages: bytes
     ended: int | None
     stderr: bytes
+    counts: Counts
+    failure: str | None
 
 
 class Carrier:
@@ -58,6 +65,8 @@ class Carrier:
         self._freed = 0
         self._released = 0
         self._asked = time.monotonic()
+        self._trace: Trace | None = None
+        self._supplier: Supplier | None = None
 
     def describe(self) -> dict[str, Any]:
         """This machine, as far as its user has to know."""
@@ -69,8 +78,22 @@ class Carrier:
         self._asked = time.monotonic()
         return self._asked
 
-    def start(self, number: int, workers: int) -> None:
-        """Start the worker, as `number` of so many."""
+    def read(self, path: str, identity: list[tuple[str, int]]) -> str | None:
+        """Open the trace, so that the worker's calls are made here; returns why that cannot be, or None.
+
+        It has to be the one that is known by this identity.
+        """
+        try:
+            trace = read_trace(path)
+        except (TbenchError, OSError) as error:
+            return str(error)
+        if trace.identity != identity:
+            return f"{path}: its files are others there"
+        self._trace = trace
+        return None
+
+    def start(self, number: int, workers: int, reads: bool = False) -> None:
+        """Start the worker, as `number` of so many; it `reads`: its calls are made of the trace here."""
         self._stderr = stderr = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._spool = self._held.enter_context(tempfile.TemporaryFile()).fileno()  # noqa: SIM115
         self._shared = self._held.enter_context(SharedCounters.made(workers))
@@ -78,6 +101,11 @@ class Carrier:
         calls, their_calls = socket.socketpair()
         control, their_control = socket.socketpair()
         self._streams = {"calls": calls, "control": control}
+        if reads:
+            assert self._trace is not None
+            self._streams["calls"], entries = socket.socketpair()
+            self._supplier = Supplier(self._trace, entries, calls)
+            threading.Thread(target=self._supply, args=(self._supplier,), daemon=True).start()
         fds = (their_calls.fileno(), their_control.fileno(), self._spool, self._shared.fd)
         self._process = Spawned(fds, stderr)
         their_calls.close()
@@ -131,7 +159,15 @@ class Carrier:
             self._stderr.seek(0)
             stderr = self._stderr.read()[-BLOCK:]
         row = self._row.raw
-        return Report(asked, time.monotonic(), row, block, messages, ended, stderr)
+        supplier = self._supplier
+        counts, failure = (supplier.counts, supplier.failure) if supplier else ((), None)
+        now = time.monotonic()
+        return Report(asked, now, row, block, messages, ended, stderr, counts, failure)
+
+    @staticmethod
+    def _supply(supplier: Supplier) -> None:
+        step_back(AHEAD)
+        supplier.run()
 
     def _listen(self, control: socket.socket) -> None:
         """Keep what the worker says, until it is gone."""

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import IO, Any, Final
 
 from tbench.capture.errors import InputError, InvalidRunError
@@ -21,7 +22,7 @@ from tbench.capture.versions import version
 from tbench.replay.system import Headroom
 from tbench.replay.workers.carrier import BLOCK, Carrier, Report, Stream
 from tbench.replay.workers.counters import SharedCounters
-from tbench.replay.workers.process import ClockOffset, ending
+from tbench.replay.workers.process import ClockOffset, Reading, ending
 
 RAY: Final = "ray"
 INSTALL: Final = "pip install 'tbench[ray]'"
@@ -30,7 +31,7 @@ GRACE_S: Final = 20.0
 that a machine is gone.)"""
 AGAIN_S: Final = 0.5
 CONNECT_S: Final = 60.0
-"""For the cluster to start the actors that were asked for, seconds."""
+"""For the cluster to start the actors that were asked for, and for these to open the trace, seconds."""
 REACH_S: Final = 10.0
 LEAD_S: Final = 2.0
 SLOWEST_PINGS: Final = 10
@@ -99,6 +100,7 @@ class RayWorker:
         self._fleet = fleet
         self._actor = actor
         self.node = node
+        self.reading = Reading(refusal=None)
         self._early: list[ClockOffset] = []
         self._late: deque[ClockOffset] = deque(maxlen=RECENT)
         self._heard = time.monotonic()
@@ -131,13 +133,21 @@ class RayWorker:
             self._early.append(_offset(asked, theirs, theirs, time.monotonic()))
         return slowest
 
+    async def read(self, path: str, identity: Sequence[tuple[str, int]]) -> None:
+        """Have the trace opened there."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                self.reading.refusal = await self._ask("read", path, identity)
+        except TimeoutError:
+            self.reading.refusal = f"{path}: could not be opened within {CONNECT_S:g} s"
+
     async def carry(self, number: int, workers: int, fds: Sequence[int], stderr: int) -> None:
         """Be the worker's other end of these descriptors until it has ended, or is lost; closes them."""
         calls, control = (socket.socket(fileno=fd) for fd in fds[:2])
         shared = SharedCounters(fds[3], 1)
         feeds: list[asyncio.Task[None]] = []
         try:
-            await self._ask("start", number, workers)
+            await self._ask("start", number, workers, self.reading.refusal is None)
             streams: dict[Stream, socket.socket] = {"calls": calls, "control": control}
             for stream, sock in streams.items():
                 sock.setblocking(False)
@@ -195,6 +205,7 @@ class RayWorker:
                 while left:
                     left = left[os.write(spool, left) :]
                 row.raw = report.row
+                self.reading.counts, self.reading.failure = report.counts, report.failure
                 spooled, heard = spooled + len(report.spooled), heard + len(report.messages)
                 with suppress(OSError):  # who asked does not listen any more
                     await loop.sock_sendall(control, report.messages)
@@ -253,12 +264,17 @@ class Fleet:
 
     @classmethod
     @contextmanager
-    def sent_out(cls, cluster: str, workers: int) -> Iterator["Fleet"]:
-        """An actor for each worker, ready to start it. Raises InputError where they cannot be had."""
+    def sent_out(
+        cls, cluster: str, workers: int, path: Path, identity: Sequence[tuple[str, int]]
+    ) -> Iterator["Fleet"]:
+        """An actor for each worker, ready to start it; it reads the trace at `path` if it can.
+
+        Raises InputError where they cannot be had.
+        """
         ray = _connected(cluster)
         fleet = cls(ray, workers)
         try:
-            fleet._run(fleet._send_out(cluster))
+            fleet._run(fleet._send_out(cluster, str(path), identity))
             yield fleet
         finally:
             for worker in fleet.workers:
@@ -277,7 +293,7 @@ class Fleet:
         self._tasks.append(asyncio.run_coroutine_threadsafe(task, self._loop))
         return worker
 
-    async def _send_out(self, cluster: str) -> None:
+    async def _send_out(self, cluster: str, path: str, identity: Sequence[tuple[str, int]]) -> None:
         """Have the actors started, and get to know their machines and clocks."""
         cpus = self.ray.cluster_resources().get("CPU", 0)
         if cpus < self._number:
@@ -321,6 +337,7 @@ class Fleet:
             descriptors=min(place["descriptors"] for place in places), ports=sum(ports.values())
         )
         try:
+            await asyncio.gather(*(worker.read(path, identity) for worker in self.workers))
             pings = await asyncio.gather(*(worker.ping() for worker in self.workers))
         except Lost as lost:
             raise InvalidRunError(

@@ -3,6 +3,7 @@
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -114,6 +115,12 @@ class WorkerHandle:
         self.lost_at = time.monotonic()
         self.over.set()
 
+    @property
+    def reads(self) -> bool:
+        """Whether its calls are made where it is, of the trace."""
+        reading = self.process.reading
+        return reading is not None and reading.refusal is None
+
     def kill(self) -> None:
         self.process.kill()
 
@@ -180,6 +187,26 @@ class WorkerPool:
         """How the workers ended that could not report."""
         return [worker.lost for worker in self.workers if worker.lost]
 
+    @property
+    def unread(self) -> list[str]:
+        """Why some machines could not go on reading the trace."""
+        readings = [(worker.number + 1, worker.process) for worker in self.workers]
+        return [
+            f"by worker {number} on {process.node}: {process.reading.failure}"
+            for number, process in readings
+            if process.reading and process.reading.failure
+        ]
+
+    def counts(self, arm: int) -> list[Counter[str]]:
+        """Of the calls that were made beside workers: portability, unchanged, masked (replay.target)."""
+        sums = [Counter[str](), Counter[str](), Counter[str]()]
+        for worker in self.workers:
+            reading = worker.process.reading
+            if reading and reading.counts:
+                for total, counts in zip(sums, reading.counts[arm], strict=True):
+                    total.update(counts)
+        return sums
+
     def shards(self, planned: Sequence[int] | None) -> list[dict[str, Any]]:
         """What each worker had to send, and what came of it, for the run (docs/trace-format.md).
 
@@ -189,7 +216,7 @@ class WorkerPool:
         for worker in self.workers:
             ended, issued = worker.spool.read, worker.counters["ended"] + worker.counters.in_flight
             all_of_it = issued if planned is None else planned[worker.number]
-            clocks = worker.process.clocks
+            clocks, reading = worker.process.clocks, worker.process.reading
             rows.append(
                 {
                     "worker": worker.number + 1,
@@ -198,6 +225,7 @@ class WorkerPool:
                     "ended": ended,
                     "lost_in_flight": issued - ended,
                     "never_sent": all_of_it - issued,
+                    "unread": reading and reading.refusal,
                     "late_s": worker.stats and worker.stats.late_s,
                     "lost_at_s": worker.lost_at and worker.lost_at - self.began,
                     "clock_ahead_s": [clock.ahead for clock in clocks],

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +49,29 @@ class ClockOffset(NamedTuple):
     uncertainty: float
 
 
+@dataclass(kw_only=True)
+class Reading:
+    """Whether a machine reads the trace itself (replay.workers.supply): `refusal` says why not.
+
+    `failure` says why it could not go on, `counts` are those of the calls that it made, for each arm.
+    """
+
+    refusal: str | None
+    failure: str | None = None
+    counts: Sequence[Sequence[Mapping[str, int]]] = ()
+
+
 class Process(Protocol):
     """A process that was started.
 
     `node` is the machine that it is on, `clocks` what is known of that one's clock, early and late in its
-    life; None and nothing where both are ours.
+    life, `reading` how it comes by the trace; None and nothing where all are ours.
     """
 
     @property
     def node(self) -> str | None: ...
+    @property
+    def reading(self) -> Reading | None: ...
     @property
     def clocks(self) -> Sequence[ClockOffset]: ...
 
@@ -76,6 +90,7 @@ class Local:
     """A process on this machine."""
 
     node = None
+    reading = None
     clocks: Sequence[ClockOffset] = ()
 
     def ending(self, code: int) -> str:

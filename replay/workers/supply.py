@@ -1,0 +1,182 @@
+"""The supply: how the requests of a plan become calls, in the command or beside a worker.
+
+What a plan decides of a request is an entry of some fifty bytes: where its records lie in the trace, when it
+is due, for whom it waits. Where a machine reads the trace itself, entries go there, and a supplier makes the
+calls; elsewhere the command makes them and sends them whole. Both make them by one recipe.
+"""
+
+import math
+import pickle
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+import msgpack
+
+from tbench.capture.errors import InputError, TbenchError
+from tbench.capture.trace_reader import Lookup, Trace
+from tbench.replay.bounds import most_cost
+from tbench.replay.plan import Planned, parsed_of
+from tbench.replay.sender import Call
+from tbench.replay.target import Target
+from tbench.replay.workers.call_queue import MOST_FRAME, PIECE, frame
+
+TOGETHER: Final = 16
+"""Calls are handed on so many at a time, and what came with them."""
+
+Counts = Sequence[Sequence[Mapping[str, int]]]
+
+_pack: Callable[[object], bytes] = msgpack.Packer().pack
+
+
+class Step(NamedTuple):
+    """A request of the plan, when it is due (seconds from the start; None in a closed loop), and its arm."""
+
+    planned: Planned
+    due: float | None
+    arm: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How calls are made: `targets` are those of the arms, recorded think times go by `speed`.
+
+    `priced` says that a budget asks what each may cost.
+    """
+
+    targets: Sequence[Target]
+    speed: float
+    priced: bool
+
+    def call(self, step: Step) -> Call:
+        """The request of a step, built for its target."""
+        planned, due, arm = step
+        target = self.targets[arm]
+        call = target.call(planned, due)
+        call.arm = arm
+        call.after, call.think = planned.after, planned.think / self.speed
+        call.opening, call.history = planned.opening, planned.history
+        if self.priced:
+            most = most_cost(planned, target.outgoing(planned), target.prices)
+            call.cost = math.inf if isinstance(most, str) else most  # such a plan is not begun
+        return call
+
+    def frame(self, step: Step) -> bytes:
+        """The call of a step, as bytes for a worker."""
+        return frame(self.call(step))
+
+    @property
+    def counts(self) -> Counts:
+        """For each arm: portability, unchanged and masked (replay.target), of the calls that were made."""
+        return [
+            [dict(target.portability), dict(target.unchanged), dict(target.masked)]
+            for target in self.targets
+        ]
+
+
+class Entries:
+    """Makes entries of steps, as bytes for a supplier; before the first goes the recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        fresh = replace(recipe, targets=[replace(target) for target in recipe.targets])
+        self._head = _pack(pickle.dumps(fresh))  # with nothing counted
+        # The recorded answer is read only where its length is asked for.
+        self._records = 2 if any(target.lengths != "no" for target in recipe.targets) else 1
+
+    def __call__(self, step: Step) -> bytes:
+        planned, due, arm = step
+        exchange = planned.exchange
+        head, self._head = self._head, b""
+        return head + _pack(
+            (
+                exchange.places[: self._records],
+                crc32(exchange.request.id.encode("utf-8", "surrogatepass")),
+                arm,
+                due,
+                planned.index,
+                planned.cycle,
+                planned.clone,
+                planned.session,
+                planned.after,
+                planned.think,
+                planned.opening,
+                planned.history,
+            )
+        )
+
+
+def step_of(entry: Sequence[Any], lookup: Lookup) -> Step:
+    """The step that an entry is of. Raises InputError where the trace has another request at its place."""
+    places, check, arm, due, index, cycle, clone, session, after, think, opening, history = entry
+    exchange = lookup.exchange(places)
+    if exchange is None or crc32(exchange.request.id.encode("utf-8", "surrogatepass")) != check:
+        raise InputError("the trace has changed while it was read; replay it again")
+    body = parsed_of(exchange)
+    planned = Planned(
+        index=index,
+        cycle=cycle,
+        clone=clone,
+        session=session,
+        offset=0.0,
+        exchange=exchange,
+        info=body.info,
+        payload=body.payload if body.exact else None,
+        after=after,
+        think=think,
+        opening=opening,
+        history=history,
+    )
+    return Step(planned, due, arm)
+
+
+class Supplier:
+    """Makes calls of the entries that come over a socket, and sends them over another. For one thread: `run`.
+
+    `failure` says why it could not go on; `counts` are those of its recipe.
+    """
+
+    def __init__(self, trace: Trace, entries: socket.socket, calls: socket.socket) -> None:
+        self._lookup = Lookup(trace)
+        self._entries, self._calls = entries, calls
+        self._recipe: Recipe | None = None
+        self.failure: str | None = None
+
+    @property
+    def counts(self) -> Counts:
+        return self._recipe.counts if self._recipe else []
+
+    def run(self) -> None:
+        """Until there are no more entries, or nobody takes calls; then the worker gets no more."""
+        frames = msgpack.Unpacker(use_list=False, max_buffer_size=MOST_FRAME)
+        try:
+            while data := self._entries.recv(PIECE):
+                frames.feed(data)
+                while parts := list(islice(frames, TOGETHER)):
+                    calls = self._made(parts)
+                    if calls is None:
+                        return
+                    self._calls.sendall(calls)
+        except OSError:  # a socket's: whoever watches the worker says so
+            pass
+        finally:
+            for sock in (self._entries, self._calls):
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _made(self, parts: Sequence[Any]) -> bytes | None:
+        """The calls of entries; the recipe comes first. None where they cannot be made."""
+        if self._recipe is None:
+            self._recipe = pickle.loads(parts[0])  # noqa: S301 (of the command, over its own connection)
+            parts = parts[1:]
+        recipe, lookup = self._recipe, self._lookup
+        try:
+            return b"".join(recipe.frame(step_of(part, lookup)) for part in parts)
+        except TbenchError as error:
+            self.failure = str(error)
+        except Exception as error:  # a worker without calls, not one that waits for ever
+            self.failure = f"{type(error).__name__}: {error}"
+        return None
