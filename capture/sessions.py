@@ -388,6 +388,7 @@ def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | No
 
 THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 PLAIN = {"role", "content"}
+_BREAKS = bytes(code for code in range(128) if chr(code).isspace())
 
 
 def _sense(message: Mapping[str, Any]) -> tuple[object, ...]:
@@ -407,12 +408,14 @@ def _sense(message: Mapping[str, Any]) -> tuple[object, ...]:
     return (word_of(message, "role"), *(words or (rewritten(message, sort=True),)))
 
 
-def _bare(text: str) -> str | bytes:
-    """A text with one space for each break; of JSON the value, written one way."""
+def _bare(text: str) -> bytes:
+    """A text without its breaks; of JSON the value, written one way."""
     if text.lstrip()[:1] in {"{", "["}:
         with suppress(ValueError, RecursionError):
             return rewritten(json.loads(text), sort=True)
-    return " ".join(text.split())
+    return text.encode("utf-8", "surrogatepass").translate(
+        None, _BREAKS
+    )  # a tenth of `split` and `join`
 
 
 def _text(content: object) -> str:
