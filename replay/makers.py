@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, Literal
 
 Level = Literal["state", "issuer", "gateway", "openai", "reasoning", "sampling"]
@@ -80,6 +80,7 @@ CALM: Final = re.compile(r"gpt-5\.(?P<minor>\d+)(?!.*-(?:pro|codex))(?:-.*)?")
 """Those of them that answer without reasoning if asked to; the first two versions do so by themselves."""
 
 
+@lru_cache(maxsize=512)  # traffic asks few models
 def refused(
     portable: Portable,
     *,
@@ -87,7 +88,7 @@ def refused(
     model: str | None,
     to_host: str,
     to_model: str | None,
-    effort: object,
+    effort: str | None,
 ) -> frozenset[Level]:
     """What acts on a request by who is asked, whoever issued it; `effort` is that of its reasoning.
 

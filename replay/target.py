@@ -227,10 +227,15 @@ class Target:
             return levels("auto" if self.portable == "off" else self.portable, foreign=True)
         if self.portable != "auto":
             return levels(self.portable, foreign=True)
-        model = self._added.get("model", self._model_for(info))
+        model = self._asked(info)
         host = address(self.base_url).host
         foreign = changes_hands(issuer, info.model, host, model)
         return levels(self.portable, foreign=foreign)
+
+    def _asked(self, info: RequestInfo) -> str | None:
+        """The name of the model that is asked in the end; None where what `fields` sets is none."""
+        model = self._added.get("model", self._model_for(info))
+        return model if isinstance(model, str) else None
 
     def _model_for(self, info: RequestInfo) -> str | None:
         """The model that is asked for in place of a recorded one."""
@@ -245,23 +250,29 @@ class Target:
     def _limits(self, planned: Planned) -> frozenset[str]:
         """What the limit of the output is called where a request goes; empty where there is none."""
         spoken = self._spoken(planned.info)
+        names = LIMITS.get(spoken, frozenset())
+        if not self._particular:
+            return names
         # One that is put in now was not in what may have gone to that very model.
-        return LIMITS.get(spoken, frozenset()) - renamed(spoken, self._refused(planned, issuer=""))
+        return names - renamed(spoken, self._refused(planned, issuer=""))
 
     def _refused(self, planned: Planned, issuer: str) -> frozenset[Level]:
         """What acts on a request, recorded at the host `issuer`, by who is asked."""
         if not self._particular:
             return frozenset()
-        info, body = planned.info, {**(planned.payload or NOTHING), **self._added}
-        thinking = body.get("reasoning")
-        of_responses = thinking.get("effort") if isinstance(thinking, dict) else None
+        info, body = planned.info, planned.payload or NOTHING
+        effort, thinking = (
+            self._added.get(name, body.get(name)) for name in ("reasoning_effort", "reasoning")
+        )
+        if isinstance(thinking, dict):  # as Responses has it
+            effort = thinking.get("effort", effort)
         return refused(
             self.portable,
             host=issuer,
             model=info.model,
             to_host=address(self.base_url).host,
-            to_model=self._added.get("model", self._model_for(info)),
-            effort=body.get("reasoning_effort") or of_responses,
+            to_model=self._asked(info),
+            effort=None if effort is None else str(effort),
         )
 
     @property
@@ -351,8 +362,9 @@ class Target:
             return payload
         added = self._added
         if limits := self._limits(planned) if added else None:
-            # Of two names of one limit it has one: max_tokens, if it may, which all chat servers know.
-            foreign = LIMIT_NAMES - set(sorted(limits & added.keys())[-1:])
+            foreign = LIMIT_NAMES - limits
+            if limits <= added.keys():  # of two names it has the one that all chat servers know
+                foreign |= limits - {max(limits)}
             added = {name: value for name, value in added.items() if name not in foreign}
         if "model" in payload and (self.model or self.models):
             added = {"model": self._model_for(planned.info) or payload["model"], **added}

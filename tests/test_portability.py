@@ -294,6 +294,15 @@ def test_another_family_is_asked_without_signatures(way: dict[str, Any]) -> None
     assert target.portability == {"thinking_signature": 1}
 
 
+@pytest.mark.parametrize("model", [5, ["gpt-5"]])
+def test_a_model_that_is_no_name_goes_as_it_is_set(model: Any) -> None:
+    """To whomever: a server may be asked what it makes of it."""
+    traced = exchange("chat", {"model": "gpt-4o", "messages": user("Hi")}, "api.together.xyz")
+    target = Target(base_url="https://api.openai.com/v1", fields={"model": model})
+
+    assert json.loads(sent(target, traced)[0])["model"] == model
+
+
 @pytest.mark.parametrize(
     ("model", "unsafe", "portable", "skipped"),
     [

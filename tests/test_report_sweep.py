@@ -149,3 +149,13 @@ def test_what_a_sweep_has_elsewhere_is_said(
     assert instead in shown.err
     assert option[-2] in shown.err or option[-1] in shown.err
     assert not shown.out
+
+
+def test_an_slo_of_the_settings_asks_nothing_of_a_sweep(
+    folder: BenchmarkFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands ready for reports of runs; only one that was asked for is refused."""
+    folder.point("D(100,100)", 1, **OURS)
+    monkeypatch.setenv("TBENCH_SLO", "ttft<1s")
+
+    assert tbench(["report", str(folder.path)]) == 0
