@@ -4,7 +4,8 @@ import json
 import struct
 import zlib
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import combinations, takewhile
 from pathlib import Path
@@ -25,20 +26,23 @@ from tbench.capture.frames import BLOCK
 from tbench.capture.mixes import prompt_bytes
 from tbench.capture.privacy.bodies import MEMBERS, Bodies
 from tbench.capture.privacy.masks import Masks
-from tbench.capture.privacy.redaction import redact
+from tbench.capture.privacy.redaction import Content, redact
 from tbench.capture.privacy.standins import StandIns
 from tbench.capture.privacy.traffic import blanks, shape
 from tbench.capture.providers import parse_recorded, parse_request
 from tbench.capture.sessions import Sessions
 from tbench.capture.trace_info import trace_info
 from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.api import replay
 from tbench.simulator.chat import CHAT
 from tbench.simulator.messages import MESSAGES
 from tbench.simulator.prompt import PrefixCache
 from tbench.simulator.responses import RESPONSES
-from tests.answering import EVENTS, Given, answering, chat
-from tests.conftest import until
+from tests import private_places
+from tests.answering import EVENTS, Given, Received, answering, chat
+from tests.conftest import PATIENCE_S, Server, until
+from tests.private_places import Planted
 from tests.private_traffic import exchanges, fingerprints, strings, write
 
 DIALECTS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
@@ -173,6 +177,80 @@ def test_a_capture_of_the_shape_writes_no_content(
     trace = read_trace(path)
     assert trace.header.privacy == "shape"
     assert [exchange.outcome for exchange in trace] == ["ok"] * 12 + ["http_error", "connect_error"]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Planted, Path]:
+    """A trace with a text of its own in every place that may have one."""
+    marks = Planted()
+    path = tmp_path_factory.mktemp("places") / "source.msgpack"
+    made = private_places.exchanges(marks)
+    with TraceWriter(path, private_places.header(marks), clock=lambda: 0.0) as writer:
+        for exchange in made:
+            writer.exchange(exchange)
+    return marks, path
+
+
+@pytest.mark.parametrize("content", ["shape", "hash", "drop"])
+def test_a_copy_has_nothing_of_any_place(
+    planted: tuple[Planted, Path], content: Content, tmp_path: Path
+) -> None:
+    """Headers, addresses, models, tools, files, vectors, errors, logs: each text stands where it may leak."""
+    marks, source = planted
+    out = tmp_path / "copy.msgpack"
+    redact(read_trace(source), out, content, shape() if content == "shape" else blanks())
+
+    assert told(contents(source), marks.pieces), "they are in the original"
+    assert told(contents(out), marks.pieces) == []
+    assert read_trace(out).totals["requests"] == read_trace(source).totals["requests"]
+
+
+@pytest.mark.parametrize("by", ["transport", "proxy"])
+def test_a_capture_of_the_shape_and_its_replay_have_nothing_of_any_place(
+    by: str, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Of the same exchanges as a server and a client have them: no file has them, nor what a replay sends."""
+    marks = Planted()
+    exchanges = private_places.exchanges(marks)
+    answers = iter(exchange.response for exchange in exchanges)
+
+    def answer(_received: Received) -> Given:
+        response = next(answers)
+        assert response
+        return Given([response.body or b""], response.status or 200, response.headers)
+
+    path = tmp_path / "trace.msgpack"
+    with answering(answer) as server, ExitStack() as stack:
+        transport, url, shown = None, server.url, ""
+        if by == "transport":
+            transport = CaptureTransport(path, privacy="shape", paths="*")
+        else:
+            told_to = ("--upstream", url, "--port", 0, "--path", "*", "--privacy", "shape")
+            proxy = serve("capture", *told_to, "-o", path)
+            url = proxy.url
+            stack.callback(proxy.stop)
+        client = stack.enter_context(httpx.Client(transport=transport, timeout=PATIENCE_S))
+        for exchange in exchanges:
+            request = exchange.request
+            headers = dict(request.headers) | {"authorization": f"Bearer {marks('key')}"}
+            client.post(f"{url}{request.path}", content=request.body, headers=headers)
+        part = path.with_name("trace.msgpack.part")
+        until(lambda: trace_info(read_trace(part))["responses"] == len(exchanges))
+        data = contents(part)
+    data += contents(path)
+    if by == "proxy":
+        shown = proxy.said
+    with answering(lambda _received: chat()) as server:
+        options: dict[str, Any] = {"base_url": server.url, "api_key_env": "", "concurrency": 1.0}
+        run = replay(path, **options, allow_unsafe=True, out=tmp_path / "a.run")
+        sent = b"".join(
+            repr((each.path, sorted(each.headers.items()))).encode() + each.body
+            for each in server.received
+        )
+
+    assert told(data + shown.encode(), marks.pieces) == []
+    assert told(sent + contents(run.path), marks.pieces) == []
+    assert run.totals["completed"] == len(server.received) >= 7
 
 
 def contents(path: Path) -> bytes:
@@ -524,6 +602,32 @@ def test_what_only_looks_like_the_protocols_own_does_not_come_through(
 
     for original in (PLANTED, "4915112", "45678901", "user deleted"):
         assert original not in made
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        ("meta-llama/Llama-3.3-70B-Instruct-Turbo", "meta-llama/Llama-3.3-70B-Instruct-Turbo"),
+        ("accounts/fireworks/models/qwen3", "accounts/fireworks/models/qwen3"),
+        (
+            "ft:gpt-4o-mini-2024-07-18:halvorsen::x91Zq",
+            "ft:gpt-4o-mini-2024-07-18:#########::#####",
+        ),
+        ("accounts/halvorsen/models/ledger", "accounts/#########/models/######"),
+        ("/mnt/halvorsen/ledger", "/###/#########/######"),
+        ("arn:aws:bedrock:x/halvorsen", "arn:###:#######:#/#########"),
+    ],
+)
+def test_a_models_name_stays_but_for_what_is_a_customers(model: str, kept: str) -> None:
+    """Equal in request and answer, and as long; a name that is mapped is what it is mapped to."""
+    bodies = Bodies(StandIns())
+    made_up = bodies.made_up({"model": model})["model"]
+
+    assert made_up == bodies.made_up({"model": model, "choices": []})["model"]
+    assert len(made_up) == len(kept)
+    assert [char for char in zip(kept, made_up, strict=True) if char[0] not in {"#", char[1]}] == []
+    assert (made_up == model) == (kept == model)
+    assert Bodies(StandIns(), {model: "m"}).made_up({"model": model}) == {"model": "m"}
 
 
 def test_the_protocols_own_comes_through(traffic: tuple[list[Exchange], list[str]]) -> None:

@@ -121,6 +121,9 @@ _WORD: Final = re.compile(r"[a-zA-Z0-9]+(?:[._/-][a-zA-Z0-9]+)*")
 _DATE: Final = re.compile(r"20\d\d[01]\d[0-3]\d")
 """Of a version, at the end of a word: `web_search_20250305`."""
 _MODEL: Final = re.compile(r"[\w.:/@+-]{1,128}")
+_CUSTOMERS: Final = re.compile(r"ft:|accounts/(?!fireworks/)|projects/|arn:|[./~]")
+"""Models of one customer: OpenAI's fine-tunes, an account's own, a cloud's resources, files of a server."""
+_MODEL_STEPS: Final = frozenset({"", "/", ":", *_words("accounts models deployments projects arn")})
 LONGEST_WORD: Final = 64
 LONGEST_NUMBER: Final = 11
 """A longer one is no setting that anybody needs."""
@@ -253,12 +256,23 @@ class Bodies:
             case Kind.MODEL if value in self._models:
                 return self._models[value]
             case Kind.MODEL:
-                return value if _MODEL.fullmatch(value) else stand_ins.name(value)
+                return self._model(value) if _MODEL.fullmatch(value) else stand_ins.name(value)
             case Kind.BLOB:
                 return stand_ins.blob(value)
             case Kind.ADDRESS:
                 return self._address(value, is_picture=not _PICTURES.isdisjoint(place))
         return leaf(kind, value, place)
+
+    def _model(self, value: str) -> str:
+        """A model's name, without what a customer is called by, or calls its own."""
+        if not _CUSTOMERS.match(value):
+            return value
+        steps = re.split(r"([:/])", value)
+        known = 3 if steps[0] == "ft" else 0  # `ft:`, and the base that was tuned
+        return "".join(
+            step if place < known or step in _MODEL_STEPS else self.stand_ins.name(step)
+            for place, step in enumerate(steps)
+        )
 
     def _address(self, value: str, *, is_picture: bool) -> str:
         """A picture of the same pixels where it is one; bytes as many; or where nobody is."""
