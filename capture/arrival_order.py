@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from tbench.capture import frames
 from tbench.capture.container_reader import Container, Losses
 from tbench.capture.container_writer import Place
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Exchange, Places, Request, Response
 from tbench.capture.frames import BLOCK, Row, Rows
 from tbench.capture.records import TraceHeader, read_ending, read_request, read_response
 from tbench.capture.spoken import begets
@@ -234,9 +234,7 @@ class _Merge:
                 segment, answer = waiting.segment, waiting.link.response
                 if answer is None:
                     segment, answer = self._orphans.pop(request.id, (segment, None))
-                places: tuple[tuple[int, int, int], ...] = (
-                    (self._first + waiting.segment, *place),
-                )
+                places: Places = ((self._first + waiting.segment, *place),)
                 response = None
                 if answer:
                     places += ((self._first + segment, *answer),)

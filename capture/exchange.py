@@ -14,6 +14,9 @@ from typing import Any, Final, NamedTuple
 Headers = tuple[tuple[str, str], ...]
 """Header fields in wire order, names in lower case."""
 
+Places = tuple[tuple[int, int, int], ...]
+"""Where records lie in a trace: the number of the segment, the ordinals of the block and of the record."""
+
 LED_BACK: Final = "redirected_back"
 """What the format calls a redirect to where the capture is."""
 
@@ -136,13 +139,12 @@ class Response:
 class Exchange:
     """A request with its response; no response means that the trace holds none.
 
-    `places` say where their records lie in the trace that they were read from: the number of the segment, the
-    ordinal of the block and that of the record, for the request and, where there is one, the response.
+    `places` are those of the request and, where there is one, of the response in the trace that was read.
     """
 
     request: Request
     response: Response | None
-    places: tuple[tuple[int, int, int], ...] = field(default=(), compare=False, repr=False)
+    places: Places = field(default=(), compare=False, repr=False)
 
     @property
     def outcome(self) -> Outcome:

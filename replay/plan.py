@@ -6,11 +6,12 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice, takewhile
-from typing import Any, Final
+from itertools import chain, count, islice, takewhile
+from typing import Any, Final, cast
+from zlib import crc32
 
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange
+from tbench.capture.exchange import Exchange, Places
 from tbench.capture.filters import EVERYTHING, Filter, Pass, none_left
 from tbench.capture.providers import (
     PROMISED,
@@ -29,27 +30,26 @@ from tbench.replay.recording import Answers, Histories, Idle
 
 
 @dataclass(slots=True, kw_only=True)
-class Planned:
-    """One request to send: its place, its copy, and its arrival.
+class Turn:
+    """What a plan decides of one request to send: its place, its copy, and its arrival.
 
     `cycle` counts the copies of the recording, round after round, and `clone` only those within its round.
-    `offset` is seconds after the first planned request, rounds included. `payload` is the JSON object of its
-    body where that can be written again (an orjson reading), else None. `session` numbers the conversation
+    `offset` is seconds after the first planned request, rounds included. `session` numbers the conversation
     that it belongs to; it is the same in every copy. `after` are the indexes of the requests whose answers it
     holds and that had ended before it arrived, and `think` the recorded seconds from the last of those ends
     to this arrival. It is `severed` where another is missing there that is sent apart, and has `forgotten`
     where one was planned too long before it. `opening` is the index of its session's first request in a plan
     by session, else None. `history`, where the plan asks for it, are the indexes of those whose answers its
-    conversation holds as it was, oldest first, each with its place among the assistant's turns.
+    conversation holds as it was, oldest first, each with its place among the assistant's turns. `places` are
+    the exchange's, `check` is of its id (`check_of`).
     """
 
     index: int
     cycle: int
     session: int
     offset: float
-    exchange: Exchange
-    info: RequestInfo
-    payload: Mapping[str, Any] | None = None
+    places: Places = ()
+    check: int = 0
     after: tuple[int, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
     think: float = 0.0
@@ -57,6 +57,23 @@ class Planned:
     forgotten: bool = False
     clone: int = 0
     opening: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Planned(Turn):
+    """One request to send, with what was recorded.
+
+    `payload` is the JSON object of its body where that can be written again (an orjson reading), else None.
+    """
+
+    exchange: Exchange
+    info: RequestInfo
+    payload: Mapping[str, Any] | None = None
+
+
+def check_of(id_: str) -> int:
+    """32 bits by which a record is known again; the same in every process."""
+    return crc32(id_.encode("utf-8", "surrogatepass"))
 
 
 def recorded_usage(exchange: Exchange) -> Usage:
@@ -146,7 +163,8 @@ class Plan:
     """The requests of `trace` that are sent, `rounds` times over (None: without end).
 
     Iterating reads the trace as it goes, once per round, and may be done again from the start; for clones and
-    sessions once more, to take notes. A round
+    sessions once more, to take notes. `turns` are the same without what was recorded: further rounds and
+    clones come of the notes, and the trace is read once. A round
     follows the last one after the recorded mean gap, and holds all `clones` of the recording, in the order of
     their arrivals; or, `by_session`, one session after another. `requests` ends the plan early. `only` says
     which are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
@@ -179,25 +197,34 @@ class Plan:
     forgotten: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Planned]:
+        return cast("Iterator[Planned]", self._started(again=True))
+
+    def turns(self) -> Iterator[Turn]:
+        """What is decided of each request."""
+        return self._started(again=False)
+
+    def _started(self, *, again: bool) -> Iterator[Turn]:
+        """From the start; `again` has what notes were taken of read again."""
         self.skipped.clear()
         self.hosts.clear()
         self.idle = {}
         self.severed = self.forgotten = 0
-        return islice(self._all(), self.requests)
+        return islice(self._all(again=again), self.requests)
 
-    def _all(self) -> Iterator[Planned]:
+    def _all(self, *, again: bool) -> Iterator[Turn]:
         index, begin = 0, 0.0
         notes = None
-        if self.by_session or len(self.clones) > 1:
+        if self.by_session or len(self.clones) > 1 or not (again or self.rounds == 1):
             notes = _Notes(self._round(True, 0, 0, 0.0))
         for cycle in count() if self.rounds is None else range(self.rounds):
-            last: Planned | None = None
+            last: Turn | None = None
+            ordered: Iterator[Turn]
             if notes is None:
                 ordered = self._round(cycle == 0, cycle, index, begin)
-            elif self.by_session:
-                ordered = self._by_session(notes, cycle, index, begin)
             else:
-                ordered = self._copies(notes, cycle, index, begin)
+                placed = self._placed(notes, cycle, begin, again=again)
+                numbered = self._by_session(notes, placed, index) if self.by_session else None
+                ordered = numbered or self._copies(placed, index)
             for last in ordered:
                 self.severed += last.severed
                 self.forgotten += last.forgotten
@@ -209,8 +236,8 @@ class Plan:
             begin = last.offset + gap_between_rounds(sent, span)
 
     def _by_session(
-        self, notes: "_Notes", cycle: int, index: int, begin: float
-    ) -> Iterator[Planned]:
+        self, notes: "_Notes", placed: Iterator[tuple[int, Turn]], index: int
+    ) -> Iterator[Turn]:
         """A round, session by session in the order of their last requests, so numbered.
 
         No more sessions are held at a time than were open when they were recorded.
@@ -219,8 +246,8 @@ class Plan:
         clones = len(self.clones)
         for place, (_, clone, number) in enumerate(self._order(notes)):
             lasts[notes.sessions[number] * clones + clone] = place
-        held: dict[int, list[tuple[int, Planned]]] = {}
-        for place, (number, planned) in enumerate(self._placed(notes, cycle, begin)):
+        held: dict[int, list[tuple[int, Turn]]] = {}
+        for place, (number, planned) in enumerate(placed):
             session = planned.session * clones + planned.clone
             held.setdefault(session, []).append((number, planned))
             if place != lasts[session]:
@@ -234,10 +261,10 @@ class Plan:
                 yield request
                 index += 1
 
-    def _copies(self, notes: "_Notes", cycle: int, index: int, begin: float) -> Iterator[Planned]:
+    def _copies(self, placed: Iterator[tuple[int, Turn]], index: int) -> Iterator[Turn]:
         """A round: the clones merged by their arrivals, so numbered."""
         places: list[Recent[int, int]] = [Recent(REMEMBERED) for _ in range(len(self.clones))]
-        for number, planned in self._placed(notes, cycle, begin):
+        for number, planned in placed:
             place = places[planned.clone]
             place.keep(number, index)
             continued = {*planned.after, *(before for before, _ in planned.history)}
@@ -246,12 +273,16 @@ class Plan:
             yield planned
             index += 1
 
-    def _placed(self, notes: "_Notes", cycle: int, begin: float) -> Iterator[tuple[int, Planned]]:
+    def _placed(
+        self, notes: "_Notes", cycle: int, begin: float, *, again: bool
+    ) -> Iterator[tuple[int, Turn]]:
         """A round by arrivals: requests that name those before them by their numbers in the recording."""
         clones = len(self.clones)
-        readers = [_Reader(self.trace, notes) for _ in range(clones)]
+        take: list[Callable[[int], Turn]] = [notes.turn] * clones
+        if again:
+            take = [_Reader(self.trace, notes).take for _ in range(clones)]
         for offset, clone, number in self._order(notes):
-            planned = readers[clone].take(number)
+            planned = take[clone](number)
             planned.cycle, planned.clone = cycle * clones + clone, clone
             planned.offset = begin + offset
             yield number, planned
@@ -314,6 +345,8 @@ class Plan:
                 cycle=cycle,
                 session=place.number,
                 offset=begin + (arrive_ns - first_ns) / 1e9,
+                places=exchange.places,
+                check=check_of(request.id),
                 exchange=exchange,
                 info=body.info,
                 payload=body.payload if body.exact else None,
@@ -343,8 +376,13 @@ class Plan:
         return held or self.refuses(exchange, parsed)
 
 
+PLACED: Final = 6
+"""Numbers that say where a request and its answer lie."""
+_NOWHERE: Final = 2**32 - 1
+
+
 class _Notes:
-    """What a first reading found, about 45 bytes a request, by its number: it is read no further than asked.
+    """What a first reading found, about 70 bytes a request, by its number: it is read no further than asked.
 
     `offsets` and `sessions` are those of the requests, `begins` when each session begins.
     """
@@ -356,6 +394,7 @@ class _Notes:
         self._thinks, self._missing = array("d"), bytearray()
         self._after, self._after_ends = array("I"), array("I")
         self._parents, self._turns = array("i"), array("I")
+        self._checks, self._places = array("I"), array("I")
 
     def holds(self, number: int) -> bool:
         """Whether the recording has so many requests, and one more."""
@@ -386,25 +425,40 @@ class _Notes:
         parent, turn = planned.history[-1] if planned.history else (-1, 0)
         self._parents.append(parent)
         self._turns.append(turn)
+        self._checks.append(planned.check)
+        places = list(chain.from_iterable(planned.places))
+        self._places.extend(places + [_NOWHERE] * (PLACED - len(places)))
+
+    def turn(self, number: int) -> Turn:
+        """What was decided of a request of the recording, as it was first read."""
+        return Turn(**self._decided(number))
 
     def planned(self, number: int, exchange: Exchange) -> Planned:
-        """A request of the recording, as it was first read."""
+        """The same with the request."""
         body = parsed_of(exchange)
-        starts = self._after_ends[number - 1] if number else 0
         return Planned(
-            index=number,
-            cycle=0,
-            session=self.sessions[number],
-            offset=self.offsets[number],
+            **self._decided(number),
             exchange=exchange,
             info=body.info,
             payload=body.payload if body.exact else None,
-            after=tuple(self._after[starts : self._after_ends[number]]),
-            severed=bool(self._missing[number] & 1),
-            forgotten=bool(self._missing[number] & 2),
-            history=self._history(number),
-            think=self._thinks[number],
         )
+
+    def _decided(self, number: int) -> dict[str, Any]:
+        starts = self._after_ends[number - 1] if number else 0
+        places = self._places[PLACED * number : PLACED * (number + 1)]
+        return {
+            "index": number,
+            "cycle": 0,
+            "session": self.sessions[number],
+            "offset": self.offsets[number],
+            "places": tuple(tuple(places[at : at + 3]) for at in (0, 3) if places[at] != _NOWHERE),
+            "check": self._checks[number],
+            "after": tuple(self._after[starts : self._after_ends[number]]),
+            "severed": bool(self._missing[number] & 1),
+            "forgotten": bool(self._missing[number] & 2),
+            "history": self._history(number),
+            "think": self._thinks[number],
+        }
 
     def _history(self, number: int) -> tuple[tuple[int, int], ...]:
         """A request's own parent, behind those of its parent."""
@@ -415,7 +469,7 @@ class _Notes:
         return tuple(reversed(history))
 
 
-def _number(request: Planned, index: int, places: Mapping[int, int]) -> None:
+def _number(request: Turn, index: int, places: Mapping[int, int]) -> None:
     """Give a request its index, and name those before it by theirs, as far as these are known."""
     request.index = index
     request.after = tuple(places[before] for before in request.after if before in places)

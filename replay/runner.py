@@ -28,7 +28,7 @@ from tbench.replay.estimate import Survey, first_look
 from tbench.replay.hit_rates import hit_rates
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
-from tbench.replay.plan import Planned, nothing_to_send
+from tbench.replay.plan import Planned, Turn, nothing_to_send
 from tbench.replay.probe import probe_of, told_by
 from tbench.replay.provenance import header
 from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
@@ -60,21 +60,23 @@ def interleaved(arms: Sequence[Iterator[Step]], seed: int) -> Iterator[Step]:
 # The steps of a plan: each request with its due time.
 
 
-def steps(
-    job: "Job", plan: Iterable[Planned], survey: Survey | None, arm: int = 0
-) -> Iterator[Step]:
+def steps(job: "Job", plan: Iterable[Turn], survey: Survey | None, arm: int = 0) -> Iterator[Step]:
     """The steps of a plan, as they are asked for; due by its schedule in an open loop."""
     schedule = job.pace.schedule(survey) if job.pace.is_open else None
     ends = job.options.duration
-    plan = together(plan, lambda planned: planned.exchange.request.body_bytes)
+    plan = together(plan, _weight)
     if schedule is None:
         return (Step(planned, None, arm) for planned in plan)
     planned, ahead = tee(plan)
     dues = schedule(request.offset for request in ahead)
-    timed: Iterator[tuple[float, Planned]] = zip(dues, planned, strict=True)
+    timed: Iterator[tuple[float, Turn]] = zip(dues, planned, strict=True)
     if ends is not None:
         timed = takewhile(lambda pair: pair[0] < ends, timed)
     return (Step(request, due, arm) for due, request in timed)
+
+
+def _weight(turn: Turn) -> int:
+    return turn.exchange.request.body_bytes if isinstance(turn, Planned) else 0
 
 
 def recipe_of(jobs: Sequence[Job], survey: Survey | None) -> Recipe:
@@ -252,10 +254,18 @@ class _ReplayRun:
         self.seed = seed
         self.survey = survey
         self.plan = self.arms[0].plan
+        bare = all(worker.reads for worker in pool.workers)
+
+        def planned(arm: _ArmState) -> Iterable[Turn]:
+            return arm.plan.turns() if bare else arm.plan
+
         recipe, workers, places = recipe_of(jobs, survey), self.job.workers, self.job.pace.places
         self.feeder = Feeder(
             interleaved(
-                [steps(arm.job, arm.plan, survey, place) for place, arm in enumerate(self.arms)],
+                [
+                    steps(arm.job, planned(arm), survey, place)
+                    for place, arm in enumerate(self.arms)
+                ],
                 seed,
             ),
             [worker.calls for worker in pool.workers],

@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from tbench.replay.cost import Price
 from tbench.replay.estimate import first_look
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
+from tbench.replay.pacing import Clones
+from tbench.replay.plan import Plan, Turn
 from tbench.replay.runner import recipe_of, steps
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.carrier import Carrier
@@ -67,12 +71,13 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path / "t.msgpack"
 
 
-def planned(trace: Path, **options: Any) -> tuple[list[Step], Recipe]:
-    """What is to be sent of a trace, and how it is made into calls."""
+def planned(trace: Path, **options: Any) -> tuple[list[Step], list[Step], Recipe]:
+    """What is to be sent of a trace, the same without what was recorded, and how calls are made of it."""
     job = resolve(ReplayOptions(trace, **{"base_url": URL, **options}))
     survey = first_look(job)
     plan = job.plan(answers=job.target.lengths != "no")
-    return list(steps(job, plan, survey)), recipe_of([job], survey)
+    whole, bare = (list(steps(job, turns, survey)) for turns in (plan, plan.turns()))
+    return whole, bare, recipe_of([job], survey)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +99,46 @@ def test_calls_made_beside_a_worker_are_those_of_the_command(
     trace: Path, options: dict[str, Any]
 ) -> None:
     """Byte for byte, whatever was asked for; and what was changed is counted alike."""
-    plan, recipe = planned(trace, **options)
+    plan, bare, recipe = planned(trace, **options)
     here = b"".join(map(recipe.frame, plan))
-    there, supplier = supplied(read_trace(trace), recipe, plan)
+    there, supplier = supplied(read_trace(trace), recipe, bare)
 
     assert len(read_trace(trace).files) > 1
     assert there == here != b""
     assert supplier.failure is None
     assert supplier.counts == recipe.counts
+
+
+class Counted:
+    """A trace that counts how often it is read from its start."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace, self.times = trace, 0
+
+    def __iter__(self) -> Iterator[Exchange]:
+        self.times += 1
+        return iter(self.trace)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rounds": 3},
+        {"clones": Clones(number=2.5)},
+        {"by_session": True, "apart": True, "rounds": 2},
+    ],
+    ids="-".join,
+)
+def test_further_rounds_and_clones_come_of_one_reading(trace: Path, options: Any) -> None:
+    """Where calls are made elsewhere, all that is decided of a request is known by then."""
+    counted = Counted(read_trace(trace))
+    plan = Plan(trace=counted, live=True, **options)
+    decided = [field.name for field in fields(Turn)]
+    bare = [[getattr(turn, name) for name in decided] for turn in plan.turns()]
+
+    assert counted.times == 1
+    assert bare == [[getattr(turn, name) for name in decided] for turn in plan]
+    assert 600 <= len(bare) <= 900
 
 
 @pytest.mark.parametrize("order", [reversed, sorted])
@@ -120,10 +157,10 @@ def test_exchanges_are_looked_up_in_any_order(trace: Path, order: Any) -> None:
 
 def test_a_trace_that_is_another_by_now_ends_the_supply(trace: Path, tmp_path: Path) -> None:
     """What was made before is sent; the rest is not, and why is said. Nothing else is sent in its place."""
-    plan, recipe = planned(trace)
+    plan, _, recipe = planned(trace)
     other = read_trace(write_trace(tmp_path / "o.msgpack", 300, turns=3))
     strange = [Step(step.planned, step.due) for step in plan[:2]]
-    strange[1].planned.exchange.places = next(iter(other)).places
+    strange[1].planned.places = next(iter(other)).places
     data, supplier = supplied(read_trace(trace), recipe, strange)
 
     assert data in (b"", recipe.frame(plan[0]))
@@ -132,7 +169,7 @@ def test_a_trace_that_is_another_by_now_ends_the_supply(trace: Path, tmp_path: P
 
 def test_a_trace_that_is_gone_ends_the_supply(trace: Path) -> None:
     """Its files are opened anew for what is read of them."""
-    plan, recipe = planned(trace)
+    plan, _, recipe = planned(trace)
     opened = read_trace(trace)
     trace.unlink()
     data, supplier = supplied(opened, recipe, plan)

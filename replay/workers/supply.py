@@ -13,14 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple
-from zlib import crc32
 
 import msgpack
 
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.trace_reader import Lookup, Trace
 from tbench.replay.bounds import most_cost
-from tbench.replay.plan import Planned, parsed_of
+from tbench.replay.plan import Planned, Turn, check_of, parsed_of
 from tbench.replay.sender import Call
 from tbench.replay.target import Target
 from tbench.replay.workers.call_queue import MOST_FRAME, PIECE, frame
@@ -36,7 +35,7 @@ _pack: Callable[[object], bytes] = msgpack.Packer().pack
 class Step(NamedTuple):
     """A request of the plan, when it is due (seconds from the start; None in a closed loop), and its arm."""
 
-    planned: Planned
+    planned: Turn
     due: float | None
     arm: int = 0
 
@@ -55,6 +54,7 @@ class Recipe:
     def call(self, step: Step) -> Call:
         """The request of a step, built for its target."""
         planned, due, arm = step
+        assert isinstance(planned, Planned)
         target = self.targets[arm]
         call = target.call(planned, due)
         call.arm = arm
@@ -89,12 +89,11 @@ class Entries:
 
     def __call__(self, step: Step) -> bytes:
         planned, due, arm = step
-        exchange = planned.exchange
         head, self._head = self._head, b""
         return head + _pack(
             (
-                exchange.places[: self._records],
-                crc32(exchange.request.id.encode("utf-8", "surrogatepass")),
+                planned.places[: self._records],
+                planned.check,
                 arm,
                 due,
                 planned.index,
@@ -113,7 +112,7 @@ def step_of(entry: Sequence[Any], lookup: Lookup) -> Step:
     """The step that an entry is of. Raises InputError where the trace has another request at its place."""
     places, check, arm, due, index, cycle, clone, session, after, think, opening, history = entry
     exchange = lookup.exchange(places)
-    if exchange is None or crc32(exchange.request.id.encode("utf-8", "surrogatepass")) != check:
+    if exchange is None or check_of(exchange.request.id) != check:
         raise InputError("the trace has changed while it was read; replay it again")
     body = parsed_of(exchange)
     planned = Planned(
@@ -122,6 +121,8 @@ def step_of(entry: Sequence[Any], lookup: Lookup) -> Step:
         clone=clone,
         session=session,
         offset=0.0,
+        places=places,
+        check=check,
         exchange=exchange,
         info=body.info,
         payload=body.payload if body.exact else None,
