@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple
 from tbench.capture.arrival_order import FOREVER
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
-from tbench.capture.importers.importer import moment
 from tbench.capture.providers import ParsedRequest, ParsedResponse, Usage, parse_request
 from tbench.capture.sessions import SESSION_HEADERS, Place, Sessions
 from tbench.capture.terminal import named
@@ -329,6 +328,8 @@ def _times(special: dict[str, str], trace: Trace) -> dict[str, int]:
     """The window of arrivals that `from`, `to` and `last` leave, on the trace's clock."""
     if not special.keys() & set(TIMES):
         return {}
+    from tbench.capture.importers.importer import moment  # noqa: PLC0415 (which loads every importer)
+
     first, last = trace.arrivals
     window = {"from_ns": -FOREVER, "to_ns": FOREVER}
     for name, text in special.items():

@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final, Literal
 
 import numpy as np
@@ -379,6 +378,8 @@ def rank(n: int, p: float) -> int:
 
 def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a share, for independent requests."""
+    from statistics import NormalDist  # noqa: PLC0415 (few ask, and it takes as long as this module)
+
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (count + z * z / 2) / (n + z * z)
     half = z * math.sqrt(count * (n - count) / n + z * z / 4) / (n + z * z)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import accumulate, count
-from typing import TYPE_CHECKING, Final, Literal, overload
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, overload
 
 from tbench.capture.errors import InputError
 from tbench.capture.option import Option
@@ -196,6 +196,7 @@ class Profile:
     window_s: float = WINDOW_S
     repeats: bool = False
     ends: float = field(init=False)
+    by_session: ClassVar = False
 
     def __post_init__(self) -> None:
         lasts = len(self.limits) * self.window_s

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.pacing import Closed, Fixed
+from tbench.replay.pacing import Closed
 from tbench.replay.politeness import Politeness
 from tbench.replay.sender import STOPPED, Attempt, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
@@ -185,7 +185,7 @@ class Player:
                 if self._more:
                     await trio.lowlevel.checkpoint()
                     continue
-                tau = self._tau
+                tau = trio.current_time() - self.began + NUDGE_S
                 news = min(pacing.changes_after(tau), ends)
                 # Where no place is free, the end that makes one sends what may go then.
                 if self.turns and self._places(pacing, tau):
@@ -197,13 +197,9 @@ class Player:
         self._refill = None
         await self._all_ended()
 
-    @property
-    def _tau(self) -> float:
-        return trio.current_time() - self.began + NUDGE_S
-
     def _fill(self, pacing: Closed, ends: float) -> bool:
         """Send while fewer are in flight than allowed. False when no more is to be sent at all."""
-        tau = self._tau
+        tau = trio.current_time() - self.began + NUDGE_S
         if tau >= ends or self.refused:
             return False
         missing = self._places(pacing, tau)
@@ -223,7 +219,10 @@ class Player:
 
     def _may_send(self, call: Call) -> bool | None:
         """What `may_send` says of a call; one that is kept back is remembered until it says otherwise."""
-        may = False if self.cancelled else self.may_send(call)
+        may = not self.cancelled and self.may_send(call)
+        if may:
+            self._kept_back = None
+            return True
         if may is None and self._kept_back is None:
             self.postponed += 1
         self._kept_back = call if may is None else None
@@ -232,7 +231,7 @@ class Player:
 
     def _places(self, pacing: Closed, tau: float) -> int:
         """How many calls may leave; where sessions are counted as many as they have."""
-        if isinstance(pacing, Fixed) and pacing.by_session:
+        if pacing.by_session:
             return BURST + 1
         return pacing.allowed(tau) - self.in_flight
 
@@ -284,14 +283,13 @@ class Player:
         turns = self.turns
         if turns is None:
             return self.supply.take()
-        by_session = isinstance(pacing, Fixed) and pacing.by_session
         while True:
             call = turns.leave_in_order(tau)
             if call is not None:
                 if self._goes(turns, call):
                     return call
                 continue
-            if by_session:
+            if pacing.by_session:
                 taken = self._of_sessions(turns, pacing.allowed(tau))
             else:
                 taken = self.supply.take() if turns.held < LOOKS_AHEAD else None
@@ -373,7 +371,8 @@ class Player:
     def _start(self, call: Call, held: float) -> None:
         self.issued += 1
         self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        if self.in_flight > self.most_in_flight:  # noqa: PLR1730 (a call is dearer)
+            self.most_in_flight = self.in_flight
         attempt = Attempt(call, held)
         if self.politeness is None or self.politeness.start(attempt, trio.current_time()):
             self._launch(attempt)
@@ -411,28 +410,28 @@ class Player:
 
     def _conclude(self, attempt: Attempt) -> None:
         """Keep what became of a call, and let what waited for it go on."""
-        call, reply = attempt.call, attempt.reply
+        call, reply, turns = attempt.call, attempt.reply, self.turns
         if reply.end is None:
             reply.end = trio.current_time()
         self.in_flight -= 1
         if self.history is not None:
             self.history.keep(call, reply)
-        if self.turns is not None:
-            self._let_follow(self.turns, call, reply)
+        if turns is not None:
+            # Those go on that waited for this answer; without one, for nothing.
+            answered = reply.failure is None and (reply.status or 0) < 400
+            if turns.end(call, reply.end - self.began if answered else None):
+                self._let_follow(turns)
         self.keep(attempt)
         goes_on = self._refill is not None and self._refill() and not self._more
-        waits = self._kept_back or (self.turns and self.turns.next_due is not None)
+        waits = self._kept_back or (turns is not None and turns.next_due is not None)
         if not goes_on or waits:
             self._wake()
 
-    def _let_follow(self, turns: Turns, call: Call, reply: Reply) -> None:
-        """Have those go on that waited for this answer; without one, for nothing."""
-        assert reply.end is not None
-        answered = reply.failure is None and (reply.status or 0) < 400
-        if turns.end(call, reply.end - self.began if answered else None):
-            if self._nap is not None and (turns.next_due or 0.0) < self._nap_ends:
-                self._nap.cancel()
-            self._wake()
+    def _let_follow(self, turns: Turns) -> None:
+        """Have those go that an end has let go, in their time."""
+        if self._nap is not None and (turns.next_due or 0.0) < self._nap_ends:
+            self._nap.cancel()
+        self._wake()
 
 
 # The breaker stops a replay of which every attempt fails alike, in a way that repeating does not cure.

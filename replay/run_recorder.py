@@ -34,9 +34,6 @@ from tbench.replay.workers.spool import SpoolReader
 # The running count of a replay: what has ended so far, for whoever watches it.
 
 
-_Row = tuple[float, int | None, int | None]
-
-
 @dataclass(kw_only=True)
 class Side:
     """One side of the completed requests, their input or their output; time counts from sent.
@@ -49,15 +46,14 @@ class Side:
     speed: Spread = field(default_factory=Spread)
     tokens: int = 0
 
-    def add(self, rows: Sequence[_Row]) -> None:
-        """Count requests: the latency of each, the steps whose speed that is, and its tokens."""
-        if not rows:
-            return
-        latencies, steps, tokens = np.array(rows, dtype=float).T  # None is NaN
+    def add(self, latencies: Sequence[float], counts: Sequence[int | None], free: int = 0) -> None:
+        """Count requests: the latency of each, and its tokens, of which `free` were there before it."""
+        took = np.fromiter(latencies, float, len(latencies))
+        tokens = np.fromiter(counts, float, len(counts))  # None is NaN
         self.tokens += int(np.nansum(tokens))
-        self.latency.add(latencies)
-        timed = (steps >= 1) & (latencies > 0)
-        self.speed.add(steps[timed] / latencies[timed])
+        self.latency.add(took)
+        timed = (tokens > free) & (took > 0)
+        self.speed.add((tokens[timed] - free) / took[timed])
 
 
 @dataclass(kw_only=True)
@@ -155,8 +151,10 @@ class Tally:
     def _complete(self, samples: Iterable[Sample]) -> None:
         """Count what was completed: what it cost, and how long it took."""
         ttfts: list[float] = []
-        inputs: list[_Row] = []
-        outputs: list[_Row] = []
+        reading: list[float] = []
+        writing: list[float] = []
+        prompts: list[int | None] = []
+        outputs: list[int | None] = []
         for sample in samples:
             sent, end, usage = sample.sent, sample.end, usage_of(sample)
             self.bill.add(sample.model, usage)
@@ -165,13 +163,14 @@ class Tally:
                 continue
             if sample.stream:
                 ttfts.append(first - (sent if sample.due is None else sample.due))
-            inputs.append((first - sent, usage.prompt, usage.prompt))
+            reading.append(first - sent)
+            prompts.append(usage.prompt)
             if end is not None and sample.endpoint in GENERATIVE:
-                steps = None if usage.output is None else usage.output - 1
-                outputs.append((end - first, steps, usage.output))
+                writing.append(end - first)
+                outputs.append(usage.output)
         self._ttft.add(np.array(ttfts))
-        self.input.add(inputs)
-        self.output.add(outputs)
+        self.input.add(reading, prompts)
+        self.output.add(writing, outputs, free=1)  # the first came before
 
     def _fail(self, sample: Sample) -> None:
         """Count an attempt that was not completed, and why."""

@@ -123,7 +123,8 @@ class Passes(trio.abc.Instrument):
 
     def after_io_wait(self, timeout: float) -> None:
         slept = trio.current_time() - self._begun
-        slept -= self._awake_s() - self._awake
+        if slept > ASLEEP_S:
+            slept -= self._awake_s() - self._awake
         self.empty = self._asked
         if slept <= timeout + LATE_S:
             self._asked = self._begun
