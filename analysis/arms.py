@@ -21,9 +21,11 @@ from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
 from tbench.replay import metrics
 from tbench.replay.columns import Column
+from tbench.replay.counted import Counted
 from tbench.replay.runfile import Run, read_run, recount, samples_of
-from tbench.replay.table import Desk, Truths, where, words
-from tbench.replay.totals import RunFigures, first_cause, numbers, why_invalid
+from tbench.replay.table import Desk, Truths, tally, where, words
+from tbench.replay.throughput import drain
+from tbench.replay.totals import RunFigures, first_cause, loss, numbers, why_invalid
 
 __all__ = ["Arm", "Truths", "load_arm"]
 
@@ -91,9 +93,9 @@ class Arm:
             return numbers(self.run)
         figures = RunFigures(
             duration_s=sums.ended_s,
-            throughput=sums.throughput,
-            drain=None,
-            spreads={f"{name}_s": metrics.spread(sums.whole(name)) for name in metrics.SUMMARISED},
+            throughput=sums.rates.throughput,
+            drain=self.drain,
+            spreads={f"{name}_s": metrics.spread(sums.finite(name)) for name in metrics.SUMMARISED},
             in_flight={
                 "mean": sums.outstanding.mean,
                 "max": self.run.totals.get("most_in_flight"),
@@ -132,6 +134,25 @@ class Arm:
         if self.sums is not None:
             return self.sums.buffered
         return metrics.buffered(*metrics.gaps(metrics.counted(self.columns)))
+
+    @property
+    def drain(self) -> Mapping[str, float] | None:
+        """What of a closed loop its rates leave out (replay.throughput)."""
+        return drain(self.run) if self.sums is None else self.sums.rates.drain
+
+    @property
+    def loss(self) -> str | None:
+        """What a lost worker leaves open (replay.totals)."""
+        if (sums := self.sums) is None:
+            return loss(self.run)
+        return loss(self.run, lambda name: Counted(sums.finite(name)))
+
+    @property
+    def all_warm(self) -> bool:
+        """Whether all that completed was warm-up, of which there are no figures."""
+        if self.sums is None:
+            return bool(self.warm and self.ok.any() and not (self.ok & self.measured).any())
+        return bool(self.succeeded and self.sums.counted.sum() == self.sums.failed.sum())
 
     def __len__(self) -> int:
         return self._n
@@ -180,7 +201,7 @@ class Arm:
     def open_loop(self) -> bool:
         """Whether requests had a time at which they were due, from which their latency counts."""
         if self.sums is not None:
-            return self.sums.due[1] > 0
+            return self.sums.open_loop
         return not bool(np.isnan(self.columns["due"]).all())
 
     @cached_property
@@ -221,8 +242,7 @@ class Arm:
 
     def kinds(self, places: npt.NDArray[np.int64]) -> dict[str, int]:
         """How often each outcome other than ok occurs at these places, commonest first."""
-        unwell = places[~self.ok[places]]
-        counts = Counter(str(outcome) for outcome in self.columns["outcome"][unwell])
+        counts = Counter(tally(self.columns, "outcome", places[~self.ok[places]]))
         return dict(counts.most_common())
 
 

@@ -14,11 +14,19 @@ import numpy as np
 
 from tbench.analysis.arms import Arm, arm_of_run, joined, load_arm
 from tbench.analysis.blocks import BLOCKS
-from tbench.analysis.metrics import METRICS, applies, values
+from tbench.analysis.metrics import METRICS, applies, stamped
 from tbench.analysis.run_metrics import Slo, met
 from tbench.analysis.spending import charged
 from tbench.analysis.summary import Floats
-from tbench.analysis.sums import FINE, Judged, Sums, hashes_of, hashes_of_requests
+from tbench.analysis.sums import (
+    FINE,
+    PLACES,
+    Ints,
+    Judged,
+    Sums,
+    hashes_of,
+    hashes_of_requests,
+)
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
 from tbench.capture.remote import as_path
@@ -27,9 +35,9 @@ from tbench.replay.columns import Column
 from tbench.replay.counted import Spread
 from tbench.replay.metrics import Columns
 from tbench.replay.runfile import USUAL, Run, read_parts, samples_of
-from tbench.replay.table import short, tally
-from tbench.replay.throughput import throughput
-from tbench.replay.totals import duration_s, headline
+from tbench.replay.table import short, tally, words
+from tbench.replay.throughput import RatesOfParts
+from tbench.replay.totals import duration_s
 
 LIMIT: Final = 10_000_000
 """So many samples, in all the runs that are looked at together, are held in memory: some 4 GB."""
@@ -50,13 +58,20 @@ def is_beyond(paths: Iterable[Path]) -> bool:
     return sum(samples_of(path) for path in paths if path.is_file()) > LIMIT
 
 
-def left_out(n: int) -> str:
+def left_out(arm: Arm) -> str:
     """What is not told of so many samples, and how exact the rest is."""
+    counted = "most_in_flight" in arm.run.totals
+    most = "what the client counted" if counted else "not told, as this run did not count it"
     return (
-        f"{n:,} samples are more than are held in memory ({LIMIT:,}): quantiles are from a histogram, within "
-        "0.2%; not told: itl_p95, cost per session, intervals of costs, fidelity, the drain of a closed loop "
-        "(its rates hold it)"
+        f"{len(arm):,} samples are more than are held in memory ({LIMIT:,}): quantiles are from a histogram, "
+        "within 0.2%; not told: itl_p95, cost per session, intervals of costs, fidelity; "
+        f"the most in flight is {most}" + (f"; {CROWDED}" if arm.sums and arm.sums.crowded else "")
     )
+
+
+CROWDED: Final = (
+    "too many requests ended behind a closed loop's window: its rates are of all of the run"
+)
 
 
 def load(path: str | Path, *, slo: Slo = ()) -> Arm:
@@ -103,25 +118,44 @@ def gather(path: Path, *, names: Sequence[str] | None = None, slo: Slo = ()) -> 
         for name, row in METRICS.items()
         if row.gap_quantile is None and (names is None or name in names)
     ]
+    if gaps := [each.text for each in slo if METRICS[each.metric].gap_quantile is not None]:
+        raise InputError(
+            f"--slo {gaps[0]}: of more samples than are held in memory it is not told; leave it out"
+        )
     stretch, late = _stretches(path), False
     while True:
-        sums = Sums.empty(wanted, JUDGED)
+        sums, rates = Sums.empty(wanted, JUDGED), None
         for part in read_parts(path, NEEDED if names is None else (*NEEDED, "id", "cycle")):
+            rates = rates or RatesOfParts(part)
             arm = arm_of_run(part)
             # Once more from the beginning where reads were late, which then happens soon: few runs have such.
             if not late and (late := _has_late_reads(part.columns)):
                 break
-            _add(sums, arm, stretch, slo, late=late)
+            taken = {name: stamped(arm, METRICS[name]) for name in sums.spreads}
+            _add(sums, rates, arm, taken, stretch, slo, late=late)
             if names is not None:
-                _draw(sums, arm, stretch)
+                _draw(sums, arm, taken, stretch)
         else:
-            break
+            # And once more where the plan has gaps, as of requests that were lost: blocks have as many each.
+            even = _evenly(sums.at, int(part.totals["planned"])) if sums.n else stretch
+            if np.array_equal(even, stretch) or _are_even(sums.requests):
+                break
+            stretch = even
+    if rates is not None:
+        sums.rates, sums.crowded = rates.close(), rates.crowded
+    if sums.buffered:
+        for name in sums.spreads:
+            if METRICS[name].spaced:
+                sums.spreads[name] = [Spread() for _ in range(FINE)]
     run = Run(path, part.header, _Unheld(path, sums.n), part.totals, complete=part.complete)
-    return replace(arm_of_run(run), model=joined(sums.words["model"]), sums=sums)
+    return replace(arm_of_run(run), model=joined(sums.models), sums=sums)
 
 
 def _stretches(path: Path) -> Floats:
-    """The places in the plan at which the fine blocks of what is not warm-up begin; the end of the last."""
+    """The places in the plan at which the fine blocks of what is not warm-up begin; the end of the last.
+
+    As they are where the warm-up is the plan's beginning, and all behind it was sent.
+    """
     begin = last = 0
     # The warm-up is the beginning of the run: a few parts, which are read twice.
     for part in read_parts(path, ("due", "sent", "first_token", "last_token", "end")):
@@ -133,12 +167,47 @@ def _stretches(path: Path) -> Floats:
     return np.linspace(begin, max(last, begin + 1), FINE + 1)
 
 
-def _add(sums: Sums, arm: Arm, stretch: Floats, slo: Slo, *, late: bool) -> None:
+UNEVEN: Final = 0.01
+"""So much of a block may be in its neighbour: what a request in flight at the end makes."""
+
+
+def _are_even(requests: Ints) -> bool:
+    each = max(int(requests.sum()), 1) / FINE
+    return bool(np.abs(requests / each - 1).max() <= UNEVEN)
+
+
+def _evenly(at: Ints, planned: int) -> Floats:
+    """The places at which fine blocks of as many requests begin, by where in the plan these are."""
+    n = int(at.sum())
+    ends = np.searchsorted(np.cumsum(at), -(-np.arange(1, FINE) * n // FINE)) + 1
+    places = np.concatenate([[0], ends, [len(at)]])
+    return np.ceil(places * max(planned, 1) / len(at))
+
+
+Taken = Mapping[str, Floats]
+"""The values of each metric that is counted, one for each sample of a part."""
+
+
+def _add(
+    sums: Sums,
+    rates: RatesOfParts,
+    arm: Arm,
+    taken: Taken,
+    stretch: Floats,
+    slo: Slo,
+    *,
+    late: bool,
+) -> None:
     """Add what a part comes to."""
     columns, measured = arm.columns, arm.measured
     counted = _Once(metrics.counted(columns))
     places = np.flatnonzero(measured)
-    cut = np.searchsorted(columns["index"][places], stretch[1:-1])
+    index = columns["index"][places]
+    planned = max(int(arm.run.totals["planned"]), 1)
+    sums.at += np.bincount(
+        np.minimum(index.astype(np.int64) * PLACES // planned, PLACES - 1), minlength=PLACES
+    )
+    cut = np.searchsorted(index, stretch[1:-1])
     blocks = list(pairwise([0, *cut.tolist(), len(places)]))
     # A mask, unless all are: a copy of each column costs as much as what is done with it.
     every: Any = slice(None) if len(places) == len(measured) else places
@@ -146,9 +215,10 @@ def _add(sums: Sums, arm: Arm, stretch: Floats, slo: Slo, *, late: bool) -> None
     sums.measured += len(places)
     sums.successes += int(arm.ok.sum())
     for name, spreads in sums.spreads.items():
-        _by_block(spreads, values(arm, METRICS[name])[every], blocks)
+        _by_block(spreads, taken[name][every], blocks)
         sums.failures[name] += int((arm.failed & applies(arm, METRICS[name]))[every].sum())
-    sums.lag.add(np.where(arm.ok, metrics.client_lag(columns), np.nan)[every])
+    lag = metrics.client_lag(columns)
+    sums.lag.add(np.where(arm.ok, lag, np.nan)[every])
     prompt, cached = (
         float(np.maximum(counted[f"{name}_tokens"], 0).sum()) for name in ("prompt", "cached")
     )
@@ -156,8 +226,9 @@ def _add(sums: Sums, arm: Arm, stretch: Floats, slo: Slo, *, late: bool) -> None
     ended = (arm.ok | arm.failed)[every]
     sums.requests += np.array([last - first for first, last in blocks])
     events = [(sums.counted, ended), (sums.failed, arm.failed[every])]
+    good = met(arm, slo, stamped) if slo else np.zeros(len(measured), dtype=bool)
     if slo:
-        events.append((sums.good, met(arm, slo)[every] & ended))
+        events.append((sums.good, good[every] & ended))
     for counts, event in events:
         for block, (first, last) in enumerate(blocks):
             counts[block] += np.count_nonzero(event[first:last])
@@ -165,7 +236,9 @@ def _add(sums: Sums, arm: Arm, stretch: Floats, slo: Slo, *, late: bool) -> None
     sums.errors.update(metrics.errors(columns))
     for name, tallied in sums.words.items():
         tallied.update(tally(columns, name, places))
-    sums.throughput += throughput(columns, every)
+    rates.add(columns, every, good)
+    sums.models |= words(columns, "model")
+    sums.open_loop |= bool(np.isfinite(columns["due"]).any())
     sums.outstanding += metrics.outstanding(columns)
     sums.charges += charged(arm, places)[1]
     sums.refused += int((columns["refusals"][every] > 0).sum())
@@ -179,27 +252,30 @@ def _add(sums: Sums, arm: Arm, stretch: Floats, slo: Slo, *, late: bool) -> None
     )
     sums.due = _summed(sums.due, due)
     sums.e2e = _summed(sums.e2e, e2e)
-    _judge(sums.judged, arm, counted, late=late)
+    # As replay.totals.headline has it.
+    completed = np.flatnonzero(arm.ok & measured)
+    latency = np.where(np.isnan(taken["ttft"]), taken["e2e"], taken["ttft"])[completed]
+    _judge(sums.judged, arm, (latency, lag[completed]), counted, late=late)
 
 
-def _draw(sums: Sums, arm: Arm, stretch: Floats) -> None:
+def _draw(sums: Sums, arm: Arm, taken: Taken, stretch: Floats) -> None:
     """Draw requests, by which runs are held against each other, and whole sessions."""
     columns = arm.columns
     sums.requests_drawn.add(hashes_of_requests(short(columns, "id"), columns["cycle"]))
     known = np.flatnonzero(arm.measured & (arm.sessions >= 0))
-    if not len(known):
-        return
-    numbers = arm.sessions[known]
-    fine = np.searchsorted(stretch[1:-1], columns["index"][known], "right")
-    sums.sessions_drawn.add(
-        hashes_of(numbers),
-        {
-            "session": numbers,
+
+    def drawn(rows: Ints) -> Mapping[str, Column]:
+        at = known[rows]
+        fine = np.searchsorted(stretch[1:-1], columns["index"][at], "right")
+        return {
+            "session": arm.sessions[at],
             "block": fine * BLOCKS // FINE,
-            "failed": arm.failed[known].astype(np.float64),
-            **{name: values(arm, METRICS[name])[known] for name in sums.spreads},
-        },
-    )
+            "failed": arm.failed[at].astype(np.float64),
+            **{name: values[at] for name, values in taken.items()},
+        }
+
+    if len(known):
+        sums.sessions_drawn.add(hashes_of(arm.sessions[known]), drawn)
 
 
 def _summed(before: tuple[float, int], part: Floats) -> tuple[float, int]:
@@ -237,10 +313,15 @@ def _has_late_reads(columns: Columns) -> bool:
     return any(bool((metrics.unsure(columns, stamp) > metrics.SLICE_S).any()) for stamp in LATE)
 
 
-def _judge(judged: Judged, arm: Arm, counted: Columns, *, late: bool) -> None:
-    """Add what a part says of how well its client kept up (replay.totals)."""
+def _judge(
+    judged: Judged, arm: Arm, completed: tuple[Floats, Floats], counted: Columns, *, late: bool
+) -> None:
+    """Add what a part says of how well its client kept up (replay.totals).
+
+    Of its `completed` requests there are the latencies and the client's lag.
+    """
     judged.samples += len(arm)
-    latency, lag = headline(counted), metrics.client_lag(counted)
+    latency, lag = completed
     timed = ~np.isnan(lag)
     judged.untimed.add(latency[~timed])
     judged.shown.add(latency[timed])

@@ -18,15 +18,15 @@ import numpy.typing as npt
 from tbench.analysis.summary import Floats, ordered, quantile, rank
 from tbench.analysis.sums import FINE
 from tbench.capture.histogram import LEAST, STEP
-from tbench.replay.counted import Spread, count_below, cumulated, value_at
+from tbench.replay.counted import NOTHING, Spread, count_below, cumulated, value_at
 
 Ints = npt.NDArray[np.int64]
 
 _TIE = 1e-12
 _SAME = 1e-9
 """Values closer than this, on logarithms, are equal: differences of stamps differ in their last digits."""
-_HALVINGS = 48
-"""Of the range of a histogram, 30 on logarithms: to the last digits of a float."""
+_HALVINGS, _SECANTS = 17, 10
+"""Of the range of a histogram, 30 on logarithms: to less than a bucket, and from there to the last digits."""
 _GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, less their whole part, fill the unit interval evenly, however many there are."""
 
@@ -121,27 +121,53 @@ class Side:
 class CountedSide(Side):
     """The same of values that are more than memory holds, from a histogram of each fine block.
 
-    Within a bucket they are taken to lie evenly, so that a quantile may be half a bucket off (`doubt`).
+    Within a bucket they are taken to lie evenly, so that a quantile may be half a bucket off (`doubt`). Where
+    the values that each block has a sample of go in steps, those of each bucket are spread over the step
+    around it, as far as that is wider.
     """
 
-    def __init__(self, blocks: Sequence[Spread]) -> None:
+    def __init__(
+        self, blocks: Sequence[Spread], counts: tuple[Floats, Floats] | None = None
+    ) -> None:
         self.sizes = np.array([block.n for block in blocks])
         self.n = int(self.sizes.sum())
         self.timeouts = sum(block.timeouts for block in blocks)
+        self._spreads = blocks
         self._most = max(block.most for block in blocks)
-        self._edges, self._below = cumulated([block.histogram for block in blocks])
+        self._edges, self._below = counts or cumulated([block.histogram for block in blocks])
         self._together = self._below.sum(axis=0)
 
-    @property
-    def steps(self) -> None:
-        """A clock's ticks cannot be seen in buckets that are as wide."""
+    @cached_property
+    def steps(self) -> "Steps | None":
+        if _steps(ordered(np.concatenate([block.sample for block in self._spreads]))) is None:
+            return None
+        logs, counts = self.logs
+        values = np.exp(logs[counts.any(axis=0)])
+        return Steps(values, _halves(values, values)) if len(values) > 1 else None
 
-    @property
+    @cached_property
     def untied(self) -> Side:
-        return self
+        if self.steps is None:
+            return self
+        values, halves = self.steps
+        _, counts = self.logs
+        counts = counts[:, counts.any(axis=0)]
+        last = round(float(np.log(values[-1] + halves[-1])) / STEP) + 1
+        edges = np.append(-np.inf, (np.arange(NOTHING, last + 1) + 0.5) * STEP)
+        # Steps do not overlap, so that all that lies below one is below its beginning.
+        knots = np.stack([values - halves, values + halves], axis=1).ravel()
+        sums = np.repeat(np.cumsum(np.pad(counts, ((0, 0), (1, 0))), axis=1), 2, axis=1)[:, 1:-1]
+        spread = np.stack([np.interp(np.exp(edges[1:]), knots, row) for row in sums])
+        zeros = self._below[:, [1]]
+        return CountedSide(self._spreads, (edges, np.concatenate([zeros * 0, zeros + spread], 1)))
 
     def doubt(self, p: float) -> float:
-        return STEP / 2 if self.value(p) > 0 else 0.0
+        if not (value := self.value(p)) > 0:
+            return 0.0
+        if self.steps is None or not np.isfinite(value):
+            return STEP / 2
+        nearest = np.abs(self.steps.values - value).argmin()
+        return max(STEP / 2, -float(np.log1p(-self.steps.halves[nearest] / value)))
 
     @property
     def most(self) -> float:
@@ -149,7 +175,10 @@ class CountedSide(Side):
 
     @property
     def largest(self) -> float:
-        return float(np.log(max(self._most, LEAST))) if self._most > -np.inf else -np.inf
+        if self._most == -np.inf:
+            return -np.inf
+        # Where a step was spread, beyond the largest that was seen.
+        return max(float(np.log(max(self._most, LEAST))), float(self._edges[-1]) - STEP / 2)
 
     @property
     def logs(self) -> tuple[Floats, Floats]:
@@ -179,14 +208,29 @@ class CountedSide(Side):
         return np.stack([count_below(self._edges, row, at) for row in self._below], axis=1)
 
     def first(self, other: Side, shift: Floats, p: Floats) -> Floats:
+        def beyond(at: Floats) -> Floats:
+            """How far both shares together are above what they should be."""
+            return self.share(at) + other.share(at + shift) - 2 * p + _TIE
+
         low = np.full(len(p), self._edges[1])
         high = np.full(len(p), self.largest + STEP)
-        zeros = self.share(low) + other.share(low + shift) >= 2 * p - _TIE
-        reached = self.share(high) + other.share(high + shift) >= 2 * p - _TIE
-        for _ in range(_HALVINGS):
+        below, above = beyond(low), beyond(high)
+        zeros, reached = below >= 0, above >= 0
+        before = np.zeros(len(p), dtype=bool)
+        for step in range(_HALVINGS + _SECANTS):
             middle = (low + high) / 2
-            enough = self.share(middle) + other.share(middle + shift) >= 2 * p - _TIE
+            if secant := step >= _HALVINGS:
+                # Between two edges shares are straight lines, and a secant finds where they meet.
+                rise = np.where(above > below, above - below, 1.0)
+                middle = np.clip(low - (high - low) * below / rise, low, high)
+            more = beyond(middle)
+            enough = more >= 0
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+            # An end that stays a second time counts for half, or it would stay for long (the Illinois rule).
+            stays = np.where(secant & (enough == before), 0.5, 1.0)
+            below = np.where(enough, below * stays, more)
+            above = np.where(enough, more, above * stays)
+            before = enough
         return np.select([zeros, ~reached], [-np.inf, np.inf], high)
 
 
@@ -244,11 +288,15 @@ def _steps(finite: Floats) -> Steps | None:
     others = tied if len(tied) > 1 else distinct
     if len(others) < 2:
         return None
+    return Steps(tied, _halves(tied, others))
+
+
+def _halves(values: Floats, others: Floats) -> Floats:
+    """Half the step from each value to the nearest of these, which it is one of."""
     gaps = np.diff(others)
-    nearest = np.minimum(np.append(np.inf, gaps), np.append(gaps, np.inf))
+    nearest: Floats = np.minimum(np.append(np.inf, gaps), np.append(gaps, np.inf))
     # No wider than the value itself, so that nothing is moved to zero or below.
-    halves = np.minimum(nearest[np.searchsorted(others, tied)], tied) / 2
-    return Steps(tied, halves)
+    return np.minimum(nearest[np.searchsorted(others, values)], values) / 2
 
 
 def logarithms(values: Floats) -> Floats:

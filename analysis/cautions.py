@@ -19,7 +19,6 @@ from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
 from tbench.replay.table import tally
 from tbench.replay.throughput import three
-from tbench.replay.totals import loss
 
 LENGTH, CACHED, MIX, FINISH, LAG, LOAD = 0.05, 0.05, 0.01, 0.05, 0.05, 0.01
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
@@ -171,7 +170,7 @@ def _uncertain(compared: ComparedArms) -> str | None:
 def _lost(compared: ComparedArms) -> str | None:
     """Whether requests of a run have no sample, as a worker was lost (and --allow-lost let it count)."""
     arms = (compared.baseline, compared.candidate)
-    lost = [f"{arm.name}: {text}" for arm in arms if not arm.sums and (text := loss(arm.run))]
+    lost = [f"{arm.name}: {text}" for arm in arms if (text := arm.loss)]
     return "; ".join(lost) or None
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.beyond import LIMIT
+from tbench.analysis.beyond import CROWDED, LIMIT
 from tbench.analysis.blocks import CountedSide
 from tbench.analysis.cautions import ComparedArms
 from tbench.analysis.contrast import Contrast
@@ -108,7 +108,8 @@ class ComparedSums(ComparedArms):
             text=f"{len(self.baseline) + len(self.candidate):,} samples are more than are held in memory "
             f"({LIMIT:,}): quantiles are from histograms, within 0.2%, and requests are compared as two "
             "samples in the order of the trace; not told: the ratio of the typical request, end to end at "
-            "equal lengths, thirds of a drift, cost per session, intervals of costs",
+            "equal lengths, thirds of a drift, cost per session, intervals of costs"
+            + (f"; {CROWDED}" if any(sums.crowded for sums in self.each) else ""),
         )
 
         first, second, n = alone(*(sums.requests_drawn for sums in self.each))

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis.blocks import BLOCKS, Clusters, CountedSide, Ints, logarithms
+from tbench.analysis.blocks import BLOCKS, Clusters, CountedSide, Ints, Side, logarithms
 from tbench.analysis.inversion import Pair
 from tbench.analysis.summary import Floats
 from tbench.analysis.sums import SessionDraw
@@ -128,7 +128,8 @@ class CountedPair(Pair):
     ) -> None:
         super().__init__(*sides, paired=False, sessions=(drawn,))
         self._drawn = drawn
-        self._logs = [logarithms(drawn.drawn(side, metric)) for side in range(2)]
+        # As the others of their arm: spread over their steps, where they go in steps.
+        self._logs = [logarithms(Side(drawn.drawn(side, metric)).untied.given) for side in range(2)]
 
     def _cells(self, at_a: float, at_b: float, _p: float) -> tuple[Floats, Floats]:
         first, second = (

@@ -12,7 +12,7 @@ from tbench.analysis.arms import Arm, Truths
 from tbench.analysis.summary import Floats, rank
 from tbench.replay.metrics import METRICS, Direction, Metric
 
-__all__ = ["METRICS", "Direction", "Metric", "applies", "composite", "values"]
+__all__ = ["METRICS", "Direction", "Metric", "applies", "composite", "stamped", "values"]
 
 GAPS_AT_ONCE: Final = 1_000_000
 
@@ -21,6 +21,11 @@ def values(arm: Arm, metric: Metric) -> Floats:
     """One number per sample of the arm, successes only: failed is NaN, timed out is +inf."""
     if metric.spaced and arm.buffered:
         return np.full(len(arm), np.nan)
+    return stamped(arm, metric)
+
+
+def stamped(arm: Arm, metric: Metric) -> Floats:
+    """The same whether or not something buffers the streams."""
     measured = _of_successes(arm, metric)
     if metric.latency:
         measured[arm.timed_out & applies(arm, metric)] = np.inf

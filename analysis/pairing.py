@@ -123,14 +123,14 @@ class RunView:
     def throughput(self) -> Throughput:
         """What the shared requests add up to."""
         if self.arm.sums is not None:
-            return self.arm.sums.throughput
+            return self.arm.sums.rates.throughput
         return rate_of(self.arm.run, self.places)
 
     @property
     def due(self) -> Floats:
         """When the shared requests were due, or the first and the last of them; NaN in a closed loop."""
         if (sums := self.arm.sums) is not None:
-            return np.array(sums.span if sums.due[1] else [np.nan])
+            return np.array(sums.span if sums.open_loop else [np.nan])
         return self.column("due")
 
     def values(self, metric: Metric) -> Floats:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from tbench.analysis.arms import Arm, Truths
-from tbench.analysis.metrics import METRICS, Direction, applies, values
+from tbench.analysis.metrics import METRICS, Direction, Metric, applies, values
 from tbench.analysis.pairing import Places, RunView
 from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, spending
 from tbench.analysis.summary import Floats, quantile, refusal
@@ -91,7 +91,7 @@ def written(value: float, unit: str) -> str:
     return f"{value:.6g}"
 
 
-def met(arm: Arm, slo: Slo) -> Truths:
+def met(arm: Arm, slo: Slo, of: Callable[[Arm, Metric], Floats] = values) -> Truths:
     """True for each request that succeeded and stayed within every objective it can be held to.
 
     A request without a stream has no first token, one of a single token, or whose tokens all came at once,
@@ -101,7 +101,7 @@ def met(arm: Arm, slo: Slo) -> Truths:
     good = arm.ok.copy()
     for objective in slo:
         metric = METRICS[objective.metric]
-        measured = values(arm, metric)
+        measured = of(arm, metric)
         within = (
             measured < objective.limit if metric.better == "lower" else measured > objective.limit
         )
@@ -214,14 +214,20 @@ def counted_share(events: Ints, requests: Ints) -> Figure:
 
 
 def _goodput(run: RunView, slo: Slo) -> Figure:
-    if (sums := run.arm.sums) is not None:
-        return counted_share(sums.good, sums.counted)
+    sums = run.arm.sums
+
+    def count(name: str) -> int:
+        return len(run.ordered(METRICS[name])) if sums is None else sums.whole(name).n
+
     # What no success has is met by none, or, where none is held to it, by all: neither says anything.
-    absent = [
-        objective.metric for objective in slo if not len(run.ordered(METRICS[objective.metric]))
-    ]
-    if absent and run.counted(run.arm.ok).any():
+    absent = [objective.metric for objective in slo if not count(objective.metric)]
+    succeeded = (
+        run.counted(run.arm.ok).any() if sums is None else sums.counted.sum() > sums.failed.sum()
+    )
+    if absent and succeeded:
         return Figure(value=math.nan, n=0, refusal=f"a run has no {' and no '.join(absent)} at all")
+    if sums is not None:
+        return counted_share(sums.good, sums.counted)
     return share(run.counted(met(run.arm, slo)))
 
 
@@ -246,8 +252,8 @@ def _good_requests(run: RunView, slo: Slo) -> Figure:
     good = _goodput(run, slo)
     if good.refusal:
         return good
-    if run.arm.sums is not None:
-        return _rate(run, good.events, good.n, good.n)
+    if (sums := run.arm.sums) is not None:
+        return _rate(run, sums.rates.good, good.n, good.n)
     shares = window(run.arm.run, run.places).shares
     return _rate(run, float(shares[met(run.arm, slo)].sum()), good.n, good.n)
 

@@ -5,7 +5,7 @@ the fine blocks of the plan.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,11 +16,13 @@ from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.counted import Counted, Ranked, Spread
 from tbench.replay.metrics import Metric, Outstanding
-from tbench.replay.throughput import Throughput
+from tbench.replay.throughput import Rates, Throughput
 from tbench.replay.totals import Evidence
 
 FINE: Final = 32
 """Blocks of time are cut this fine, then merged to 16, 8 or 4 (analysis.blocks)."""
+PLACES: Final = 2**18
+"""A plan is counted so fine to know where its blocks begin."""
 MOST_UNCOUNTED: Final = 0.01
 """So many of the requests may have been charged without naming their tokens: a timeout ends no experiment."""
 
@@ -117,6 +119,9 @@ class Judged(Evidence):
 # Draws: rows drawn by a hash of a key, all rows of it or none, so that two runs draw the same keys.
 
 Hashes = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.int64]
+Drawn = Callable[[Ints], Mapping[str, Column]]
+"""Rows -> their columns."""
 
 MOST: Final = 200_000
 """So many rows are kept of a run: of 100,000 sessions of two a spread between them is known within 0.3 %."""
@@ -160,13 +165,13 @@ class Draw:
     def rate(self) -> float:
         return (self.limit + 1) / 2**64
 
-    def add(self, hashes: Hashes, columns: Mapping[str, Column] | None = None) -> None:
-        """Draw from so many rows."""
+    def add(self, hashes: Hashes, columns: Drawn | None = None) -> None:
+        """Draw from so many rows; `columns` are of those that were drawn."""
         self.offered += len(hashes)
         drawn = np.flatnonzero(hashes <= np.uint64(self.limit))
         self._hashes.append(hashes[drawn])
-        for name, column in (columns or {}).items():
-            self._columns.setdefault(name, []).append(column[drawn])
+        for name, column in columns(drawn).items() if columns else ():
+            self._columns.setdefault(name, []).append(column)
         self._n += len(drawn)
         while self._n > MOST and self.limit:
             self.narrow(self.limit // 2)
@@ -208,7 +213,7 @@ class SessionDraw(Draw):
         # Of the sessions whose hashes agree in their last bits: a draw goes by the first ones.
         self.sizes = np.zeros(SIZES, dtype=np.int64)
 
-    def add(self, hashes: Hashes, columns: Mapping[str, Column] | None = None) -> None:
+    def add(self, hashes: Hashes, columns: Drawn | None = None) -> None:
         super().add(hashes, columns)
         np.add.at(self.sizes, (hashes % np.uint64(SIZES)).astype(np.int64), 1)
 
@@ -224,9 +229,6 @@ def alone(first: Draw, second: Draw) -> tuple[float, float, int]:
     return shares[0], shares[1], min(map(len, hashes))
 
 
-Ints = npt.NDArray[np.int64]
-
-
 def _none() -> Ints:
     return np.zeros(FINE, dtype=np.int64)
 
@@ -235,13 +237,15 @@ def _none() -> Ints:
 class Sums:
     """Of a run of `n` samples, `measured` of them outside the warm-up.
 
-    `spreads` has a metric's values in each fine block, `failures` how many requests failed that it
-    applies to. `requests` are those of each block, `counted` those that succeeded or failed, `failed` and
-    `good` (of all objectives) what they say. `kinds` are the outcomes other than ok of the measured,
-    `errors` those of all as `replay --json` names them. `lag` is the client's own; `cached` are the
-    tokens of prompts that came from a cache, and all of them; `requests_drawn` and `sessions_drawn` are
-    for comparisons; `due` and `e2e` are sums, and of how many; `span` is when the first and the last were
-    due, or sent; `ended_s` is the last end.
+    `at` counts these by where in the plan they are. `spreads` has a metric's values in each fine block,
+    `failures` how many requests failed that it applies to. `requests` are those of each block, `counted`
+    those that succeeded or failed, `failed` and `good` (of all objectives) what they say. `rates` are those
+    of the run's window; of the whole run where too many requests ended behind it (`crowded`). `kinds` are
+    the outcomes other than ok of the measured, `errors` those of all as `replay --json` names them,
+    `models` all that were asked for. In an `open_loop` requests were due. `lag` is the client's own;
+    `cached` are the tokens of prompts that came from a cache, and all of them; `requests_drawn` and
+    `sessions_drawn` are for comparisons; `due` and `e2e` are sums, and of how many; `span` is when the
+    first and the last were due, or sent; `ended_s` is the last end.
     """
 
     n: int = 0
@@ -256,9 +260,13 @@ class Sums:
     kinds: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     words: dict[str, Counter[str]] = field(
-        default_factory=lambda: {name: Counter() for name in ("model", "endpoint", "finish_reason")}
+        default_factory=lambda: {name: Counter() for name in ("endpoint", "finish_reason")}
     )
-    throughput: Throughput = field(default_factory=Throughput)
+    models: set[str] = field(default_factory=set)
+    at: Ints = field(default_factory=lambda: np.zeros(PLACES, dtype=np.int64))
+    rates: Rates = field(default_factory=lambda: Rates(Throughput(), 0, None))
+    crowded: bool = False
+    open_loop: bool = False
     outstanding: Outstanding = field(default_factory=Outstanding)
     charges: Charges = field(default_factory=Charges)
     judged: Judged = field(default_factory=Judged)
@@ -291,6 +299,12 @@ class Sums:
         together = Spread()
         for block in self.spreads[metric]:
             together.merge(block)
+        return together
+
+    def finite(self, metric: str) -> Spread:
+        """The same without the timeouts."""
+        together = self.whole(metric)
+        together.timeouts = 0
         return together
 
     def worst(self, metric: str) -> Spread:

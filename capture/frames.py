@@ -6,7 +6,7 @@ here knows what a record means. Every function that takes foreign bytes returns 
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgpack
@@ -228,6 +228,10 @@ def read_index(payload: bytes) -> dict[str, Any] | None:
     return index if isinstance(index, dict) else None
 
 
+def _row(fields: Iterable[Any]) -> Row:
+    return Row._make([None if field == _NO else field for field in fields])
+
+
 class Rows:
     """The index's table of blocks: 44 bytes each, an absent seq or time as the least 64-bit integer."""
 
@@ -244,8 +248,10 @@ class Rows:
 
     def __getitem__(self, ordinal: int) -> Row:
         at = range(len(self))[ordinal] * _ROW.size
-        fields = _ROW.unpack_from(self._table, at)
-        return Row._make(None if field == _NO else field for field in fields)
+        return _row(_ROW.unpack_from(self._table, at))
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(_row, _ROW.iter_unpack(self._table))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rows) and bytes(self) == bytes(other)

@@ -18,18 +18,28 @@ NOTHING: Final = round(float(np.log(LEAST)) / STEP)
 """The bucket of zero, and of what is too small to tell from it."""
 
 
+SAMPLE: Final = 2048
+"""So many values are kept themselves."""
+
+
 class Spread:
-    """Values as they come, in parts: a histogram of the finite ones, and how many are +inf or NaN."""
+    """Values as they come, in parts: a histogram of the finite ones, and how many are +inf or NaN.
+
+    What is below zero is counted with zero, and beside that by its size in `negative`. `sample` are the first
+    values as they are, by which those of a clock that ticks are known.
+    """
 
     def __init__(self) -> None:
         self.timeouts = 0
         self.absent = 0
         self.total = 0.0
         self.least, self.most = np.inf, -np.inf
+        self.negative: Spread | None = None
+        self.sample: Values = np.empty(0)
         self._counts = np.zeros(0, dtype=np.int64)
 
     def add(self, values: Values) -> None:
-        """Count a part: NaN is no value, below zero counts as zero."""
+        """Count a part: NaN is no value."""
         present = values[~np.isnan(values)]
         self.absent += len(values) - len(present)
         if len(present) and present.max() == np.inf:
@@ -38,13 +48,17 @@ class Spread:
             present = finite
         if not len(present):
             return
-        if present.min() < LEAST:
-            present = np.maximum(present, 0.0)
+        least = float(present.min())
         self.total += float(present.sum())
-        self.least = min(self.least, float(present.min()))
+        self.least = min(self.least, least)
         self.most = max(self.most, float(present.max()))
+        if least < 0:
+            self.negative = self.negative or Spread()
+            self.negative.add(-present[present < 0])
+        if (room := SAMPLE - len(self.sample)) > 0:
+            self.sample = np.concatenate([self.sample, present[:room]])
         # In place, and in the base that is the fastest: this is most of the time that a large run takes.
-        places = np.log2(present if self.least >= LEAST else np.maximum(present, LEAST))
+        places = np.log2(present if least >= LEAST else np.maximum(present, LEAST))
         places *= PER_OCTAVE
         places += 0.5 - NOTHING
         self._count(np.bincount(places.astype(np.int64)))
@@ -55,6 +69,9 @@ class Spread:
         self.absent += sign * other.absent
         self.total += sign * other.total
         self._count(sign * other._counts)  # noqa: SLF001 (one of our own)
+        if other.negative is not None:
+            self.negative = self.negative or Spread()
+            self.negative.merge(other.negative, sign)
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
 
     def _count(self, counts: npt.NDArray[np.int64]) -> None:
@@ -90,6 +107,7 @@ class Counted:
     def __init__(self, spread: Spread) -> None:
         self._finite, self._n = spread.finite, spread.n
         self._least, self._most = spread.least, spread.most
+        self._negative = Counted(spread.negative) if spread.negative else None
         self._edges, (self._below,) = cumulated([spread.histogram])
 
     def __len__(self) -> int:
@@ -101,12 +119,17 @@ class Counted:
     def __getitem__(self, place: slice) -> Values: ...
     def __getitem__(self, place: int | slice) -> float | Values:
         """As an array's, to a bucket's width."""
-        values = self._at(np.atleast_1d(range(self._n)[place]))
+        values = self.at(np.atleast_1d(range(self._n)[place]))
         return values if isinstance(place, slice) else float(values[0])
 
-    def _at(self, places: npt.NDArray[np.int64]) -> Values:
+    def at(self, places: npt.NDArray[np.int64]) -> Values:
+        """Those at several places."""
         logs = value_at(self._edges, self._below, places + 0.5)
-        values = np.clip(np.exp(logs), self._least, self._most)
+        values = np.exp(logs)
+        if self._negative is not None:
+            n = len(self._negative)
+            values[places < n] = -self._negative.at(n - 1 - places[places < n])
+        values = np.clip(values, self._least, self._most)
         # The extremes are exact, which none of the buckets is.
         values = np.where(places == 0, self._least, values)
         values = np.where(places == self._finite - 1, self._most, values)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tbench.capture.exchange import ABANDONED, Outcome
 from tbench.replay.columns import NUMBERS, Column
 from tbench.replay.counted import Counted, Ranked, Spread
-from tbench.replay.table import Columns, where
+from tbench.replay.table import Columns, at, where
 
 __all__ = ["Columns", "Values"]
 
@@ -34,7 +34,8 @@ TAIL_REQUESTS: Final = 20
 def origin(columns: Columns) -> Values:
     """When latency starts to count: `due`, or `sent` where nothing was due."""
     due = columns["due"]
-    return np.where(np.isnan(due), columns["sent"], due)
+    closed = np.isnan(due)
+    return np.where(closed, columns["sent"], due) if closed.any() else due
 
 
 def ttft(columns: Columns) -> Values:
@@ -112,8 +113,8 @@ slice: 1.4 ms on two cores, 2.8 ms on eight) before whoever is woken has its tur
 
 
 def unsure(columns: Columns, stamp: str = "first_token") -> Values:
-    """How much earlier than stamped each may have been, seconds; 0 where that is known."""
-    return np.asarray(np.nan_to_num(columns[stamp] - columns[f"{stamp}_after"]))
+    """How much earlier than stamped each may have been, seconds; NaN where none may."""
+    return np.asarray(columns[stamp] - columns[f"{stamp}_after"])
 
 
 class _Moved(Mapping[str, Column]):
@@ -404,13 +405,12 @@ def with_timeouts(values: Values, timeouts: int) -> dict[str, float | None]:
     }
 
 
-def with_lost(values: Values, lost: int) -> dict[str, tuple[float, float | None]]:
-    """The same with so many requests more, of unknown latency: as the fastest of all, and as the slowest.
+def with_lost(ordered: Ranked, lost: int) -> dict[str, tuple[float, float | None]]:
+    """The same of ordered values and so many requests of unknown latency: as the fastest of all, the slowest.
 
     The quickest and the slowest value bound what the first can be: 0 where a quantile lies among those that
     are lost, and None. Empty without values.
     """
-    ordered = np.sort(values[~np.isnan(values)])
     n = len(ordered) + lost
     ranks = {name: rank(n, level) for name, level in NAMED.items()} if len(ordered) else {}
     return {
@@ -512,11 +512,10 @@ def held(columns: Columns, concurrency: float) -> float | None:
 
 def errors(columns: Columns) -> dict[str, int]:
     """Samples that failed, by kind: an outcome, or `http_STATUS`; the most frequent first."""
-    outcomes = columns["outcome"]
     rows = np.flatnonzero(~where(columns, "outcome", Outcome.OK, *sorted(ABANDONED)))
     http = Outcome.HTTP_ERROR.value
     kinds = Counter(
         f"http_{status}" if outcome == http else str(outcome)
-        for outcome, status in zip(outcomes[rows], columns["status"][rows], strict=True)
+        for outcome, status in zip(*at(columns, rows, "outcome", "status").values(), strict=True)
     )
     return dict(kinds.most_common())

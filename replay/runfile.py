@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -337,11 +338,12 @@ def _identity(
 
 def sample_blocks(container: Container) -> Iterator[Record]:
     """Every record of the blocks that hold samples, where the index says which; else of all blocks."""
-    every = container.rows if container.rows is not None else Rows()
-    rows = [row for row in map(every.__getitem__, range(len(every))) if row.first_seq is not None]
-    if not rows:
+    rows = (row for row in container.rows or Rows() if row.first_seq is not None)
+    first = next(rows, None)
+    if first is None:
         yield from container.records()
-    for raw in container.blocks(rows):
+        return
+    for raw in container.blocks(chain([first], rows)):
         if raw is not None:
             yield from container.unpack(raw)
 

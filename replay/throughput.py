@@ -18,7 +18,7 @@ from tbench.capture.terminal import plural
 from tbench.replay.columns import Column
 from tbench.replay.metrics import Columns
 from tbench.replay.runfile import Run
-from tbench.replay.table import where
+from tbench.replay.table import at, where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class Throughput:
         }
 
 
-def throughput(columns: Columns, rows: Column, shares: Column | None = None) -> Throughput:
+def throughput(columns: Columns, rows: Column | slice, shares: Column | None = None) -> Throughput:
     """That of the requests at these places, or where a mask is true; of each its share, if there are some."""
     sent, end = columns["sent"][rows], columns["end"][rows]
     timed = ~np.isnan(sent) & ~np.isnan(end)
@@ -154,10 +154,15 @@ def window(run: Run, rows: Column) -> Window:
     if until is None or (counted & (end <= until)).sum() < places:
         return every
     shares = np.zeros(len(sent))
-    inside = np.minimum(end, until)[counted] - np.maximum(sent, began)[counted]
-    lasted = np.maximum((end - sent)[counted], np.finfo(float).tiny)
-    shares[counted] = np.clip(inside / lasted, 0.0, 1.0)
+    shares[counted] = _shares(sent[counted], end[counted], began, until)
     return Window(shares, began, until, full=True)
+
+
+def _shares(sent: Column, end: Column, began: float, until: float) -> Column:
+    """The share of the time of each request that lies between these instants."""
+    inside = np.minimum(end, until) - np.maximum(sent, began)
+    lasted = np.maximum(end - sent, np.finfo(float).tiny)
+    return np.asarray(np.clip(inside / lasted, 0.0, 1.0))
 
 
 def _places_taken(run: Run, timed: Column) -> tuple[float, float | None]:
@@ -199,12 +204,16 @@ def drain(run: Run) -> dict[str, float] | None:
     """
     columns = run.columns
     within = window(run, ~columns["warmup"])
-    end = columns["end"][columns["end"] > within.ended]
-    if not within.full or not len(end):
+    return _drain(columns["end"], within) if within.full else None
+
+
+def _drain(end: Column, within: Window) -> dict[str, float] | None:
+    late = end[end > within.ended]
+    if not len(late):
         return None
     return {
-        "requests": len(end),
-        "over_s": float(end.max()) - within.ended,
+        "requests": len(late),
+        "over_s": float(late.max()) - within.ended,
         "window_s": within.ended - within.began,
     }
 
@@ -218,6 +227,107 @@ def drained(figures: Mapping[str, float] | None) -> str | None:
         f"{late} ended when places stayed empty, over the last {three(figures['over_s'])} s: the rates "
         "are of the time before"
     )
+
+
+class Rates(NamedTuple):
+    """What a run does per second: its throughput, the good requests of that, what it leaves out (`drain`)."""
+
+    throughput: Throughput
+    good: float
+    drain: dict[str, float] | None
+
+
+HELD: Final = 2_000_000
+"""So many requests are held until the window is known: 0.1 GB."""
+HOLDING: Final = ("sent", "end", "outcome", "endpoint", "prompt_tokens", "output_tokens")
+"""Their columns."""
+
+
+class RatesOfParts:
+    """The rates of a run that comes in parts, by the same window.
+
+    What is sure to lie in it is added up at once. The others are held until its end is known: what ended
+    behind the earliest time at which it may end, by what has come so far, and what the warm-up sent. They are
+    few, unless most of the sessions outlast it: of more than HELD the rates are of the whole run (`crowded`).
+    """
+
+    def __init__(self, run: Run) -> None:
+        pacing = run.header.get("pacing") or {}
+        self._places = int(pacing.get("value") or 0) if pacing.get("mode") in PLACED else 0
+        self._by_session = pacing.get("mode") == "sessions"
+        self._warmup_s = float(run.totals.get("warmup_s") or 0.0)
+        # The last ends, of requests or sessions: one more than there are places, or none was ever free.
+        self._keys, self._ends = np.empty(0, np.int64), np.empty(0)
+        self._inside, self._good = Throughput(), 0
+        self._held: dict[str, Column] = {}
+        self.crowded = False
+
+    def add(self, columns: Columns, rows: Column | slice, good: Column) -> None:
+        """Of a part: which requests are not warm-up, and which are good."""
+        if not self._places or self.crowded:
+            self._count(columns, rows, good)
+            return
+        self._follow(columns)
+        end, measured = columns["end"], np.logical_not(columns["warmup"])
+        sure = measured & (end <= self._until)
+        self._count(columns, sure, good)
+        late = np.flatnonzero(~sure & (measured | (end > self._warmup_s)))
+        part = at(columns, late, *HOLDING) | {"measured": measured[late], "good": good[late]}
+        held = {
+            name: np.concatenate([self._held.get(name, new[:0]), new]) for name, new in part.items()
+        }
+        self.crowded = len(late := held["end"]) > HELD
+        sure = held["measured"] & (self.crowded | (late <= self._until))
+        self._count(held, sure, held["good"])
+        rest = ~sure & (not self.crowded)
+        self._held = {name: column[rest] for name, column in held.items()}
+
+    @property
+    def _until(self) -> float:
+        """The earliest end that the window can have by now."""
+        known = len(self._ends) >= self._places > 0
+        return float(np.partition(self._ends, -self._places)[-self._places]) if known else -np.inf
+
+    def _follow(self, columns: Columns) -> None:
+        timed = ~np.isnan(columns["sent"]) & ~np.isnan(columns["end"])
+        ends = np.concatenate([self._ends, columns["end"][timed]])
+        if self._by_session:
+            session, cycle = (
+                columns[name][timed].astype(np.int64) for name in ("session", "cycle")
+            )
+            keys = np.concatenate([self._keys, session * 2**32 + cycle])
+            self._keys, place = np.unique(keys, return_inverse=True)
+            lasts = np.full(len(self._keys), -np.inf)
+            np.maximum.at(lasts, place, ends)
+            ends = lasts
+        most = self._places + 1
+        last = np.argpartition(ends, -most)[-most:] if len(ends) > most else slice(None)
+        self._ends, self._keys = ends[last], self._keys[last] if self._by_session else self._keys
+
+    def _count(self, columns: Columns, rows: Column | slice, good: Column) -> None:
+        self._inside += throughput(columns, rows)
+        self._good += int(np.count_nonzero(good[rows]))
+
+    def close(self) -> Rates:
+        """The rates, once all parts have come."""
+        held = self._held
+        rows = held.get("measured", np.empty(0, bool)).astype(bool)
+        every = self._inside + throughput(held, rows) if held else self._inside
+        plain = Rates(every, self._good + int(held["good"][rows].sum() if held else 0), None)
+        until, sent, end = self._until, held.get("sent"), held.get("end")
+        if self.crowded or sent is None or end is None or len(self._ends) <= self._places:
+            return plain
+        timed = ~np.isnan(sent) & (end > every.began)
+        if self._inside.n + np.count_nonzero(timed & (end <= until)) < self._places:
+            return plain
+        shares = np.where(timed, _shares(sent, end, every.began, until), 0.0)
+        inside = self._inside + throughput(held, shares > 0, shares)
+        within = Window(shares, every.began, until, full=True)
+        return Rates(
+            replace(inside, began=every.began, ended=until),
+            self._good + float(shares[held["good"]].sum()),
+            _drain(end, within),
+        )
 
 
 SIDES: Final = {"output": "output tok/s", "input": "input tok/s"}

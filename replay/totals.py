@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -254,16 +255,16 @@ def lost_outcomes(run: Run, _evidence: Evidence) -> str | None:
     return None
 
 
-def loss(run: Run, counted: Columns | None = None) -> str | None:
+def loss(run: Run, latencies: Callable[[str], Ranked] | None = None) -> str | None:
     """What a lost worker leaves open, in words; None where none was lost.
 
     A request whose answer was lost has a latency that nobody knows: the bounds have it as quicker than any
-    other, and as slower.
+    other, and as slower. `latencies` gives those of a metric in order, where the samples are not at hand.
     """
     if not (workers := run.totals.get("lost_workers")):
         return None
     lost = run.totals["lost_in_flight"]
-    counted = metrics.counted(run.columns) if counted is None else counted
+    latencies = latencies or partial(_ordered, metrics.counted(run.columns))
     shards = run.totals.get("shards") or []
     times = [row["lost_at_s"] for row in shards if row.get("lost_at_s") is not None]
     since = f", noticed at {min(times):.1f} s: less was sent from then on" if times else ""
@@ -271,18 +272,22 @@ def loss(run: Run, counted: Columns | None = None) -> str | None:
     if lost:
         parts.append(
             f"{plural(lost, 'request')} lost in flight, which as the fastest and as the slowest of all give "
-            + ", ".join(_bounds(counted, lost))
+            + ", ".join(_bounds(latencies, lost))
         )
     if never_sent := run.totals["never_sent"]:
         parts.append(f"{never_sent:,} never sent")
     return "; ".join(parts)
 
 
-def _bounds(counted: Columns, lost: int) -> Iterator[str]:
+def _ordered(counted: Columns, name: str) -> Values:
+    values = metrics.METRICS[name].of(counted)
+    return np.sort(values[~np.isnan(values)])
+
+
+def _bounds(latencies: Callable[[str], Ranked], lost: int) -> Iterator[str]:
     """The quantiles of the headline latencies with so many more requests, at best and at worst."""
     for name in ("ttft", "e2e"):
-        values = metrics.METRICS[name].of(counted)
-        for level, (low, high) in metrics.with_lost(values, lost).items():
+        for level, (low, high) in metrics.with_lost(latencies(name), lost).items():
             worst = "unknown" if high is None else f"{three(high * 1e3)} ms"
             yield f"{name} {level} {three(low * 1e3)} ms to {worst}"
 

@@ -320,7 +320,10 @@ def test_a_draw_knows_how_large_the_sessions_are_that_it_has_not(
         patch.setattr(sums, "MOST", 4_000)
         for draw in draws:
             for part in np.array_split(numbers, 3):
-                draw.add(sums.hashes_of(part), {"session": part, "block": np.zeros(len(part))})
+                draw.add(
+                    sums.hashes_of(part),
+                    lambda rows, part=part: {"session": part[rows], "block": np.zeros(len(rows))},
+                )
     sessions = DrawnSessions(draws, apart=apart)
 
     assert sessions.count == pytest.approx(sizes.sum() ** 2 / (sizes**2).sum(), rel=0.05)

@@ -27,7 +27,16 @@ from tbench.replay.columns import from_samples, pack
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sample import Sample
 from tbench.replay.table import Table
-from tbench.replay.throughput import Throughput, Tokens, three, throughput, window
+from tbench.replay.throughput import (
+    RatesOfParts,
+    Throughput,
+    Tokens,
+    drain,
+    rate_of,
+    three,
+    throughput,
+    window,
+)
 from tbench.replay.totals import numbers
 
 
@@ -270,6 +279,70 @@ def test_every_place_is_taken_for_all_of_the_window(lanes: int, took: list[float
         parts = [max(0.0, min(end, first) - sent) / (end - sent) for sent, end in spans]
         assert (began, until) == (0.0, first)
         assert shares == pytest.approx(parts)
+
+
+@given(
+    places=st.integers(1, 5),
+    mode=st.sampled_from(["concurrency", "sessions", "speed"]),
+    requests=st.lists(
+        st.tuples(
+            st.floats(0, 9),  # its place is free so long before it
+            st.floats(0.5, 40),
+            st.integers(0, 6),  # the session that it belongs to
+            st.sampled_from([None, "usage", "failed", "lost"]),
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    warmup_s=st.floats(0, 30),
+    part=st.integers(1, 9),
+    seed=st.integers(0, 9),
+)
+def test_parts_in_any_order_have_the_rates_of_the_whole(
+    places: int,
+    mode: str,
+    requests: list[tuple[float, float, int, str | None]],
+    warmup_s: float,
+    part: int,
+    seed: int,
+) -> None:
+    """The window of a closed loop, which only its end tells, and what it leaves out."""
+    free, samples = [0.0] * places, list[Sample]()
+    for at, (rested, lasts, session, fate) in enumerate(requests):
+        place = free.index(min(free))
+        sent = free[place] + rested
+        free[place] = sent + lasts
+        known: dict[str, Any] = {"sent": sent, "end": sent + lasts, "session": session}
+        if fate == "usage":
+            known |= {"output_tokens": None}
+        if fate == "failed":
+            known |= {"outcome": Outcome.HTTP_ERROR, "status": 500, "output_tokens": None}
+        if fate == "lost":
+            known |= {"outcome": Outcome.CANCELLED, "end": None, "last_token": None}
+        samples.append(replace(CLOSED[0], index=at, id=str(at), **known))
+    header = {"pacing": {"mode": mode, "value": places}}
+    good = np.arange(len(samples)) % 3 == 0
+
+    def run(chosen: np.ndarray[Any, Any]) -> Run:
+        table = columns([samples[at] for at in chosen])
+        table.mark("warmup", table["sent"] < warmup_s)
+        return Run(Path("a.run"), header, table, {"warmup_s": warmup_s}, complete=True)
+
+    every = run(np.arange(len(samples)))
+    rows = np.flatnonzero(~every.columns["warmup"])
+    order = np.random.default_rng(seed).permutation(len(samples))
+    parts = RatesOfParts(every)
+    for chosen in np.array_split(order, -(-len(order) // part)):
+        few = run(chosen)
+        measured = np.flatnonzero(~few.columns["warmup"])
+        parts.add(few.columns, measured, good[few.columns["index"]])
+    rates = parts.close()
+
+    truth, figures = rate_of(every, rows).figures, rates.throughput.figures
+    assert figures.pop("without_token_counts") == truth.pop("without_token_counts")
+    assert figures == pytest.approx(truth)
+    assert rates.good == pytest.approx(window(every, rows).shares[good].sum())
+    assert rates.drain == (None if (left := drain(every)) is None else pytest.approx(left))
 
 
 def test_every_report_has_the_rate_of_that_time(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
     document = {
         **arm.numbers,
         "fidelity": arm.run.fidelity.json if arm.kind == "run" and arm.sums is None else None,
-        "beyond_memory": arm.sums and left_out(len(arm)),
+        "beyond_memory": arm.sums and left_out(arm),
         **_arm(arm),
         **{rate.row.name: rate.value for rate in rates(arm, slo=slo) if rate.row.needs_slo},
         "cost": _cost(arm),

@@ -23,7 +23,7 @@ from tbench.analysis.report.markup import Html, details, drawn, html, join, numb
 from tbench.analysis.run_metrics import Slo, rates, ratio
 from tbench.analysis.summary import Caution, Summary, facts
 from tbench.capture.terminal import plural
-from tbench.replay.totals import loss, price_sources, shortfalls
+from tbench.replay.totals import price_sources, shortfalls
 
 TONES: Final = {
     "faster": "good",
@@ -394,7 +394,7 @@ def _run_head(arm: Arm, metrics: Sequence[Summary], title: str) -> Html:
         if rate.row.name == OUTPUT and rate.value
     ]
     notes = [
-        tag("p", f"{note}.") for note in (arm.buffered, loss(arm.run), *shortfalls(arm.run)) if note
+        tag("p", f"{note}.") for note in (arm.buffered, arm.loss, *shortfalls(arm.run)) if note
     ]
     target = [arm.target] if arm.target else []
     about = [*target, *days([arm]), arm.pacing, plural(n, "request")]

@@ -16,7 +16,7 @@ from tbench.analysis.comparison import (
 from tbench.analysis.run_metrics import OPEN_LOOP, TURNS_WAIT, footnote
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
-from tbench.replay.throughput import drain, drained, three
+from tbench.replay.throughput import drained, three
 
 FAILS: Final = 0.05
 """A candidate that fails this share more of its requests is never called faster."""
@@ -104,7 +104,7 @@ def rates_notes(comparison: Comparisons) -> Iterator[str]:
     if any(arm.open_loop for arm in arms):
         yield TURNS_WAIT if any(arm.paced_by_answers for arm in arms) else OPEN_LOOP
     for arm in arms:
-        if arm.sums is None and (words := drained(drain(arm.run))):
+        if words := drained(arm.drain):
             yield f"{arm.name}: {words}"
     if missing := footnote(comparison.rates):
         yield missing

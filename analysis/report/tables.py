@@ -23,7 +23,7 @@ from tbench.analysis.words import Cell, Table, count
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.fidelity import Fidelity
-from tbench.replay.throughput import drain, drained, three
+from tbench.replay.throughput import drained, three
 
 
 def cautions(warnings: Sequence[Caution]) -> Html:
@@ -309,7 +309,7 @@ def throughput_table(sides: Sides, slo: Slo = ()) -> Table:
     if any(rate.uncounted for _, every in runs for rate in every):
         caption += "; ≥ where successes name no tokens"
     for place in places(sides):
-        if outside := drained(drain(place.arm.run)):
+        if outside := drained(place.arm.drain):
             caption += f"; {place.name}: {outside}"
     rows: list[list[Cell | str]] = [[name, *map(_rate, every)] for name, every in runs]
     return words.table(caption, ("run", *(rate.row.title for rate in runs[0][1])), rows)

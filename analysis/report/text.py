@@ -30,7 +30,7 @@ from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
 from tbench.replay.closing import FEW, departures, probed, row
 from tbench.replay.throughput import drained, spoken, three
-from tbench.replay.totals import identity, loss, shortfalls
+from tbench.replay.totals import identity, shortfalls
 
 LABELS: Final = frozenset({"metric", "quantile"})
 """Columns that need no head: their words say what they are."""
@@ -321,12 +321,12 @@ def _run_facts(arm: Arm) -> Iterator[str]:
         + (f"; {plural(warm, 'request')} left out as warm-up" if warm else "")
     )
     if arm.sums is not None:
-        yield f"! {left_out(len(arm))}"
+        yield f"! {left_out(arm)}"
     if arm.buffered:
         yield f"! {arm.buffered}"
-    if arm.sums is None and (lost := loss(arm.run)):
-        yield f"! {lost}"
-    if arm.sums is None and arm.warm and arm.ok.any() and not (arm.ok & arm.measured).any():
+    if arm.loss:
+        yield f"! {arm.loss}"
+    if arm.all_warm:
         yield "! all that completed was warm-up, of which no figure is shown"
     for lack in shortfalls(arm.run):
         yield f"! {lack}"
