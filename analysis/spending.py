@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -37,54 +37,97 @@ UNHELD: Final = "the requests are more than memory holds"
 LEAST_SESSIONS: Final = 100
 """With fewer, one that did not occur may cost as much as all that did: no interval
 (docs/statistics.md, "Cost")."""
+SKEWER: Final = 2.0
+"""The skewness that is reckoned with, over that of the sample, in which the dearest sessions are too few."""
+FARTHEST: Final = 7.0
+"""Where a ratio of e^7 times the estimate is not rejected, that end is open."""
+HALVINGS: Final = 50
+
+
+class Terms(NamedTuple):
+    """Of each request its `share` of what is divided, that `among` what it is divided by, and its session."""
+
+    share: Floats
+    among: Floats
+    sessions: Ints
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostRatio:
     """US dollars per success or per session (`name`); or the candidate's over the baseline's.
 
-    `value` is None where it is not known, which `refusal` explains. `influence` is what each request adds to
-    the logarithm of the value, less what it would add on average; `sessions` numbers the sessions.
+    `value` is None where it is not known, which `refusal` explains. Without `terms` it has no interval.
     """
 
     name: str
     value: float | None
     refusal: str | None = None
-    influence: Floats | None = None
-    sessions: Ints | None = None
+    terms: Terms | None = None
 
     @cached_property
     def interval(self) -> tuple[float | None, float | None, str | None]:
-        """Low and high of 95 % confidence; or None for both, and why.
+        """Low and high of 95 % confidence, None where an end is open; or why there is no interval.
 
         The wider of two. Batch means with sessions as clusters, as of any mean here, see what neighbours in
-        time share. Student's t over the sessions, their skewness removed, reaches as far up as it must where
-        few sessions hold most of the cost (P. Hall, J. Royal Statistical Society B 54, 1992).
+        time share. A test over the sessions, inverted, reaches as far as it must where few of them hold most
+        of the cost (`over_sessions`).
         """
-        if self.value is None or self.influence is None or self.sessions is None:
+        if self.value is None or self.terms is None:
             return None, None, self.refusal
-        lone = self.sessions < 0
-        last = int(self.sessions.max(initial=-1))
-        numbers = np.where(lone, last + np.cumsum(lone), self.sessions).astype(np.int64)
-        sums = np.bincount(np.unique(numbers, return_inverse=True)[1], self.influence)
-        n = len(sums)
+        share, among, sessions = self.terms
+        lone = sessions < 0
+        last = int(sessions.max(initial=-1))
+        numbers = np.where(lone, last + np.cumsum(lone), sessions).astype(np.int64)
+        place = np.unique(numbers, return_inverse=True)[1]
+        n = int(place.max(initial=-1)) + 1
         if n < LEAST_SESSIONS:
             return None, None, f"{n:,} sessions < {LEAST_SESSIONS}"
-        mean = mean_of_series(self.influence * len(self.influence), sessions=Clusters(numbers))
-        ends = [mean.low, mean.high]
-        if spread := float(sums.std()):
-            skew = float((((sums - sums.mean()) / spread) ** 3).mean())
-            t = -float(special.stdtrit(n - 1, 0.025)) / math.sqrt(n)
-            scale = spread * n * math.sqrt(n / (n - 1))
-            ends += [-scale * _unskewed(t, skew, n), -scale * _unskewed(-t, skew, n)]
-        return self.value * math.exp(min(ends)), self.value * math.exp(max(ends)), None
+        influence = (share - among) * len(share)
+        mean = mean_of_series(influence, sessions=Clusters(numbers))
+        low, high = over_sessions(np.bincount(place, share), np.bincount(place, among))
+        return (
+            None if low is None else self.value * math.exp(min(low, mean.low)),
+            None if high is None else self.value * math.exp(max(high, mean.high)),
+            None,
+        )
 
 
-def _unskewed(t: float, skew: float, n: int) -> float:
-    """What t over the root of n becomes for a mean of n values of that skewness: Hall's cubic, inverted."""
-    if abs(skew) < 1e-6:
-        return t
-    return 3 / skew * (math.cbrt(1 + skew * (t - skew / (6 * n))) - 1)
+def over_sessions(share: Floats, among: Floats) -> tuple[float | None, float | None]:
+    """How far below and above its estimate a ratio is not rejected, on logarithms; None: however far.
+
+    A ratio of r times the estimate is tested by the sessions' share - r among, which add up to 1 - r: by
+    Student's t and by t with the skewness removed (P. Hall's cubic, J. Royal Statistical Society B 54, 1992);
+    both must reject. E. C. Fieller, J. Royal Statistical Society B 16 (1954).
+    """
+    n = len(share)
+    y, z = share - among, among - among.mean()
+    y -= y.mean()
+    squares = [float((y ** (2 - k) * z**k).mean()) for k in range(3)]
+    cubes = [float((y ** (3 - k) * z**k).mean()) for k in range(4)]
+    critical = -float(special.stdtrit(n - 1, 0.025)) / math.sqrt(n)
+
+    def rejected(log: float) -> bool:
+        x = -math.expm1(log)  # 1 - r
+        variance = squares[0] + 2 * x * squares[1] + x * x * squares[2]
+        if variance <= 0:
+            return True
+        third = cubes[0] + 3 * x * cubes[1] + 3 * x * x * cubes[2] + x**3 * cubes[3]
+        skew = SKEWER * third / variance / math.sqrt(variance)
+        t = x / n / math.sqrt(variance * n / (n - 1))
+        cubic = t + skew * t * t / 3 + skew * skew * t**3 / 27 + skew / (6 * n)
+        return min(abs(t), abs(cubic)) > critical
+
+    if not squares[0]:
+        return 0.0, 0.0
+
+    def end(far: float) -> float | None:
+        near, beyond = 0.0, far
+        for _ in range(HALVINGS):
+            middle = (near + beyond) / 2
+            near, beyond = (near, middle) if rejected(middle) else (middle, beyond)
+        return beyond if rejected(far) else None
+
+    return end(-FARTHEST), end(FARTHEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +170,7 @@ def spending(arm: Arm, places: Places | None = None) -> Spending:
             name=name,
             value=value,
             refusal=why,
-            influence=None if value is None else amounts / total - per / count,
-            sessions=sessions,
+            terms=None if value is None else Terms(amounts / total, per / count, sessions),
         )
     return Spending(usd=total, uncounted=charges.uncounted, refusal=refusal, ratios=ratios)
 
@@ -217,15 +259,16 @@ def compared_costs(
                 refusal=change.refusal or "the requests are not paired",
             )
             if match.paired:
-                assert before.influence is not None
-                assert after.influence is not None
-                assert before.sessions is not None
-                assert after.sessions is not None
+                assert before.terms is not None
+                assert after.terms is not None
                 change = replace(
                     change,
                     refusal=None,
-                    influence=after.influence - before.influence,
-                    sessions=np.maximum(before.sessions, after.sessions),
+                    terms=Terms(
+                        after.terms.share + before.terms.among,
+                        before.terms.share + after.terms.among,
+                        np.maximum(before.terms.sessions, after.terms.sessions),
+                    ),
                 )
         rows.append((before, after, change))
     return tuple(rows)

@@ -39,6 +39,12 @@ def dollars(value: float) -> str:
     return f"${value:,.{digits}f}"
 
 
+def dollars_interval(low: float | None, high: float | None) -> str:
+    """An interval of a cost; an open end is 0 or infinity."""
+    left = "(0" if low is None else f"[{dollars(low)}"
+    return f"{left}, {UNBOUNDED})" if high is None else f"{left}, {dollars(high)}]"
+
+
 def figure(value: float | None, unit: str, beside: Iterable[float | None] = ()) -> str:
     """An arm's figure: a share in per cent, all else an amount. NaN is none, infinity timed out."""
     if value is None or math.isnan(value):

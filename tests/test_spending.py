@@ -9,6 +9,7 @@ import pytest
 from calibration.costs import Costs, dominated, mixed
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import optimize, stats
 
 from tbench.analysis.arms import Arm, Replicates
 from tbench.analysis.compare import compare
@@ -17,7 +18,18 @@ from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
 from tbench.analysis.report.text import comparison_text, judgement_text, run_text
-from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, CostRatio, over_runs, spending
+from tbench.analysis.spending import (
+    PER_SESSION,
+    PER_SUCCESS,
+    SKEWER,
+    CostRatio,
+    Terms,
+    over_runs,
+    over_sessions,
+    spending,
+)
+from tbench.analysis.summary import Floats
+from tbench.analysis.words import dollars_interval
 from tbench.capture.providers import Usage
 from tbench.replay.cost import Price, cost
 
@@ -166,7 +178,70 @@ def test_few_sessions_that_hold_most_of_the_cost_leave_the_interval_wide() -> No
     assert ratio.value
     assert low
     assert high
-    assert high / ratio.value > ratio.value / low > 1.1
+    assert high - ratio.value > ratio.value - low > 0.1 * ratio.value
+
+
+SESSIONS = 150
+
+
+def heavy(seed: int) -> tuple[Floats, Floats]:
+    """What sessions cost, lognormal with a sigma of 1.5, and again by another arm."""
+    costs = RANDOM(0).lognormal(0, 1.5, SESSIONS)
+    return costs, costs * RANDOM(seed).lognormal(0, 0.5, SESSIONS)
+
+
+def ratio_of(share: Floats, among: Floats) -> CostRatio:
+    """Of sums of sessions with one request each, spread over the time."""
+    terms = Terms(share / share.sum(), among / among.sum(), np.arange(SESSIONS))
+    return CostRatio(name=PER_SESSION, value=float(share.sum() / among.sum()), terms=terms)
+
+
+@pytest.mark.parametrize("each", [True, False], ids=["per session", "against a baseline"])
+def test_an_interval_is_what_a_test_of_each_ratio_leaves(each: bool) -> None:
+    """Written again with scipy: t and Hall's cubic of the differences at a ratio, and Brent's roots."""
+    share, other = heavy(1)
+    among = np.ones(SESSIONS) if each else other
+    critical = stats.t.isf(0.025, SESSIONS - 1) / math.sqrt(SESSIONS)
+
+    def beyond(log: float) -> float:
+        terms = share - math.exp(log) * among
+        t = terms.mean() / terms.std(ddof=1)
+        skew = SKEWER * float(stats.skew(terms))
+        cubic = ((1 + skew * t / 3) ** 3 - 1) / skew + skew / (6 * SESSIONS)
+        return float(min(abs(t), abs(cubic)) - critical)
+
+    middle = math.log(share.sum() / among.sum())
+    by_roots = [optimize.brentq(beyond, middle, middle + far) - middle for far in (-3, 3)]
+    ends = over_sessions(share / share.sum(), among / among.sum())
+
+    assert ends == pytest.approx(by_roots, rel=1e-6)
+    low, high, _ = ratio_of(share, among).interval
+    assert low
+    assert high
+    assert low <= math.exp(middle + by_roots[0]) * 1.000001
+    assert high >= math.exp(middle + by_roots[1]) * 0.999999
+
+
+def test_swapped_arms_have_the_inverse_interval() -> None:
+    share, among = heavy(1)
+    low, high, _ = ratio_of(share, among).interval
+    swapped = ratio_of(among, share).interval
+
+    assert low
+    assert high
+    assert swapped[:2] == pytest.approx((1 / high, 1 / low), rel=1e-9)
+
+
+def test_where_one_session_holds_all_of_the_cost_the_lower_end_is_open() -> None:
+    """Nothing says that the next hundred hold such a one; the screen and the JSON say so."""
+    share = np.ones(SESSIONS)
+    share[70] = 1e4
+    low, high, refusal = ratio_of(share, np.ones(SESSIONS)).interval
+
+    assert (low, refusal) == (None, None)
+    assert high
+    assert dollars_interval(low, high).startswith("(0, $")
+    assert dollars_interval(high, None).endswith(", ∞)")
 
 
 def test_a_cost_over_runs_has_the_interval_of_the_runs() -> None:

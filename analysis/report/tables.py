@@ -101,9 +101,10 @@ def _cost_row(first: CostRatio, second: CostRatio, change: CostRatio) -> list[Ce
     """The cells of a cost: of the baseline, of the candidate, and what became of it."""
     low, high, refusal = change.interval
     interval, result = Cell(text=""), ""
-    if low is not None and high is not None:
+    if refusal is None:
         interval = Cell(text=words.ratio_interval(low, high), ends=(low, high), unit="ratio")
-        result = "lower" if high < 1 else "higher" if low > 1 else "no difference seen"
+        lower, higher = high is not None and high < 1, low is not None and low > 1
+        result = "lower" if lower else "higher" if higher else "no difference seen"
     return [
         *(TITLES[first.name], "", "", _usd(first), _usd(second), _ratio(change.value), interval),
         Cell(text=result, tone=result if result in TONED else ""),
@@ -124,9 +125,7 @@ def cost_table(sides: Sides) -> Table | None:
         for name in TITLES:
             cost = spent.ratios.get(name)
             low, high, refusal = cost.interval if cost else (None, None, "no sessions known")
-            shown = refusal or ""
-            if low is not None and high is not None:
-                shown = f"[{words.dollars(low)}, {words.dollars(high)}]"
+            shown = refusal or words.dollars_interval(low, high)
             row += [_usd(cost) if cost else "-", Cell(text=shown, ends=(low, high), unit="USD")]
         if spent.usd:
             rows.append(row)

@@ -336,9 +336,7 @@ def _run_facts(arm: Arm) -> Iterator[str]:
 def _sure(cost: CostRatio) -> str:
     """The interval of a cost, or why there is none."""
     low, high, refusal = cost.interval
-    if low is None or high is None:
-        return f"({refusal})"
-    return f"[{words.dollars(low)}, {words.dollars(high)}]"
+    return f"({refusal})" if refusal else words.dollars_interval(low, high)
 
 
 # Repeated runs held against gates.
