@@ -51,7 +51,8 @@ class Job:
     are only written down. `host` is the one recorded host whose requests are sent; None: all. `beside` are
     the other arms' targets: what cannot be put to one of them is sent to none, so that all get the same.
     `probe` is what the two requests before the run told (replay.probe), if they were asked for; `spent` is
-    what these, and those of the targets beside it, may have cost, US dollars.
+    what these, and those of the targets beside it, may have cost, US dollars. `ledger` is a file that keeps
+    what was spent of a budget, however the run ends (replay.workers.counters); its owner removes it.
     """
 
     options: ReplayOptions
@@ -71,6 +72,7 @@ class Job:
     beside: tuple[Target, ...] = ()
     probe: Mapping[str, Any] | None = None
     spent: float = 0.0
+    ledger: Path | None = None
 
     @property
     def rounds(self) -> int:
@@ -133,6 +135,7 @@ def resolve(
     send: bool = True,
     part_of: Mapping[str, Any] | None = None,
     beside: Sequence[Target] = (),
+    ledger: Path | None = None,
 ) -> Job:
     """The job, with its trace opened and its key found; without `send` no key is needed.
 
@@ -188,6 +191,7 @@ def resolve(
         argv=tuple(argv),
         part_of=part_of,
         beside=tuple(beside),
+        ledger=None if options.max_cost is None else ledger,
     )
 
 

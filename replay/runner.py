@@ -178,7 +178,9 @@ def run_duet(
     try:
         with (
             _site(job, fork=fork) as site,
-            WorkerPool.started(worker_tasks(jobs, closed), folder, site) as pool,
+            WorkerPool.started(
+                worker_tasks(jobs, closed), folder, site, job.ledger, job.spent
+            ) as pool,
         ):
             if closed:
                 most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)

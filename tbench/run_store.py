@@ -16,10 +16,15 @@ from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.jsontext import read_json
 from tbench.capture.writing import write_whole
 from tbench.replay.runform import NUMBER, TEXT, Fields, Items, check
+from tbench.replay.workers.counters import outlay
 
 DONE: Final = "done"
 """How a run ended that counts."""
+KILLED: Final = "killed"
+"""How one ended that nobody noted."""
 ASIDE: Final = "set-aside"
+LEDGER: Final = ".spent"
+"""What the name of a run ends with that keeps what it may have cost, until it is noted."""
 RUN: Final = Fields(
     {"run": TEXT, "ended": TEXT, "usd": NUMBER}, needed=frozenset({"run", "ended"}), filled=True
 )
@@ -108,10 +113,18 @@ class RunStore:
         noted = any(entry["run"] == run and entry["ended"] == DONE for entry in self.entries)
         return noted and path.exists()
 
+    def ledger(self, path: Path) -> Path:
+        """Where a run at this path keeps what it may have cost, until it is noted."""
+        return path.with_name(path.name + LEDGER)
+
     @property
     def spent(self) -> float:
-        """What all runs so far have cost, US dollars, those set aside too."""
-        return sum(float(entry.get("usd") or 0.0) for entry in self.entries)
+        """What all runs so far may have cost, US dollars: those set aside too, and those that were killed."""
+        folders = {self.folder, self.folder / self.kind.runs}
+        killed = (path for folder in folders for path in folder.glob(f"*.run{LEDGER}"))
+        return sum(float(entry.get("usd") or 0.0) for entry in self.entries) + sum(
+            map(outlay, killed)
+        )
 
     def left(self, most: float | None) -> float | None:
         """What of a budget the runs so far have left, US dollars; None without one."""
@@ -120,21 +133,29 @@ class RunStore:
     def note(self, name: str, ended: str, usd: float | None, **labels: object) -> None:
         """Write down that a run was made; one that does not count is set aside."""
         path = self.path(name)
-        if ended != DONE:
-            path = self._set_aside(path)
-        self.charge(path, ended, usd, **labels)
+        self._enter(self._set_aside(path) if ended != DONE else path, ended, usd, **labels)
+        self.ledger(path).unlink(missing_ok=True)
 
-    def charge(self, path: Path, ended: str, usd: float | None, **labels: object) -> None:
+    def charge(self, path: Path, ended: str, usd: float | None) -> None:
         """Write down what a run cost, and how it ended; it stays where it is."""
+        self._enter(path, ended, usd)
+        self.ledger(path).unlink(missing_ok=True)
+
+    def clear(self, path: Path) -> None:
+        """Set aside what lies where a run will be, whole or not; what it may have cost stays counted."""
+        aside = self._set_aside(path)
+        part = path.with_name(path.name + ".part")
+        if part.exists():
+            aside = self._set_aside(part)
+        ledger = self.ledger(path)
+        if ledger.exists():
+            self._enter(aside, KILLED, outlay(ledger))
+            ledger.unlink()
+
+    def _enter(self, path: Path, ended: str, usd: float | None, **labels: object) -> None:
         run = str(path.relative_to(self.folder))
         self.entries.append({"run": run, **labels, "ended": ended, "usd": usd})
         self.write()
-
-    def clear(self, name: str) -> None:
-        """Set aside what lies where that run will be, whole or not."""
-        path = self.path(name)
-        self._set_aside(path)
-        self._set_aside(path.with_name(path.name + ".part"))
 
     def write(self, *, sent: bool = False) -> None:
         """Keep the plan, the entries and `more`, as a whole or not at all.

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from tbench.replay.totals import numbers
 from tbench.replay.workers.counters import Budget, SharedCounters
 from tests.answering import Given, Received, answering
 from tests.answering import chat as answer
-from tests.conftest import Done
+from tests.conftest import PATIENCE_S, Done, until
+from tests.forked import Command
 from tests.test_replay_end_to_end import CHAT, chat, write_trace
 
 PRICE = {CHAT: Price(1000, 2000)}
@@ -323,6 +325,10 @@ def test_a_million_small_sums_leave_no_rest(ledger: SharedCounters) -> None:
     assert budget.reserve(1.0) is True
 
 
+MOST_USD = 0.3
+"""More than a request here may cost, and than its template may add."""
+
+
 class Billing:
     """Bills each byte of a request as a token, and all output that it allows; `spent` are US dollars.
 
@@ -463,6 +469,41 @@ def test_an_experiment_that_its_budget_ends_tells_what_was_measured(
     assert told["warnings"][0].startswith("ENDED_EARLY: the next request might have passed")
     assert {row["verdict"] for row in told["comparisons"]} <= {"INCONCLUSIVE", "SKIPPED"}
     assert not (tmp_path / "x" / "report.json").exists()
+
+
+def test_what_a_killed_run_had_in_flight_counts_when_its_experiment_goes_on(
+    tbench: Callable[..., Done], tmp_path: Path
+) -> None:
+    """The server bills what it gets, two requests of which were never answered: they count with the most."""
+    billing, killed, asked = Billing(), threading.Event(), itertools.count(1)
+    write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(6)])
+
+    def answer(received: Received) -> Given:
+        given = billing.answer(received)
+        if next(asked) in {3, 4}:
+            killed.wait(PATIENCE_S)
+        return given
+
+    with answering(answer) as server:
+        words = (
+            "ab", "t.msgpack", *arms(server.url), *SMALL, "--price", f"{CHAT}=1000/2000", "-o", "x",
+        )  # fmt: skip
+        command = Command([*words, "--max-cost", "20"], tmp_path)
+        until(lambda: billing.requests >= 4 or command.poll() is not None)
+        command.kill()
+        command.wait(PATIENCE_S)
+        command.close()
+        killed.set()
+        refused = tbench(*words, "--max-cost", f"{billing.spent:.6f}")
+        sent = billing.requests
+        done = tbench(*words, "--max-cost", "20", "--json")
+    told = json.loads(done.out)
+
+    assert (refused.code, sent) == (2, 4)
+    assert done.code in {0, 3, 4}, done.err
+    assert billing.spent < told["spent_usd"] < billing.spent + 4 * MOST_USD
+    assert [run["ended"] for run in told["set_aside"]][:1] == ["killed"]
+    assert not list((tmp_path / "x").glob("*.spent"))
 
 
 def test_an_experiment_whose_server_fails_later_tells_what_was_measured(

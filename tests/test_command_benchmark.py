@@ -1,6 +1,7 @@
 """tbench benchmark from the command line: points, results, and going on with a folder."""
 
 import json
+import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tbench.replay.runfile import read_run
 from tests.answering import EVENTS, Given, Received, answering, stream
-from tests.conftest import Done, Server
+from tests.conftest import PATIENCE_S, Done, Server, until
+from tests.forked import Command
 
 MODEL = "openai/gpt-oss-20b"
 
@@ -466,6 +468,9 @@ def test_what_was_not_given_is_said(tbench: Callable[..., Done], simulator: Serv
     assert "seed 0" in done.err
 
 
+PRICES = f'[[list]]\n[list.models]\n"{MODEL}" = {{ prompt = 1000, output = 2000 }}\n'
+
+
 class Billing:
     """Bills each byte of a request as a token; every fourth is turned away at first, to come again."""
 
@@ -488,9 +493,7 @@ def test_a_budget_is_for_all_points_and_what_it_ended_goes_on(
     tbench: Callable[..., Done], tmp_path: Path
 ) -> None:
     """The server's own bill; lengths are asked for on the same budget, and refusals lose nothing."""
-    (tmp_path / "p.toml").write_text(
-        f'[[list]]\n[list.models]\n"{MODEL}" = {{ prompt = 1000, output = 2000 }}\n'
-    )
+    (tmp_path / "p.toml").write_text(PRICES)
     billing = Billing()
     with answering(billing.answer) as server:
         given = words(
@@ -511,6 +514,39 @@ def test_a_budget_is_for_all_points_and_what_it_ended_goes_on(
     assert [point["num_completed_requests"] for point in points] == [12, 12]
     assert sum(entry["usd"] for entry in entries) == pytest.approx(billing.usd)
     assert billing.refused > 4
+
+
+@pytest.mark.parametrize("last", [4, 16], ids=["asking for lengths", "in a point"])
+def test_what_was_in_flight_at_a_kill_counts_when_it_goes_on(
+    tbench: Callable[..., Done], tmp_path: Path, last: int
+) -> None:
+    """The server bills what it gets, the last of it never answered."""
+    (tmp_path / "p.toml").write_text(PRICES)
+    billing, killed, asked = Billing(), threading.Event(), count(1)
+
+    def answer(received: Received) -> Given:
+        given = billing.answer(received)
+        if next(asked) == last:
+            killed.wait(PATIENCE_S)
+        return given
+
+    with answering(answer) as server:
+        given = words(
+            server.url, "--num-concurrency", "1", "--traffic-scenario", "D(100,8)", "--polite",
+            "--prices", "p.toml", "--json", "--max-cost", "60",
+        )  # fmt: skip
+        command = Command([*map(str, given)], tmp_path)
+        until(lambda: len(server.received) >= last or command.poll() is not None)
+        command.kill()
+        command.wait(PATIENCE_S)
+        command.close()
+        killed.set()
+        done = tbench(*given, "--resume")
+
+    assert done.code in {0, 4}, done.err
+    entries = json.loads((tmp_path / "x" / "tbench_benchmark.json").read_text())["runs"]
+    assert "killed" in {entry["ended"] for entry in entries}
+    assert billing.usd < sum(entry["usd"] for entry in entries) < 60
 
 
 @pytest.mark.parametrize(

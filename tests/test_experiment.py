@@ -195,7 +195,7 @@ def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:
     ledger = opened(tmp_path / "ab", plan())
     ledger.path("A.1").write_bytes(b"one")
     ledger.path("A.1").with_name("A.1.run.part").write_bytes(b"two")
-    ledger.clear("A.1")
+    ledger.clear(ledger.path("A.1"))
 
     kept = sorted(path.name for path in (tmp_path / "ab" / "set-aside").iterdir())
     assert kept == ["A.1.run.1", "A.1.run.part.1"]

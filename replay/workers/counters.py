@@ -9,10 +9,14 @@ import fcntl
 import math
 import mmap
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final, Literal, Self
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Final, Literal, Self
+
+from tbench.capture.errors import InputError
 
 Field = Literal["ended", "full", "starved"]
 FIELDS: Final[tuple[Field, ...]] = ("ended", "full", "starved")
@@ -23,7 +27,8 @@ MOST_ARMS: Final = 5
 """So many arms of a duet have a counter of their own for what was issued."""
 WORD: Final = 8
 ROW: Final = 64
-"""Bytes of a row: a cache line. Row 0 is money: what was spent, what is reserved, and whether that stays."""
+"""Bytes of a row: a cache line. Row 0 is money: what was spent, what is reserved, whether that stays, and
+what was spent before."""
 PICO: Final = 1e12
 """Money is counted in whole millionths of a microdollar, so that no sum is rounded."""
 
@@ -38,15 +43,30 @@ class SharedCounters:
 
     @classmethod
     @contextmanager
-    def made(cls, workers: int) -> Iterator[Self]:
-        """A page of its own, for as long as it is used."""
-        with tempfile.TemporaryFile() as file:
-            os.ftruncate(file.fileno(), (workers + 1) * ROW)
-            shared = cls(file.fileno(), workers)
+    def made(cls, workers: int, ledger: Path | None = None, before: float = 0.0) -> Iterator[Self]:
+        """A page of its own, for as long as it is used.
+
+        As a `ledger` it has a name and outlives a kill of all who use it; it stays there, unless no money
+        went out. US dollars that were spent `before` are in it.
+        """
+        with ExitStack() as stack:
+            try:
+                file = tempfile.TemporaryFile() if ledger is None else _private(ledger)  # noqa: SIM115
+                stack.enter_context(file)
+                # Written, not only made longer: a store where a full disk has no room for it is a SIGBUS.
+                row = struct.pack("4q", 0, 0, 0, _pico(before))
+                file.write(row.ljust((workers + 1) * ROW, b"\0"))
+                file.flush()
+                shared = cls(file.fileno(), workers)
+            except OSError as error:
+                place = ledger or tempfile.gettempdir()
+                raise InputError(f"{place}: nothing can be kept here: {error.strerror}") from None
             try:
                 yield shared
             finally:
                 shared.close()
+                if ledger and not outlay(ledger):
+                    ledger.unlink()
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -70,11 +90,30 @@ class SharedCounters:
         finally:
             fcntl.lockf(self.fd, fcntl.LOCK_UN)
 
+    def commit(self, most: float) -> None:
+        """Reserve US dollars for good."""
+        with self.money() as money:
+            money[1] += _pico(most)
+
     def forsake(self) -> None:
         """A worker is gone: what it had reserved stays so, and nobody is to wait for it. For the parent."""
         self._counters[2] = (
             1  # without the lock, which the thread that settles may have taken for all
         )
+
+
+def _private(ledger: Path) -> IO[bytes]:
+    """Open it for its owner only, as it is: who is killed now has spent what it says."""
+    return os.fdopen(os.open(ledger, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+
+
+def outlay(ledger: Path) -> float:
+    """US dollars that a ledger's run may have cost: what was in flight, or not read, counts with the most."""
+    row = ledger.read_bytes()[:ROW]
+    if len(row) < ROW:  # nothing goes out before it is written
+        return 0.0
+    spent, reserved, _, before = memoryview(row).cast("q")[:4]
+    return (spent + max(0, reserved) + before) / PICO
 
 
 class WorkerCounters:

@@ -154,10 +154,17 @@ class WorkerPool:
         tasks: Sequence[WorkerTask],
         folder: Path,
         site: Site = Here(),  # noqa: B008 (frozen)
+        ledger: Path | None = None,
+        before: float = 0.0,
     ) -> Iterator[Self]:
-        """Start a worker for each task at a site; their spools lie in `folder`, without a name."""
+        """Start a worker for each task at a site; their spools lie in `folder`, without a name.
+
+        What they may have spent, and what was `before`, stays in a `ledger` (SharedCounters.made).
+        """
         with ExitStack() as stack:
-            common = stack.enter_context(SharedCounters.made(len(tasks)))
+            common = stack.enter_context(SharedCounters.made(len(tasks), ledger, before))
+            if site.apart:  # each has a page of its own: all that they may spend counts
+                common.commit(sum(task.budget or 0.0 for task in tasks))
             workers = [
                 stack.enter_context(WorkerHandle.started(task, common, folder, site))
                 for task in tasks

@@ -210,9 +210,12 @@ def _perform(
     left = store.left(plan.max_cost)
     jobs: list[Job] = []
     beside = targets(plan)
+    # All draw on one budget; the one that is noted last keeps what was spent.
+    ledger = store.ledger(store.path(run_name(arms[-1].name, slot.round)))
     for arm in arms:
         name = run_name(arm.name, slot.round)
-        store.clear(name)
+        path = store.path(name)
+        store.clear(path)
         part = {
             "arm": arm.name,
             "round": slot.round,
@@ -220,10 +223,10 @@ def _perform(
             "arms": [spec.name for spec in plan.treatments],
             "schedule": plan.schedule,
         }
-        order = replace(arm.order(plan.order), out=store.path(name), max_cost=left)
+        order = replace(arm.order(plan.order), out=path, max_cost=left)
         if slot.round > 1:  # each target is asked once
             order = replace(order, probe="off")
-        jobs.append(resolve(order, argv, part_of=part, beside=beside))
+        jobs.append(resolve(order, argv, part_of=part, beside=beside, ledger=ledger))
     results = []
     for arm, run in zip(
         arms, run_duet(jobs, seed=plan.seed + slot.round, watch=watch), strict=True

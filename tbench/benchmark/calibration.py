@@ -101,8 +101,8 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
         log.say(f"lengths: {REQUESTS} requests of about {tokens} tokens")
         path = store.folder / f"calibration_{tokens}.msgpack"
         out = path.with_suffix(".run")
-        for earlier in (path, out):
-            earlier.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        store.clear(out)
         workload = Workload(
             task=cast("Task", task),
             api=base.api,
@@ -114,7 +114,8 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
         )
         trace = write(workload, path)
         left = store.left(plan.options.max_cost)
-        job = resolve(replace(plan.order, trace=path, out=out, concurrency=1, max_cost=left))
+        order = replace(plan.order, trace=path, out=out, concurrency=1, max_cost=left)
+        job = resolve(order, ledger=store.ledger(out))
         with Board() as board:
             run = run_replay(job, watching(board))
         store.charge(out, "calibration", cost_of(run))

@@ -152,10 +152,12 @@ class Benchmark:
                 return
             if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
                 # It becomes a point that is not there: who mends the address or the key can go on.
-                self.store.clear(name)
+                if made.fresh:
+                    self.store.charge(made.run.path, "errors", cost_of(made.run))
+                self.store.clear(made.run.path)
                 self.remove_result(name)
                 check_hope(made.run, made.numbers, self.plan.flags)
-            if made.fresh:
+            if not self.store.done(name):  # one whose end nobody noted, too
                 self.store.note(name, DONE, cost_of(made.run))
 
     def there(self, point: Point, name: str) -> PointResult | None:
@@ -165,7 +167,7 @@ class Benchmark:
             return None
         run = read_run(path)
         if not run.complete or run.totals["ended_by"] in ENDED:
-            self.store.clear(name)
+            self.store.clear(path)
             return None
         return self.result_of(point, name, run, fresh=False)
 
@@ -174,7 +176,8 @@ class Benchmark:
     ) -> PointResult:
         """Synthesise its trace, unless it is there, and send it: N in flight, or at a rate."""
         trace = self.trace_of(name)
-        self.store.clear(name)
+        path = self.store.path(name)
+        self.store.clear(path)
         trace.with_name(trace.name + ".part").unlink(missing_ok=True)
         if not trace.exists():
             workload = replace(
@@ -188,7 +191,7 @@ class Benchmark:
         order = replace(
             self.plan.order,
             trace=trace,
-            out=self.store.path(name),
+            out=path,
             requests=source.requests,
             duration=self.plan.duration_s,
             seed=point.seed % 2**31,
@@ -208,7 +211,8 @@ class Benchmark:
             "value": point.value,
             "repeat": point.repeat,
         }
-        run = run_replay(resolve(order, argv, part_of=part), watch)
+        job = resolve(order, argv, part_of=part, ledger=self.store.ledger(path))
+        run = run_replay(job, watch)
         return self.result_of(point, name, run, fresh=True)
 
     def result_of(self, point: Point, name: str, run: Run, *, fresh: bool) -> PointResult:
