@@ -16,7 +16,7 @@ from tbench.analysis.sums import Sums
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import ABANDONED, Outcome
-from tbench.capture.remote import as_path
+from tbench.capture.remote import as_path, matching
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
 from tbench.replay import metrics
@@ -261,6 +261,8 @@ def load_arm(path: str | Path, desk: Desk | None = None) -> Arm:
                 f"{path}: {what} folder of {plural(len(runs), 'run')}: take one{first}; all of it: "
                 + all_of_it.format(path)
             )
+    if not path.exists() and len(named := matching(path)) == 1:
+        path = named[0]
     if path.is_file() and open_container(path).header.get("kind") == "run":
         return arm_of_run(read_run(path, desk))
     return arm_of_trace(path)
@@ -352,7 +354,7 @@ def find_runs(text: str | Path) -> list[Path]:
     elif path.exists():
         paths = [path]
     else:
-        paths = sorted(path.parent.glob(path.name))
+        paths = matching(path)
     if not paths:
         raise InputError(
             f"{text}: no run file there; give a run, a folder of runs, or a quoted glob"
@@ -380,7 +382,7 @@ def load_replicates(*texts: str | Path, desk: Desk | None = None) -> Replicates:
         if path.is_dir():
             unfinished |= {*path.glob("*.run.part")}
         elif not path.exists():  # a glob: what it would name once they were closed
-            unfinished |= {*path.parent.glob(f"{path.name}.part")}
+            unfinished |= {*matching(path.with_name(f"{path.name}.part"))}
     return Replicates(
         name=str(texts[0]) + (f" and {len(texts) - 1} more" if len(texts) > 1 else ""),
         runs=tuple(sorted(arms, key=started_ns)),

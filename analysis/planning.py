@@ -28,7 +28,7 @@ from tbench.analysis.t_tests import CONFIDENCE
 from tbench.analysis.variance import Spread, Within, correlation, spread
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
-from tbench.capture.remote import as_path
+from tbench.capture.remote import as_path, matching
 from tbench.replay.metrics import minimum_n
 
 RUNS: Final = (3, 4, 5, 6, 8, 10, 15, 20)
@@ -307,8 +307,7 @@ def load_pilot(texts: Sequence[str | Path]) -> tuple[Replicates, ...]:
 def _load(text: str | Path) -> Replicates:
     """One run, one trace (whatever its name says), or the runs of a folder or a glob."""
     path = as_path(text)
-    folder = path.glob("*.run") if path.is_dir() else path.parent.glob(path.name)
-    if not path.is_file() and any(folder):
+    if not path.is_file() and any(path.glob("*.run") if path.is_dir() else matching(path)):
         first = find_runs(path)[0]
         if first.is_file() and open_container(first).header.get("kind") == "run":
             return load_replicates(text)

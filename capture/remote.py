@@ -59,6 +59,12 @@ def as_path(text: str | Path) -> Path:
     return remote
 
 
+def matching(path: Path) -> list[Path]:
+    """What a pattern names, in order; nothing where no file is of that name."""
+    root = path.parent if isinstance(path, RemotePath) else Path(path.anchor)
+    return sorted(root.glob(str(path.relative_to(root))))
+
+
 class RemotePath(PosixPath):
     """A file or a folder of a store. Of a Path it has what reading traces and runs needs; `str` is its URL.
 

@@ -25,7 +25,8 @@ from tbench.capture.container_reader import Container, Losses, open_container
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.records import TraceHeader, read_header, read_request, read_response
-from tbench.capture.remote import RemotePath, as_path
+from tbench.capture.remote import RemotePath, as_path, matching
+from tbench.capture.terminal import plural
 
 FORWARD = Budgets(cache=8 * 2**20)
 """Without answers hardly any block is read a second time."""
@@ -243,6 +244,7 @@ def read_trace(path: str | Path) -> Trace:
     several = path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
     files = _files(path)
     containers: list[Container] = []
+    runs = 0
     for file in files:
         required = not several and file == files[0]  # beside it, what is no trace is passed over
         try:
@@ -256,8 +258,10 @@ def read_trace(path: str | Path) -> Trace:
             containers.append(container)
         elif required:
             raise InputError(f"{file}: this is a {kind}, not a trace; use 'tbench report {file}'")
+        elif kind == "run":
+            runs += 1
     if not containers:
-        raise InputError(f"{path}: no traces (*{SUFFIX}) in this folder")
+        raise InputError(_no_trace(path, len(files), runs))
     if several:
         return _joined(containers)
     # The capture of the first file: leftovers of another may stand beside it.
@@ -270,6 +274,19 @@ def read_trace(path: str | Path) -> Trace:
             for container in containers
             if read_header(container.header).capture_id == first.capture_id
         ]
+    )
+
+
+def _no_trace(path: Path, files: int, runs: int) -> str:
+    """Why nothing of a folder or a pattern's files can be read."""
+    what = f"no trace among the {plural(files, 'file')} of that name"
+    if path.is_dir():
+        what, runs = f"no traces (*{SUFFIX}) in this folder", len(list(path.glob("*.run")))
+    if not runs:
+        return f"{path}: {what}"
+    return (
+        f"{path}: {what}, but {plural(runs, 'run')}: 'tbench report RUN' shows one, "
+        "'tbench compare A B --margin 5%' takes a folder or a pattern for each arm"
     )
 
 
@@ -335,8 +352,7 @@ def _files(path: Path) -> list[Path]:
     part = path.with_name(path.name + PART)
     if part.exists():
         return _files(part)
-    root = path.parent if isinstance(path, RemotePath) else Path(path.anchor)
-    if matches := list(root.glob(str(path.relative_to(root)))):
+    if matches := matching(path):
         return _settled(matches)
     raise InputError(f"{path}: no such file, folder or matching glob")
 

@@ -178,3 +178,35 @@ def test_a_folder_of_runs_is_not_read_as_its_traces(
     assert said in shown.err
     assert str(path) in shown.err
     assert not shown.out
+
+
+def test_a_pattern_of_one_run_is_that_run(tmp_path: Path, capsys: Said) -> None:
+    """Also where the folder's name has it, as a shell that expands none leaves it."""
+    (tmp_path / "ab").mkdir()
+    path = run_file(tmp_path / "ab" / "now.1.run")
+
+    assert tbench(["report", str(tmp_path / "a*" / "now.*.run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(path)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("report {}", "compare {} {}", "replay {} --base-url http://127.0.0.1:9"),
+        *("trace info {}", "trace check {}", "trace export {} -o x.csv --format csv"),
+    ],
+)
+@pytest.mark.parametrize("name", ["*.run", "."])
+def test_several_runs_where_one_file_is_wanted_are_called_runs(
+    verb: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    """A pattern or a folder of nothing else: how many there are, and who takes them."""
+    for number in (1, 2):
+        run_file(tmp_path / f"now.{number}.run")
+    monkeypatch.chdir(tmp_path)
+
+    assert tbench([word.format(name) for word in verb.split()]) == 2
+    said = capsys.readouterr()
+    assert "but 2 runs: 'tbench report RUN' shows one, 'tbench compare A B --margin 5%'" in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
