@@ -7,7 +7,7 @@ from typing import Final
 
 from tbench.capture.exchange import Outcome
 
-# How an exchange ended, from what mitmproxy says about it: its error texts are the only source.
+# mitmproxy: its error texts are the only source.
 
 _CLIENT = re.compile(r"^Client disconnected|^stream reset by client \(CANCEL\)")
 _RESET_BY_STREAM = re.compile(r"^stream reset by client")
@@ -124,8 +124,8 @@ _NAMES: Final[Mapping[Outcome, str]] = {
 
 A reset names no side of the answer's head: whoever knows of an answer reads it as a cut.
 """
-_JUDGED: Final = frozenset({Outcome.OK, Outcome.HTTP_ERROR, Outcome.CANCELLED, Outcome.INCOMPLETE})
-"""Words of a trace that no log is believed: an answer's status and content tell, or there is none."""
+_JUDGED: Final = frozenset({Outcome.OK, Outcome.CANCELLED, Outcome.INCOMPLETE})
+"""Words of a trace that no log is believed: an answer's content tells, or there is none."""
 
 
 def _plain(name: str) -> str:

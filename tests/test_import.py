@@ -1208,13 +1208,27 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return data
 
 
+FAILED_CHAT = {
+    **CHAT,
+    "gen_ai.input.messages": PARTS,
+    "error.type": "timeout",
+    "server.address": "h",
+    "server.port": 8,
+    "gen_ai.tool.definitions": '[{"type":"function","name":"f"}]',
+}
 SEEDS: dict[str, Any] = {
     "mooncake": MOONCAKE, "litellm": LITELLM, "langfuse": LANGFUSE, "map": LOG,
     "otlp": [{"resourceSpans": [{"scopeSpans": [
         {"spans": [span(0, {**CHAT, "gen_ai.input.messages": PARTS})]}]}]}],
     "sharegpt": [{"id": "a", "conversations": [{"from": "human", "value": "a"}]}],
     "openai-batch": [{"custom_id": "a", "body": {"model": "m", "messages": []}}],
-    "har": {"log": {"entries": [har_entry("2026-03-01T10:00:00.250Z", 15.5, '{"model": "m"}')]}},
+    "har": {"log": {"entries": [
+        {**har_entry("2026-03-01T10:00:00.250Z", 15.5, '{"model": "m"}'), "_outcome": "client_abort"}]}},
+    "otlp failed": [span(0, FAILED_CHAT, status={"code": 2, "message": "x"},
+                         events=[{"name": "exception", "attributes": []}])],
+    "litellm failed": [{**LITELLM[2], "metadata": {
+        "usage_object": {"prompt_tokens_details": {"cached_tokens": 1}},
+        "error_information": {"error_class": "ClientDisconnected"}}}],
     "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,40,7\n",
     "burstgpt": "Timestamp,Elapsed time,Model,Request tokens,Response tokens\n5,3.5,ChatGPT,47,18\n",
     **NAMED, **LOGS,

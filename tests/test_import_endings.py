@@ -150,6 +150,7 @@ ERROR = {"code": 2, "message": "boom"}
         (har(0, _error="net::ERR_CONNECTION_REFUSED"), (Outcome.CONNECT_ERROR, None)),
         (har(0, _error="net::ERR_TIMED_OUT"), (TIMEOUT, None)),
         (har(0), (RESET, None)),
+        (har(200, ANSWER, _error="net::ERR_WHATEVER"), (OK, 200)),
         (har(499, ANSWER), (REFUSED, 499)),
         (har(200, ANSWER, _outcome="client_abort"), (ABORT, 200)),
         # The conventions: a status, an exception's name, a word; what is unknown says nothing.
@@ -213,6 +214,7 @@ def test_a_map_reads_how_it_ended(imported: Importing) -> None:
         {"why": "client_abort"}, {"why": "canceled", "status": 200}, {"why": "whatever", "status": 200},
         {"why": None, "status": 499}, {"why": None, "error": "ReadTimeout", "status": None},
         {"why": "connect_error", "status": 200, "text": "yo"}, {"why": "ok", "status": 500},
+        {"why": "http_error", "status": None}, {"why": None, "error": "timeout", "status": 504},
     ]  # fmt: skip
     fields = ("arrival=at:s", "duration=took:s", "messages=asked", "status=status", "outcome=why",
               "error=error", "answer=text")  # fmt: skip
@@ -225,6 +227,7 @@ def test_a_map_reads_how_it_ended(imported: Importing) -> None:
     )
     assert list(map(ending, exchanges)) == [
         (ABORT, None), (ABORT, 200), (OK, 200), (ABORT, None), (TIMEOUT, None), (OK, 200), (REFUSED, 500),
+        (REFUSED, None), (REFUSED, 504),
     ]  # fmt: skip
 
 
@@ -269,7 +272,8 @@ def test_a_word_is_believed_as_far_as_it_can_be(
     outcome, read = ending(exchange)
     assert read == (status or None)
     if not status:
-        assert outcome not in {OK, CUT, Outcome.STREAM_ERROR, REFUSED}
+        assert outcome not in {OK, CUT, Outcome.STREAM_ERROR}
+        assert (outcome == REFUSED) == (word is REFUSED)
     elif status == 500:
         assert outcome != OK
     else:

@@ -32,7 +32,13 @@ CALL = st.builds(
 )  # fmt: skip
 
 
-UNANSWERED = [Outcome.RESET, Outcome.CONNECT_ERROR, Outcome.TIMEOUT, Outcome.CLIENT_ABORT]
+UNANSWERED = [
+    Outcome.RESET,
+    Outcome.CONNECT_ERROR,
+    Outcome.TIMEOUT,
+    Outcome.CLIENT_ABORT,
+    Outcome.HTTP_ERROR,
+]
 BROKEN = [
     Outcome.CUT,
     Outcome.TIMEOUT,
@@ -273,7 +279,7 @@ def test_tables(name: str, traffic: list[Exchange]) -> None:
     before, after = again(
         traffic, name, "arrival=arrival_unix_ns:ns", "model=model", "prompt_tokens=prompt_tokens",
         "output_tokens=output_tokens", "duration=end_s:s", "status=status", "session=session",
-        "outcome=outcome",
+        "outcome=outcome", "error=error",
     )  # fmt: skip
     counted = [record for record in before if spent(record)[0]]
     held(lambda record: record.arrival_ns, counted, after)
@@ -281,6 +287,7 @@ def test_tables(name: str, traffic: list[Exchange]) -> None:
     held(lambda record: record.facts.parsed.info.model, counted, after)
     held(status, counted, after)
     held(outcome, counted, after)
+    held(lambda record: record.error, counted, after)
     off = [abs((lasted(a) or 0) - (lasted(b) or 0)) for a, b in zip(counted, after, strict=True)]
     assert max(off) <= 2  # seconds as a float
 

@@ -29,8 +29,8 @@ _URL = re.compile(
 """Of a URL or a part of one, less whoever was named in it: the host with its port, and what follows."""
 FIRST_FAILURE: Final = 300
 """The least HTTP status of a failure: nobody follows a redirect."""
-UNCONNECTED: Final = frozenset({Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT})
-"""Outcomes that no answer has."""
+BY_STATUS: Final = frozenset({Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT})
+"""Outcomes that an answer's status says itself, or that no answer has."""
 BEGUN: Final = frozenset({Outcome.CUT, Outcome.STREAM_ERROR})
 """Outcomes that only an answer has."""
 ANSWERS: Final = frozenset(
@@ -177,7 +177,7 @@ def _ending(call: Call) -> tuple[int | None, Outcome]:
         outcome = Outcome.RESET if call.outcome in BEGUN else call.outcome
         return None, outcome or Outcome.HTTP_ERROR
     outcome = Outcome.CUT if call.outcome is Outcome.RESET else call.outcome
-    if outcome is not None and outcome not in UNCONNECTED:
+    if outcome is not None and outcome not in BY_STATUS:
         return status, outcome
     if status >= FIRST_FAILURE:
         return status, Outcome.HTTP_ERROR

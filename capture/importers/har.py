@@ -126,7 +126,8 @@ def web_call(
         answer=answer or None,
         answer_type=_header(answer_fields, "content-type") or "application/json",
         status=status if isinstance(status, int) and answered else None,
-        failure=failure or (None if answered else "no answer"),
+        # Of a whole answer words that mean nothing certain make no failure: its content tells.
+        failure=(failure if outcome else None) if answered else failure or "no answer",
         outcome=outcome or (None if answered else Outcome.RESET),
     )
 

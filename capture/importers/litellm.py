@@ -62,8 +62,13 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     elif arrive is None:
         yield NO_ARRIVAL
     else:
+        metadata = _members(row, "metadata")
+        counted = _members(metadata, "usage_object")
         usage = Usage(
-            prompt=count(row.get("prompt_tokens")), output=count(row.get("completion_tokens"))
+            prompt=count(row.get("prompt_tokens")),
+            output=count(row.get("completion_tokens")),
+            cached=count(_members(counted, "prompt_tokens_details").get("cached_tokens")),
+            reasoning=count(_members(counted, "completion_tokens_details").get("reasoning_tokens")),
         )
         content = _content(row, kind, endpoint[1], usage)
         if isinstance(content, LeftOut):
@@ -71,9 +76,7 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             return
         failed = row.get("status") == "failure"
         # The table has it among the metadata. A client that left in a stream is billed as a success.
-        error = _members(row, "error_information") or _members(
-            _members(row, "metadata"), "error_information"
-        )
+        error = _members(row, "error_information") or _members(metadata, "error_information")
         outcome = named_outcome(error.get("error_class"))
         if outcome not in {Outcome.CLIENT_ABORT, Outcome.TIMEOUT}:
             outcome = None  # its other names are of statuses; APIConnectionError is of all it does not know

@@ -25,6 +25,7 @@ from tbench.capture.importers.importer import (
     Trust,
     count,
     dumped,
+    error_status,
     http_status,
     is_cut,
     moment,
@@ -141,7 +142,9 @@ def unread(places: Mapping[str, Place], sample: Sequence[Row]) -> list[str]:
             bad = [value for value in values if count(value) is None]
         elif name == "outcome":
             bad = [
-                each for each in values if each not in {*Outcome} and named_outcome(each) is None
+                word
+                for word in map(str, values)
+                if word not in {*Outcome} and not named_outcome(word)
             ]
         elif place.unit is not None:
             bad = [value for value in values if _time(value, place.unit) is None]
@@ -230,7 +233,10 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
     prompted = isinstance(content, dict) and "prompt" in content
     answer = unpacked(values.get("answer"))
     status, error = http_status(values.get("status")), text(values.get("error"))
-    outcome = named_outcome(values.get("outcome")) or named_outcome(error)
+    word = values.get("outcome")
+    outcome = named_outcome(word)
+    if str(word) not in {*Outcome} and not error_status(status):
+        outcome = outcome or named_outcome(error)
     if status == CLIENT_CLOSED:
         status, outcome = None, Outcome.CLIENT_ABORT
     session, identity = values.get("session"), values.get("id")

@@ -81,7 +81,7 @@ def helicone(row: Row) -> Iterator[Call | LeftOut]:
 def _is_notice(body: object) -> bool:
     """Whether Helicone's own words stand where a body would be: it was too large, or is stored elsewhere."""
     body = unpacked(body)
-    return isinstance(body, dict) and any(name.startswith("helicone_") for name in body)
+    return isinstance(body, dict) and any(str(name).startswith("helicone_") for name in body)
 
 
 def _failed(row: Row) -> LeftOut | None:
