@@ -315,6 +315,22 @@ def test_openllmetrys_spans_are_read_whole(imported: Importing) -> None:
     assert json.loads(embedding.request.body or b"")["input"] == ["words"]
 
 
+@pytest.mark.parametrize("endless", ['"Infinity"', "Infinity"])
+def test_langfuses_rows_of_its_sdk_are_read_whole(imported: Importing, endless: str) -> None:
+    """As its wrapper of OpenAI's SDK logs: a limit that nobody set, kinds of tokens, a first token."""
+    row = {
+        **langfuse(""), "level": "DEFAULT", "output": json.dumps({"role": "assistant", "content": "yo"}),
+        "model_parameters": f'{{"temperature": 1, "max_tokens": {endless}, "top_p": 1}}',
+        "usage_details": {"input": 10, "cache_read_input_tokens": 90, "output": 5, "total": 105},
+        "completion_start_time": "2026-05-29 13:46:20.213000",
+    }  # fmt: skip
+    (exchange,) = imported(row)
+    assert json.loads(exchange.request.body or b"") == {
+        "model": "m", "messages": MESSAGES, "temperature": 1, "top_p": 1, "stream": True,
+    }  # fmt: skip
+    assert Facts(exchange).usage[:3] == (100, 5, 90)
+
+
 def test_litellms_embeddings_are_texts(imported: Importing) -> None:
     """They stand in its log as messages of the user."""
     (exchange,) = imported(litellm(status="success", call_type="aembedding"))

@@ -4,6 +4,7 @@ Times are UTC without a zone, `latency` and `time_to_first_token` are seconds. R
 generations went to a model: spans above them repeat their usage.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ from tbench.capture.importers.importer import (
 from tbench.capture.providers import Usage
 
 OTHER: Final = LeftOut("not a generation")
+_ENDLESS = re.compile(r'"?\bInfinity\b"?')
+"""The `max_tokens` of requests that named none, as Langfuse's wrapper of OpenAI's SDK logs them."""
 
 
 def calls(row: Row) -> Iterator[Call | LeftOut]:
@@ -56,10 +59,6 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
         cached=count(_member(details, "input_cached_tokens", "cache_read_input_tokens")),
         reasoning=count(details.get("output_reasoning_tokens")),
     )
-    content = _content(row, usage)
-    if isinstance(content, LeftOut):
-        yield content
-        return
     first = moment(_member(row, "completion_start_time", "completionStartTime"))
     waited = scaled(_member(row, "time_to_first_token", "timeToFirstToken"), "s")
     if first is None and waited is not None:
@@ -67,6 +66,11 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     end, took = moment(_member(row, "end_time", "endTime")), scaled(row.get("latency"), "s")
     if end is None and took is not None:
         end = arrive + took
+    # Some loggers write the end as the first token of what was not streamed.
+    content = _content(row, usage, streamed=first is not None and end is not None and first < end)
+    if isinstance(content, LeftOut):
+        yield content
+        return
     failed = row.get("level") == "ERROR"
     answer = unpacked(row.get("output"))
     why = text(_member(row, "status_message", "statusMessage"))
@@ -93,14 +97,20 @@ def _member(row: Row, *names: str) -> Any:  # noqa: ANN401 (whatever it holds)
     return next((value for name in names if (value := row.get(name)) not in (None, "")), None)
 
 
-def _content(row: Row, usage: Usage) -> dict[str, Any] | Lengths | LeftOut:
+def _content(row: Row, usage: Usage, *, streamed: bool) -> dict[str, Any] | Lengths | LeftOut:
     """What the SDK was given, with the parameters; the length alone where that was not exported."""
     if is_cut(row.get("input")):
         return CUT_SHORT
     asked = unpacked(row.get("input"))
-    parameters = unpacked(_member(row, "model_parameters", "modelParameters"))
+    parameters = _member(row, "model_parameters", "modelParameters")
+    if isinstance(parameters, str):
+        parameters = unpacked(_ENDLESS.sub("null", parameters))
     named_values = parameters.items() if isinstance(parameters, dict) else ()
-    settings = {name: unpacked(value) for name, value in named_values}
+    settings = {
+        name: unpacked(value) for name, value in named_values if value not in (None, "Infinity")
+    }
+    if streamed:
+        settings.setdefault("stream", True)
     if isinstance(asked, dict) and isinstance(asked.get("messages"), list):
         return {**settings, **asked}
     if isinstance(asked, dict) and "role" in asked:
