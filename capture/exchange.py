@@ -59,7 +59,7 @@ ABANDONED: Final = frozenset(
 """Outcomes that somebody else than the server brought about: neither a success nor an error."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Request:
     """A request as the application sent it, less its credentials.
 

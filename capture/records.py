@@ -34,12 +34,18 @@ class RecordSchema:
         self._types = tuple(table.values())
         self._values = itemgetter(*table)
         self._known = frozenset({*table, "type", "id"})
+        self._headers = self._names.index("headers") if "headers" in table else None
         self._sound: dict[tuple[type, ...], tuple[int, ...]] = {}
 
     def read(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The table's fields of a record; None when one is missing or of a wrong type."""
+        values = self.values(record)
+        return None if values is None else dict(zip(self._names, values, strict=True))
+
+    def values(self, record: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The same without their names, in the order of the table."""
         try:
-            values = self._values(record)
+            values: tuple[Any, ...] = self._values(record)
         except KeyError:
             record = {**dict.fromkeys(self._names), **record}
             values = self._values(record)
@@ -54,11 +60,11 @@ class RecordSchema:
         for place in numbers:
             if not -FARTHEST <= values[place] <= FARTHEST:
                 return None
-        known = dict(zip(self._names, values, strict=True))
-        if "headers" in known:  # what is no pair is left out
-            pairs = [pair for pair in known["headers"] if isinstance(pair, list) and len(pair) == 2]
-            known["headers"] = tuple([(str(name), str(value)) for name, value in pairs])
-        return known
+        if (at := self._headers) is None:
+            return values
+        pairs = [pair for pair in values[at] if type(pair) is list and len(pair) == 2]
+        headers = tuple([(str(name), str(value)) for name, value in pairs])  # no pair: left out
+        return *values[:at], headers, *values[at + 1 :]
 
     def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """What else a record holds."""
@@ -237,12 +243,17 @@ def read_header(header: Mapping[str, Any]) -> TraceHeader:
 
 def read_request(record: Mapping[str, Any], shift_ns: int = 0) -> Request | None:
     """A request record, its times moved by `shift_ns`; None when it is not what the format promises."""
-    known = _REQUEST.read(record)
-    if known is None or known["end_ns"] < known["arrive_ns"] or known["body_bytes"] < 0:
+    values = _REQUEST.values(record)
+    if values is None:
         return None
-    known["arrive_ns"] += shift_ns
-    known["end_ns"] += shift_ns
-    return Request(**known, extra=_REQUEST.rest(record))
+    row = *values, _REQUEST.rest(record)
+    request = Request(*row)  # whose fields are in the table's order
+    if request.end_ns < request.arrive_ns or request.body_bytes < 0:
+        return None
+    if shift_ns:
+        request.arrive_ns += shift_ns
+        request.end_ns += shift_ns
+    return request
 
 
 def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | None:

@@ -1,9 +1,12 @@
 """capture.records: which fields a record must have, of which types."""
 
+from dataclasses import fields
+
 import pytest
 
+from tbench.capture.exchange import Request
 from tbench.capture.frames import LATEST
-from tbench.capture.records import Fields, RecordSchema
+from tbench.capture.records import REQUEST, Fields, RecordSchema
 
 TABLE: Fields = {"id": (str,), "at": (int,), "more": (int, type(None)), "headers": (list,)}
 SOUND = {"id": "a", "at": 1, "more": 2, "headers": [["a", "b"], ["c"], "de", ["f", 1]]}
@@ -48,3 +51,8 @@ def test_a_wrong_record_is_none_however_many_were_right(wrong: dict[str, object]
 def test_a_field_that_is_missing_is_not_there() -> None:
     """Unless it may be absent."""
     assert RecordSchema(TABLE).read({"at": 1, "headers": []}) is None
+
+
+def test_a_request_has_the_fields_of_its_record_in_their_order() -> None:
+    """By place it is made of them."""
+    assert [part.name for part in fields(Request)] == [*REQUEST, "extra"]
