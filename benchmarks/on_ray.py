@@ -2,7 +2,7 @@
 
     make benchmarks/truthserver
     python benchmarks/on_ray.py same [--pairs 2] [--rows FILE]
-    python benchmarks/on_ray.py cost [--bodies 300,20000] [--workers 1,2,4]
+    python benchmarks/on_ray.py cost [--bodies 300,20000] [--cases "2 here,2 on Ray"]
 
 The cluster is that of tests/ray_cluster.py: two machines that are this one, with a CPU each, ready in 15 s.
 `same` sends a trace by two workers here and by two on Ray, in turns; the rows of all runs go to FILE as well,
@@ -34,8 +34,15 @@ from tbench.replay.totals import numbers
 HERE = Path(__file__).parent
 WORDS = [f"{number:x}" for number in range(4096, 65536, 7)]
 STREAMS, EVERY_S, TOKENS = 400, 0.02, 16
-FEW, MANY = 1000, 5000
-RATE = 500.0
+SHORT_S, LONG_S = 1, 7
+CASES = {
+    "1 here": (1, False, True),
+    "2 here": (2, False, True),
+    "4 here": (4, False, True),
+    "2 on Ray": (2, True, True),
+    "2 on Ray (shipped)": (2, True, False),
+}
+"""Workers, whether they are on Ray, and whether they find the trace."""
 REPLAY = """
 import json, resource, sys
 from tbench.replay.api import replay
@@ -54,7 +61,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--bodies", default="300,20000")
-    parser.add_argument("--workers", default="1,2,4", help="of the replays from here")
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--rate", type=int, default=500, help="requests/s")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, cluster() as address:
@@ -139,28 +147,28 @@ def figures(out: Path) -> dict[str, Any]:
 
 def cost(folder: Path, address: str, options: argparse.Namespace) -> None:
     """What the command spends on each request, by the size of its body and by who sends it."""
-    cases = [(f"{number} here", int(number), {}) for number in options.workers.split(",")]
-    cases += [("2 on Ray", 2, {"on": address}), ("2 on Ray, shipped", 2, {"on": address})]
     print("| body, bytes | workers | the command, us a request |\n|---|---|---|")
     with serving(str(HERE / "truthserver"), NO_DELAY, folder, tls=False) as (url, _):
         for size in map(int, options.bodies.split(",")):
-            trace = written(folder / f"{size}.msgpack", MANY, size)
-            for name, workers, more in cases:
-                shown = f"/proc/self/cwd/{trace.name}" if name.endswith("shipped") else str(trace)
+            trace = written(folder / f"{size}.msgpack", LONG_S * options.rate, size)
+            for name in options.cases.split(","):
+                workers, on_ray, found = CASES[name]
+                shown = str(trace) if found else f"/proc/self/cwd/{trace.name}"
+                more = {"on": address} if on_ray else {}
                 slopes = []
                 for _ in range(options.repeats):
                     words = {
                         "trace": shown,
                         "base_url": url,
-                        "constant": RATE,
+                        "constant": options.rate,
                         "workers": workers,
                         **more,
                     }
                     few, many = (
                         ran(words | {"requests": number, "warmup": "none"}, folder)
-                        for number in (FEW, MANY)
+                        for number in (SHORT_S * options.rate, LONG_S * options.rate)
                     )
-                    slopes.append((many - few) / (MANY - FEW) * 1e6)
+                    slopes.append((many - few) / (LONG_S - SHORT_S) / options.rate * 1e6)
                 print(f"| {size:,} | {name} | {statistics.median(slopes):.0f} |", flush=True)
 
 

@@ -11,19 +11,21 @@ import gc
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import orjson
 import trio
 from engine import write_trace
 
-from tbench.capture.trace_reader import read_trace, together
+from tbench.capture.trace_reader import Lookup, read_trace, together
 from tbench.replay import columns
 from tbench.replay.cost import Bill
 from tbench.replay.job import refused_by
 from tbench.replay.measure import to_sample
-from tbench.replay.plan import Plan
+from tbench.replay.plan import Plan, Turn
 from tbench.replay.request import Label
 from tbench.replay.run_recorder import Tally
 from tbench.replay.sample import Sample
@@ -31,6 +33,7 @@ from tbench.replay.sender import NOWHERE, Attempt, Call, Reply
 from tbench.replay.target import Target
 from tbench.replay.workers.call_queue import frame
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
+from tbench.replay.workers.supply import Entries, Recipe, Step, step_of
 
 HEADERS = [
     (b"Content-Type", b"text/event-stream"),
@@ -38,6 +41,7 @@ HEADERS = [
     (b"X-Request-Id", b"0" * 32),
 ]
 TOKENS = (1, 2, 50)
+ROUNDS = 20
 
 
 def main() -> None:
@@ -48,7 +52,8 @@ def main() -> None:
         trace = Path(folder) / "t.msgpack"
         write_trace(trace, options.requests, 1)
         for name, work in {**_before(trace), **_after(Path(folder), options.requests)}.items():
-            print(f"| {name} | {_least(work, options.repeats) / options.requests * 1e6:.1f} |")
+            sent = options.requests * (ROUNDS if name.endswith("rounds") else 1)
+            print(f"| {name} | {_least(work, options.repeats) / sent * 1e6:.1f} |")
 
 
 def _options() -> argparse.Namespace:
@@ -73,19 +78,35 @@ def _least(work: Callable[[], object], repeats: int) -> float:
 
 def _before(trace: Path) -> dict[str, Callable[[], object]]:
     """The steps before a request is sent; each begins where the one before it ends."""
-    requests = read_trace(trace).ends
+    opened = read_trace(trace)
     target = Target(base_url="http://127.0.0.1:8000")
-    plan = Plan(trace=requests, refuses=refused_by([target]))
-    planned = list(plan)
-    calls = [target.call(each) for each in planned]
+    plan = Plan(trace=opened.ends, refuses=refused_by([target]))
+    recipe = Recipe(targets=[target], speed=1.0, priced=False)
+    again = replace(plan, rounds=ROUNDS)
+    entry = Entries(recipe)
+    steps = [Step(planned, None) for planned in plan]
+    calls = [recipe.call(step) for step in steps]
+    entry(steps[0])  # the recipe goes with it
+    entries = [msgpack.unpackb(entry(step), use_list=False) for step in steps]
+
+    def each(turns: Iterable[Turn]) -> Iterator[Step]:
+        return (Step(turn, None) for turn in together(turns, lambda _: 300))
+
+    def beside() -> None:
+        lookup = Lookup(opened)
+        deque((recipe.frame(step_of(each, lookup)) for each in entries), maxlen=0)
+
     return {
-        "read the trace": lambda: deque(requests, maxlen=0),
+        "read the trace": lambda: deque(opened.ends, maxlen=0),
         "read the trace and plan": lambda: deque(plan, maxlen=0),
-        "build the call": lambda: [target.call(each) for each in planned],
+        "build the call": lambda: [recipe.call(step) for step in steps],
         "pack the call": lambda: [frame(call) for call in calls],
-        "read, plan, build and pack": lambda: deque(
-            map(frame, map(target.call, together(plan, lambda _: 300))), maxlen=0
+        "read, plan, build and pack": lambda: deque(map(recipe.frame, each(plan)), maxlen=0),
+        "where machines read: read, plan, make entries": lambda: deque(
+            map(entry, each(plan.turns())), maxlen=0
         ),
+        f"the same for {ROUNDS} rounds": lambda: deque(map(entry, each(again.turns())), maxlen=0),
+        "beside a worker: read again, build and pack": beside,
     }
 
 

@@ -183,7 +183,7 @@ class RayWorker:
                 await self._ask("feed", stream, place, block)
                 place += len(block)
                 if stream == "calls" and len(block) < BLOCK:  # they are ahead of their time
-                    await asyncio.sleep(self._fleet.report_s / 4)
+                    await asyncio.sleep(self._fleet.report_s)
 
     async def _collect(
         self, control: socket.socket, shared: SharedCounters, spool: int, stderr: int
