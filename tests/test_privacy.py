@@ -29,6 +29,7 @@ from tbench.capture.privacy.masks import Masks
 from tbench.capture.privacy.redaction import Content, redact
 from tbench.capture.privacy.standins import StandIns
 from tbench.capture.privacy.traffic import blanks, shape
+from tbench.capture.privacy.words import ASCII_PIECE, PIECE
 from tbench.capture.providers import parse_recorded, parse_request
 from tbench.capture.sessions import Sessions
 from tbench.capture.trace_info import trace_info
@@ -139,6 +140,11 @@ def test_texts_are_as_long_and_alike_as_far_as_they_were(head: str, one: str, ot
         assert first != second
     assert stand_ins.text(head + one) == first
     assert StandIns(b"other key").text("x" * 64) != stand_ins.text("x" * 64)
+
+
+@given(st.text('aBz09 _.(\n\r\t\x0b\x1f"', max_size=60))
+def test_a_text_of_ascii_is_cut_as_any_other(text: str) -> None:
+    assert ASCII_PIECE.findall(text) == PIECE.findall(text)
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=50, unique=True))

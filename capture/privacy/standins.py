@@ -1,7 +1,7 @@
 """Stand-ins: what is written instead of a text, a name, an id, a number or a picture, under one key.
 
-Equal in, equal out. Texts are made up block by block, each block by a keyed hash (HMAC-SHA256) of itself and
-of all before it in its text: texts that begin alike go on alike up to the block in which they part.
+Equal in, equal out. Texts are made up block by block, each block by a keyed hash (BLAKE2b) of itself and of
+all before it in its text: texts that begin alike go on alike up to the block in which they part.
 """
 
 import hmac
@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from hashlib import sha256, shake_128
+from hashlib import blake2b, sha256, shake_128
 from itertools import accumulate, batched, pairwise
 from struct import unpack
 from typing import Any, Final
@@ -26,6 +26,7 @@ from tbench.capture.synthesis.tokens import Counted
 
 BLOCK_BYTES: Final = 64
 """About 16 tokens, which is the block of most caches."""
+FEWEST_TOKENS: Final = math.ceil(FEWEST * BLOCK_BYTES)
 LEAST_BYTES: Final = 8
 """Of a last block: of fewer bytes two might well come out alike."""
 REMEMBERED_BYTES: Final = 32 << 20
@@ -47,7 +48,7 @@ MAKERS: Final = re.compile(
 )
 """What ids begin with that their makers tell apart by it."""
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
-ESCAPED: Final = (b'"', b"\\", b"\n", b"\r", b"\t")
+IS_ESCAPED: Final = bytes(byte in b'"\\\n\r\t' for byte in range(256))
 """What JSON writes as two bytes: so many lines begin in what is made up, which keeps the size of the JSON."""
 
 
@@ -97,19 +98,20 @@ class StandIns:
         original = data.decode()  # half a character, which JSON can spell, has no bytes
         ends = [*range(BLOCK_BYTES, len(data) - LEAST_BYTES, BLOCK_BYTES), len(data)]
         counts = self._counts(original, ends)
-        state, start, made_up, owed = self.hashed("block", b""), 0, [], 0.0
+        # The first one begins with a stem, which needs no space before it.
+        state, start, made_up, owed, opens = self.hashed("block", b""), 0, list[str](), 0.0, 1
+        escaped = data.translate(IS_ESCAPED)
         for end, count in zip(ends, counts, strict=True):
-            block = data[start:end]
-            state = hmac.digest(state, block, sha256)
+            # Half of it names the block, for those behind it; of the other half it is made up.
+            digest = blake2b(data[start:end], key=state).digest()
+            state = digest[:32]
             owed += count
-            tokens = min(max(round(owed), math.ceil(FEWEST * len(block))), len(block))
-            owed -= tokens
-            lines = sum(map(block.count, ESCAPED))
-            # The first one begins with a stem, which needs no space before it.
-            opens = start == 0
-            made_up.append(prose(state, len(block) + opens, tokens, lines)[opens:])
-            start = end
-        return "".join(made_up)
+            tokens = round(owed)
+            owed -= min(max(tokens, FEWEST_TOKENS), BLOCK_BYTES)  # as many as such a block can have
+            lines = escaped.count(1, start, end)
+            made_up.append(prose(digest[32:], end - start + opens, tokens, lines))
+            start, opens = end, 0
+        return "".join(made_up)[1:]
 
     def _counts(self, original: str, ends: list[int]) -> list[float]:
         """How many tokens end in each block; those that end where it ends count in the next one.

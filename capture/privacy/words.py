@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import shake_128
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 _STEMS: Final = """
     a b c d e f g h i j k l m n o p q r s t u v w x y z ac af ak ap av az bc bl br bu cc cd ce cf cl cm
@@ -45,6 +45,13 @@ PIECE: Final = re.compile(
     r"[^\r\n\w]?[^\W\d_]+|\d{1,3}| ?(?:[^\w\s]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """What tokenizers of today cut a text into before they look for tokens; no token is in two of these."""
+_BLANK: Final = r" \t\n\r\f\v\x1c-\x1f"
+ASCII_PIECE: Final = re.compile(
+    r"[^\r\n0-9A-Za-z_]?+[A-Za-z]++|[0-9]{1,3}+"
+    rf"| ?+[^0-9A-Za-z{_BLANK}]++[\r\n]*+|[{_BLANK}]*[\r\n]+|[{_BLANK}]+(?![^{_BLANK}])|[{_BLANK}]+"
+)
+"""The same of a text of ASCII, in half the time."""
+REMEMBERED_PIECES: Final = 65_536
 
 
 class PieceRule:
@@ -52,13 +59,25 @@ class PieceRule:
 
     source = "estimate by words and marks"
 
+    def __init__(self) -> None:
+        self._costs = _Costs()
+
     def ends(self, text: str) -> tuple[list[int], list[float]]:
         """Where in the text each piece of it ends, in characters, and how many tokens each has."""
-        pieces = PIECE.findall(text)
-        return list(accumulate(map(len, pieces))), list(map(_cost, pieces))
+        pieces = (ASCII_PIECE if text.isascii() else PIECE).findall(text)
+        if len(self._costs) > REMEMBERED_PIECES:
+            self._costs.clear()
+        return list(accumulate(map(len, pieces))), list(map(self._costs.__getitem__, pieces))
 
 
-@lru_cache(maxsize=65_536)
+class _Costs(dict[str, float]):
+    """The tokens of pieces, remembered as they are asked for."""
+
+    def __missing__(self, piece: str) -> float:
+        self[piece] = cost = _cost(piece)
+        return cost
+
+
 def _cost(piece: str) -> float:
     if not piece.isascii():
         return max(1.0, 0.3 * len(piece.encode("utf-8", "replace")))
@@ -74,21 +93,49 @@ def prose(seed: bytes, size: int, tokens: int, lines: int = 0) -> str:
     It begins with a space, or where tokens are many with a digit. `lines` of its stems begin a line, as far
     as the tokens allow. More tokens than bytes, and fewer than FEWEST a byte, there cannot be.
     """
-    tokens = min(max(tokens, math.ceil(FEWEST * size)), size)
-    drawn = shake_128(seed).digest(size)
+    number, shorter, lines, size, stems, longer = _form(size, tokens, lines)
+    drawn = seed if len(seed) >= size else shake_128(seed).digest(size)
+    text = "".join(map(stems.__getitem__, drawn[:shorter]))
+    if shorter < number:
+        text += "".join(map(longer.__getitem__, drawn[shorter:number]))
+    if number < size:
+        marks = enumerate(drawn[number:size])
+        text += "".join(MARKS[place & 1][byte % len(MARKS[place & 1])] for place, byte in marks)
+    if lines:
+        text = text.replace(" ", "\n", lines + 1).replace("\n", " ", 1)
+    return text
+
+
+class _Form(NamedTuple):
+    """What a text is made of: `number` stems, of which `shorter` are one letter shorter than the others.
+
+    Behind them stand single characters, as many as `drawn` bytes are more. `lines` stems begin a line. A stem
+    is looked up by a byte, with the space before it.
+    """
+
+    number: int
+    shorter: int
+    lines: int
+    drawn: int
+    stems: Sequence[str]
+    longer: Sequence[str]
+
+
+@lru_cache(maxsize=8_192)
+def _form(size: int, tokens: int, lines: int) -> _Form:
+    least = math.ceil(FEWEST * size)
+    tokens = min(max(tokens, least), size)
     dense = 2 * tokens - size
     if (
         dense >= 0
     ):  # single letters and, as far as tokens are more, single characters without a space
         number = (size - dense) // 2
-        pools: list[Sequence[str]] = [STEMS[0]] * number
-        pools += [MARKS[place & 1] for place in range(dense)]
-    else:
-        lines = min(lines, tokens // 3, tokens - math.ceil(FEWEST * size))
-        number = tokens - lines  # a new line is a token, and the stem that begins it another
-        letters, longer = divmod(size - number, number)
-        pools = [STEMS[letters - 1]] * (number - longer)
-        pools += [STEMS[letters]] * longer if longer else []
-    words = [pool[byte % len(pool)] for pool, byte in zip(pools, drawn, strict=False)]
-    spaced = "".join([f" {word}" for word in words[:number]])
-    return spaced.replace(" ", "\n", lines + 1).replace("\n", " ", 1) + "".join(words[number:])
+        return _Form(number, number, 0, number + dense, _SPACED[0], ())
+    lines = min(lines, tokens // 3, tokens - least)
+    number = tokens - lines  # a new line is a token, and the stem that begins it another
+    letters, longer = divmod(size - number, number)
+    more = _SPACED[letters] if longer else ()
+    return _Form(number, number - longer, lines, number, _SPACED[letters - 1], more)
+
+
+_SPACED: Final = [[f" {stems[byte % len(stems)]}" for byte in range(256)] for stems in STEMS]
