@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tbench.capture.arrival_order import (
-    CACHE_BYTES,
     Answers,
     BlockCache,
     Budgets,
@@ -30,6 +29,8 @@ from tbench.capture.terminal import plural
 
 FORWARD = Budgets(cache=8 * 2**20)
 """Without answers hardly any block is read a second time."""
+LOOKUP_BYTES = 16 * 2**20
+"""Of blocks, for those who look records up: nearly in order, or so in each of some dozens of clones."""
 TOGETHER, TOGETHER_BYTES = 16, 2**20
 SUFFIX, PART = ".msgpack", ".part"
 PROCESSES = 256
@@ -186,7 +187,7 @@ class Lookup:
 
     def __init__(self, trace: Trace) -> None:
         segments = trace.segments
-        self._blocks = BlockCache(segments, Losses(), CACHE_BYTES)
+        self._blocks = BlockCache(segments, Losses(), LOOKUP_BYTES)
         self._shifts = [trace.shift_ns(number) for number in range(len(segments))]
 
     def exchange(self, places: Sequence[tuple[int, int, int]]) -> Exchange | None:

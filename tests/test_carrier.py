@@ -47,7 +47,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Carrier, Far]]:
     """A carrier for the second of three workers, and that worker's end."""
     monkeypatch.setattr(carrier, "Spawned", Far)
     near = Carrier()
-    near.start(1, 3)
+    near.start(1, 3, reads=False)
     far: Any = near._process
     yield near, far
     far.end(0)

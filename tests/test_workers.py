@@ -7,6 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -25,6 +27,7 @@ from tbench.replay.workers.call_queue import CallQueue, Feeder, frame
 from tbench.replay.workers.counters import Budget, SharedCounters
 from tbench.replay.workers.messages import WorkerTask, part, share
 from tbench.replay.workers.pool import WorkerPool
+from tbench.replay.workers.process import Here, Reading
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
 from tests.conftest import PATIENCE_S
 
@@ -453,3 +456,26 @@ def test_a_pool_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
         return Counter(worker.process.wait(0) for worker in pool.workers)
 
     assert trio.run(main) == {0: 2}
+
+
+# What machines that read the trace themselves say of it
+
+
+def test_what_other_machines_made_and_could_not_read_is_gathered() -> None:
+    """Counts of the calls of all of them, for each arm; and who could not go on, where, and why."""
+    made = [[{"seed": 2}, {"no_model": 1}, {}], [{}, {}, {"tools": 3}]]
+    readings = [
+        None,
+        Reading(refusal="no such file"),
+        Reading(refusal=None, counts=made),
+        Reading(refusal=None, counts=made, failure="t.msgpack: no such file"),
+    ]
+    workers: Any = [
+        SimpleNamespace(number=number, process=SimpleNamespace(node=f"m{number}", reading=reading))
+        for number, reading in enumerate(readings)
+    ]
+    pool = WorkerPool(workers, Here())
+
+    assert pool.counts(0) == [{"seed": 4}, {"no_model": 2}, {}]
+    assert pool.counts(1) == [{}, {}, {"tools": 6}]
+    assert pool.unread == ["by worker 4 on m3: t.msgpack: no such file"]

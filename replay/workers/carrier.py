@@ -92,7 +92,7 @@ class Carrier:
         self._trace = trace
         return None
 
-    def start(self, number: int, workers: int, reads: bool = False) -> None:
+    def start(self, number: int, workers: int, reads: bool) -> None:
         """Start the worker, as `number` of so many; it `reads`: its calls are made of the trace here."""
         self._stderr = stderr = self._held.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self._spool = self._held.enter_context(tempfile.TemporaryFile()).fileno()  # noqa: SIM115

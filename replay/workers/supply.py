@@ -8,7 +8,7 @@ calls; elsewhere the command makes them and sends them whole. Both make them by 
 import math
 import pickle
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -157,10 +157,9 @@ class Supplier:
             while data := self._entries.recv(PIECE):
                 frames.feed(data)
                 while parts := list(islice(frames, TOGETHER)):
-                    calls = self._made(parts)
-                    if calls is None:
+                    self._calls.sendall(b"".join(self._made(parts)))
+                    if self.failure:
                         return
-                    self._calls.sendall(calls)
         except OSError:  # a socket's: whoever watches the worker says so
             pass
         finally:
@@ -168,16 +167,15 @@ class Supplier:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
-    def _made(self, parts: Sequence[Any]) -> bytes | None:
-        """The calls of entries; the recipe comes first. None where they cannot be made."""
+    def _made(self, parts: Sequence[Any]) -> Iterator[bytes]:
+        """The calls of entries, up to one that cannot be made; the recipe comes first."""
         if self._recipe is None:
             self._recipe = pickle.loads(parts[0])  # noqa: S301 (of the command, over its own connection)
             parts = parts[1:]
-        recipe, lookup = self._recipe, self._lookup
         try:
-            return b"".join(recipe.frame(step_of(part, lookup)) for part in parts)
+            for part in parts:
+                yield self._recipe.frame(step_of(part, self._lookup))
         except TbenchError as error:
             self.failure = str(error)
         except Exception as error:  # a worker without calls, not one that waits for ever
             self.failure = f"{type(error).__name__}: {error}"
-        return None
