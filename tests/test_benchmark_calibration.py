@@ -13,6 +13,7 @@ from tests.conftest import Done
 
 SENT = [280, 301, 315, 322, 334, 350, 2301, 2350, 2377, 2402, 2433, 2460]
 """Characters of texts of about 64 and 512 tokens."""
+NO_ROOM = "--max-cost leaves no room to ask how long its tokens are"
 RATIOS = st.floats(0.25, 16)
 
 
@@ -122,3 +123,39 @@ def test_counts_are_asked_for_before_the_first_point(
     assert done.ended, done.err
     assert "no counts of prompt tokens from the server: lengths are estimated" in done.err
     assert len(server.received) == 6 + 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "says", "code"),
+    [
+        (0.2, NO_ROOM, 2),  # nor for any request of a point
+        (3.0, NO_ROOM, 3),
+        (20.0, "characters a token, by the server's counts", 3),
+    ],
+)
+def test_a_small_budget_is_not_spent_on_lengths(
+    tbench: Callable[..., Done], tmp_path: Path, budget: float, says: str, code: int
+) -> None:
+    """Each byte is billed as a token: what there is no room for is not asked, and a point is begun."""
+    (tmp_path / "p.toml").write_text(
+        "[[list]]\n[list.models]\nm = { prompt = 1000, output = 1000 }\n"
+    )
+    billed: list[int] = []
+
+    def answer(received: Received) -> Given:
+        billed.append(len(received.body) + received.json["max_tokens"])
+        return chat(prompt_tokens=len(received.body), tokens=received.json["max_tokens"])
+
+    with answering(answer) as server:
+        given = words(server.url, "--prices", "p.toml", "--max-requests-per-run", "60")
+        done = tbench(*given, "--max-cost", budget)
+        spent, asked = sum(billed) / 1e3, len(billed)
+        higher = tbench(*given, "--max-cost", 100, "--resume")
+
+    assert says in done.err
+    assert done.code == code, done.err
+    assert spent <= budget
+    assert (asked == 0) == (code == 2)
+    assert (code == 3) == ("with 1 point still to be made" in done.err)
+    assert higher.code in {0, 4}, higher.err
+    assert "characters a token, by the server's counts" in higher.err

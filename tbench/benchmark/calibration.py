@@ -18,17 +18,19 @@ from tbench.capture.providers import ParsedRequest, parse_request
 from tbench.capture.synthesis import Task, Workload, calibrated, parse, write
 from tbench.capture.synthesis.tokens import RATIOS
 from tbench.capture.trace_reader import Trace
-from tbench.replay.job import resolve
+from tbench.replay.estimate import OverBudgetError, estimate
+from tbench.replay.job import Job, resolve
 from tbench.replay.progress import watching
 from tbench.replay.runner import run_replay
 from tbench.replay.totals import numbers
-from tbench.run_store import RunStore
+from tbench.run_store import DONE, RunStore
 
 REQUESTS: Final = 6
 """Of each length."""
 SHORT: Final = 64
 LONG: Final = (512, 256, 128)
-"""Tokens of the two lengths; of the longer ones the first that the server does not refuse."""
+"""Tokens of the two lengths; of the longer ones the first that the server does not refuse, and a budget has
+room for."""
 EXPLAINED: Final = 0.9
 """The least share of the counts' variance that the length of the texts explains."""
 FORMS: Final = {
@@ -45,6 +47,9 @@ WITHOUT_IMAGES: Final = {"image-text-to-text": "text-to-text"}
 
 Pairs = list[tuple[int, int]]
 """Characters sent and tokens counted, of each request."""
+
+
+UNAFFORDABLE: Final = "--max-cost leaves no room to ask how long its tokens are"
 
 
 class UncalibratedError(ValueError):
@@ -64,16 +69,18 @@ def by_server_counts(plan: BenchmarkPlan, base: Workload, store: RunStore, log: 
     """Without a tokenizer, lengths go by the server's own counts, which the store keeps."""
     if plan.source.tokenizer or base.from_dataset or plan.source.task == "image-text-to-text":
         return base
-    if "chars_per_token" not in store.more:
+    measured = any(entry["ended"] == DONE for entry in store.entries)
+    if store.more.get("chars_per_token") is None and not measured:
         log.say(
             "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
         )
+        store.more.pop("uncalibrated", None)
         try:
             store.more["chars_per_token"] = calibrate(plan, base, store, log).chars_per_token
         except UncalibratedError as reason:
             store.more |= {"chars_per_token": None, "uncalibrated": str(reason)}
         store.write(sent=True)
-    if store.more["chars_per_token"] is None:
+    if store.more.get("chars_per_token") is None:
         log.say(
             f"{store.more.get('uncalibrated', 'too few counts of prompt tokens from the server')}: lengths "
             "are estimated from English text; --model-tokenizer makes them exact"
@@ -93,10 +100,10 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
     """
     task = WITHOUT_IMAGES.get(plan.source.task, plan.source.task)
 
-    def counted(tokens: int, *, last: bool = True) -> Pairs:
+    def counted(tokens: int, *, last: bool = True) -> Pairs | None:
         """What the server counts of texts of a length; empty where it refuses them as too long.
 
-        `last` says that there is no shorter length to try.
+        `last` says that there is no shorter length to try. None where a budget has no room for them.
         """
         log.say(f"lengths: {REQUESTS} requests of about {tokens} tokens")
         path = store.folder / f"calibration_{tokens}.msgpack"
@@ -116,6 +123,8 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
         left = store.left(plan.options.max_cost)
         order = replace(plan.order, trace=path, out=out, concurrency=1, max_cost=left)
         job = resolve(order, ledger=store.ledger(out))
+        if left is not None and not _affordable(job, left):
+            return None
         with Board() as board:
             run = run_replay(job, watching(board))
         store.charge(out, "calibration", cost_of(run))
@@ -132,12 +141,27 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
         ]
 
     short = counted(SHORT)
+    if short is None:
+        raise UncalibratedError(UNAFFORDABLE)
     if not short:
         raise UncalibratedError("no counts of prompt tokens from the server")
     for tokens in LONG:
         if long := counted(tokens, last=False):
             return fitted([*short, *long])
+    if long is None:
+        raise UncalibratedError(UNAFFORDABLE)
     raise UncalibratedError(f"the server takes no prompt of {LONG[-1]} tokens")
+
+
+def _affordable(job: Job, left: float) -> bool:
+    """Whether its requests may cost half of what is left, at the most: the rest is for the points."""
+    try:
+        seen = estimate(job)
+    except OverBudgetError:
+        return False
+    if seen.budget_usd is None or seen.cost_usd is None:
+        return True  # a budget that cannot be kept at all is refused by the run
+    return REQUESTS * (seen.budget_usd - seen.cost_usd) <= left / 2
 
 
 def fitted(pairs: Sequence[tuple[int, int]]) -> Calibration:

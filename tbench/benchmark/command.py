@@ -75,7 +75,9 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
         delivery = upload.made(log.say) if upload and made else None
     _print(made, folder, delivery, as_json=as_json)
     name = options.experiment_folder_name or folder.name
-    code = _exit(made, name, interrupted=interrupted, spent=spent)
+    ended = sum(point.ended_by != "max_cost" for point in made)
+    left = None if options.saturate else len(list(sweep.points())) - ended
+    code = _exit(made, name, left, interrupted=interrupted, spent=spent)
     return code or (delivery.exit_code if delivery else 0)
 
 
@@ -163,8 +165,9 @@ def _make_points(benchmark: Benchmark, log: Log, made: list[PointResult]) -> boo
             board.made(point)
             for warning in point.warnings:
                 log.say(f"  ! {warning}")
-    except InvalidRunError as error:
-        if not isinstance(error.__cause__, OverBudgetError):
+    except (InvalidRunError, OverBudgetError) as error:
+        over = OverBudgetError if benchmark.store.entries else ()
+        if not (isinstance(error, over) or isinstance(error.__cause__, OverBudgetError)):
             raise
         return True
     finally:
@@ -200,8 +203,10 @@ def _print(
         show(sweep_text(sweep, **terminal()))
 
 
-def _exit(made: list[PointResult], name: str, *, interrupted: bool, spent: bool) -> int:
-    """The exit code of the points, and on stderr why it is not 0."""
+def _exit(
+    made: list[PointResult], name: str, left: int | None, *, interrupted: bool, spent: bool
+) -> int:
+    """The exit code of the points, of which so many are `left`, and on stderr why it is not 0."""
     if interrupted or (made and made[-1].ended_by == "interrupt"):
         print(
             "interrupted; the same command with "
@@ -211,7 +216,9 @@ def _exit(made: list[PointResult], name: str, *, interrupted: bool, spent: bool)
         return INTERRUPTED
     if spent:
         print(
-            "stopped before --max-cost was exceeded; the same command with a higher one and "
+            "stopped before --max-cost was exceeded"
+            + (f", with {plural(left, 'point')} still to be made" if left else "")
+            + "; the same command with a higher one and "
             f"--experiment-folder-name {shlex.quote(name)} --resume goes on",
             file=sys.stderr,
         )
