@@ -314,7 +314,12 @@ def _joined(containers: list[Container]) -> Trace:
         process, of = _process(header)
         processes[header.capture_id] = max(processes[header.capture_id], of)
         by_number = captures[header.capture_id, process]
-        by_number.setdefault(header.segment, open_segment(container, header))
+        if header.segment in by_number:
+            raise InputError(
+                f"{by_number[header.segment].container.path} and {container.path}: both hold segment "
+                f"{header.segment} of one capture, as a copy does; give one, or move one away"
+            )
+        by_number[header.segment] = open_segment(container, header)
     captured = [
         [by_number[number] for number in sorted(by_number)] for by_number in captures.values()
     ]

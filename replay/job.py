@@ -125,6 +125,7 @@ class Job:
             refuses=refused_by(targets),
             apart=self.workers > 1 or self.pace.mode == "sessions",
             live=self.pace.live,
+            mixed=len(self.trace.captures) > 1,
         )
 
 

@@ -23,6 +23,7 @@ from tbench.capture.providers import (
 )
 from tbench.capture.recent import Recent
 from tbench.capture.sessions import Sessions
+from tbench.capture.terminal import named
 from tbench.replay.makers import Level
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import left_out
@@ -169,7 +170,8 @@ class Plan:
     their arrivals; or, `by_session`, one session after another. `requests` ends the plan early. `only` says
     which are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
     bodies are to be changed, `refuses` why a request cannot be put to a target. With `apart` each session is
-    sent by itself: a request waits for no other session's answer. `live` asks for the history of each.
+    sent by itself: a request waits for no other session's answer. `live` asks for the history of each. A
+    `mixed` trace is of several captures, in which no two requests may have one id.
     `severed` and `forgotten` count what was yielded of either.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
@@ -190,6 +192,7 @@ class Plan:
     refuses: Refusal = nobody
     apart: bool = False
     live: bool = False
+    mixed: bool = False
     skipped: Counter[str] = field(default_factory=Counter, init=False)
     hosts: Counter[str] = field(default_factory=Counter, init=False)
     idle: dict[str, float] = field(default_factory=dict, init=False)
@@ -317,6 +320,7 @@ class Plan:
         sessions, answers = Sessions(remembered=REMEMBERED), Answers(REMEMBERED, apart=self.apart)
         histories = Histories(REMEMBERED)
         walk = self.only.start()
+        ids: set[int] = set()
         for exchange in self.trace:
             request, body = exchange.request, parsed_of(exchange)
             reason = self._reason(exchange, body, walk)
@@ -327,6 +331,13 @@ class Plan:
                 if reason == "retry" and answers.retried(exchange, idle.before(exchange)):
                     sessions.assign(request, parsed=body, response=exchange.response)
                 continue
+            if self.mixed:
+                if (id_ := hash(request.id)) in ids:
+                    raise InputError(
+                        f"two captures of this trace hold a request with the id {named(request.id)}: turns "
+                        "and comparisons go by it, and one may be a copy; give one file, or move one away"
+                    )
+                ids.add(id_)
             cut_ns = idle.before(exchange)
             if counted and idle.stretches:
                 self.idle = {"stretches": idle.stretches, "seconds": cut_ns / 1e9}
@@ -413,7 +424,7 @@ class _Notes:
         return span + gap_between_rounds(len(self.offsets), span)
 
     def _add(self, planned: Planned) -> None:
-        self.ids.append(hash(planned.exchange.request.id))
+        self.ids.append(_key(planned.exchange))
         self.offsets.append(planned.offset)
         self.sessions.append(planned.session)
         while len(self.begins) <= planned.session:
@@ -478,6 +489,11 @@ def _number(request: Turn, index: int, places: Mapping[int, int]) -> None:
     )
 
 
+def _key(exchange: Exchange) -> int:
+    """By what a request is known again; where two have one id, their places differ."""
+    return hash((exchange.request.id, exchange.places[:1]))
+
+
 class _Reader:
     """One copy's way through the trace, by the notes of it."""
 
@@ -492,6 +508,6 @@ class _Reader:
         self._last = number
         id_ = self._notes.ids[number]
         for exchange in self._rest:
-            if hash(exchange.request.id) == id_:
+            if _key(exchange) == id_:
                 return self._notes.planned(number, exchange)
         raise InputError("the trace has changed while it was read; replay it again")

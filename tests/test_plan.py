@@ -397,6 +397,41 @@ def test_what_clones_leave_out_is_counted_once() -> None:
     assert survey(plan).requests == 6
 
 
+def asking(name: str) -> Exchange:
+    body = turn("hello")
+    return exchange(0, 1.0, id=name, body=body, body_bytes=len(body))
+
+
+def two_captures(folder: Path, second: str) -> ReplayOptions:
+    """A request that is not sent, and one of another capture that is, by this id."""
+    asked = {"a": [exchange(0, 0.0, id="x", path="/v1/files")], "b": [asking(second)]}
+    for place, (name, exchanges) in enumerate(asked.items()):
+        header = TraceHeader(wall_ns=10**18 + place, mono_ns=0, capture_id=name)
+        with TraceWriter(folder / f"{name}.msgpack", header) as writer:
+            for each in exchanges:
+                writer.exchange(each)
+    return ReplayOptions(folder, base_url="http://127.0.0.1:9", clones=2.0)
+
+
+def test_a_request_that_is_sent_is_not_taken_for_one_of_its_id_that_is_not(tmp_path: Path) -> None:
+    """In a copy of the recording, which is read once more."""
+    planned = list(resolve(two_captures(tmp_path, "x"), send=False).plan())
+
+    assert [each.exchange.request.path for each in planned] == ["/v1/chat/completions"] * 2
+
+
+@pytest.mark.parametrize("clones", [1.0, 2.0])
+def test_two_requests_of_one_id_are_refused(tmp_path: Path, clones: float) -> None:
+    """A part of a trace beside it: turns and comparisons would take one for the other."""
+    options = two_captures(tmp_path, "y")
+    header = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="part")
+    with TraceWriter(tmp_path / "part.msgpack", header) as writer:
+        writer.exchange(asking("y"))
+
+    with pytest.raises(InputError, match="two captures of this trace hold a request with the id y"):
+        list(resolve(replace(options, clones=clones), send=False).plan())
+
+
 def test_nothing_to_clone_is_nothing() -> None:
     assert list(Plan(trace=[], clones=Clones(number=2))) == []
 

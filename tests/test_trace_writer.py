@@ -416,6 +416,17 @@ def test_what_is_no_trace_is_one_clear_error(
         read_trace(tmp_path / name)
 
 
+def test_a_second_file_of_a_segment_is_named(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "t.msgpack", TraceHeader(wall_ns=0, mono_ns=0)):
+        pass
+    copy = tmp_path / "u.msgpack"
+    copy.write_bytes((tmp_path / "t.msgpack").read_bytes())
+    with pytest.raises(
+        InputError, match=r"t\.msgpack and .*u\.msgpack: both hold segment 0 of one"
+    ):
+        read_trace(tmp_path)
+
+
 def test_a_folder_without_traces_says_so(tmp_path: Path) -> None:
     """Runs and other files in it are not traces."""
     ContainerWriter(tmp_path / "r.msgpack", {"kind": "run"}).close()
