@@ -500,7 +500,7 @@ def test_a_budget_is_for_all_points_and_what_it_ended_goes_on(
             server.url, "--num-concurrency", "1,2", "--traffic-scenario", "D(100,8)", "--polite",
             "--prices", "p.toml", "--json",
         )  # fmt: skip
-        first = tbench(*given, "--max-cost", 24)
+        first = tbench(*given, "--max-cost", 12)
         spent, told = billing.usd, json.loads(first.out)["points"]
         second = tbench(*given, "--resume", "--max-cost", 60)
     points = json.loads(second.out)["points"]
@@ -508,7 +508,7 @@ def test_a_budget_is_for_all_points_and_what_it_ended_goes_on(
 
     assert first.code == 3, first.err
     assert "stopped before --max-cost was exceeded" in first.err
-    assert 12 < spent <= 24
+    assert 6 < spent <= 12
     assert len(told) < 2 or told[-1]["ended_by"] == "max_cost"
     assert second.code in {0, 4}, second.err
     assert [point["num_completed_requests"] for point in points] == [12, 12]
