@@ -149,6 +149,8 @@ class RunStore:
             aside = self._set_aside(part)
         ledger = self.ledger(path)
         if ledger.exists():
+            # Killed before its file began: it is no name of the run that comes next.
+            aside = self.folder / ASIDE / path.name if aside == path else aside
             self._enter(aside, KILLED, outlay(ledger))
             ledger.unlink()
 

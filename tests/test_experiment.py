@@ -18,6 +18,7 @@ from tbench.analysis.arms import interleaved
 from tbench.capture.errors import InputError
 from tbench.replay.cost import Price
 from tbench.replay.runfile import Run
+from tbench.replay.workers.counters import SharedCounters
 from tbench.run_store import Kind, RunStore
 
 ARMS: list[dict[str, Any]] = [{"name": "A"}, {"name": "B", "model": "m/two"}]
@@ -199,6 +200,20 @@ def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:
 
     kept = sorted(path.name for path in (tmp_path / "ab" / "set-aside").iterdir())
     assert kept == ["A.1.run.1", "A.1.run.part.1"]
+
+
+def test_a_kill_before_a_run_began_is_not_the_run_that_comes_next(tmp_path: Path) -> None:
+    """In the two requests that go before it: they count, and have no file."""
+    store = opened(tmp_path / "ab", plan())
+    with SharedCounters.made(1, store.ledger(store.path("A.1")), before=0.25):
+        pass
+    assert store.spent == 0.25
+    store.clear(store.path("A.1"))
+    store.path("A.1").write_bytes(b"run")
+
+    assert not store.done("A.1")
+    assert not [entry for entry in store.entries if (store.folder / entry["run"]).exists()]
+    assert opened(tmp_path / "ab", plan()).spent == 0.25
 
 
 def test_what_a_benchmark_keeps_beside_its_runs_outlives_each_of_them(tmp_path: Path) -> None:
