@@ -6,8 +6,8 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,6 +101,18 @@ def step_back(niceness: int) -> None:
     if sys.platform == "linux":  # elsewhere it would be the whole process's
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+@contextmanager
+def in_front() -> Iterator[None]:
+    """What is started within gives way to nobody, where that is allowed, though this thread may."""
+    niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PLAIN)
+    try:
+        yield
+    finally:
+        step_back(niceness)
 
 
 async def on_thread(work: Callable[[], None], niceness: int) -> None:

@@ -318,6 +318,18 @@ def test_ctrl_c_cancels_on_every_machine(playing: subprocess.Popen[str], tmp_pat
     assert identity(run).planned == PLANNED
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root may have a process give way to nobody again"
+)
+def test_what_sends_gives_way_to_nobody(cluster: Cluster, playing: subprocess.Popen[str]) -> None:
+    """Ray has all that it starts give way to everything else; a sender would be late."""
+    niceness = [os.getpriority(os.PRIO_PROCESS, pid) for pid in cluster.workers()]
+    playing.send_signal(signal.SIGINT)
+    playing.communicate(timeout=PATIENCE_S)
+
+    assert niceness == [0, 0]
+
+
 def ended(playing: subprocess.Popen[str], folder: Path) -> Run:
     """The run of a replay that lost a worker: INVALID, with every request accounted for."""
     out, err = playing.communicate(timeout=PATIENCE_S)

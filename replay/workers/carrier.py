@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 from tbench.capture.errors import TbenchError
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.versions import version
-from tbench.replay.system import AHEAD, headroom, step_back
+from tbench.replay.system import BEHIND, headroom, in_front, step_back
 from tbench.replay.workers.counters import SharedCounters
 from tbench.replay.workers.process import Spawned
 from tbench.replay.workers.spool import GIVE_BACK, give_back
@@ -107,7 +107,8 @@ class Carrier:
             self._supplier = Supplier(self._trace, entries, calls)
             threading.Thread(target=self._supply, args=(self._supplier,), daemon=True).start()
         fds = (their_calls.fileno(), their_control.fileno(), self._spool, self._shared.fd)
-        self._process = Spawned(fds, stderr)
+        with in_front():  # Ray has what it starts give way to all else (niceness 15)
+            self._process = Spawned(fds, stderr)
         their_calls.close()
         their_control.close()
         self._listener = threading.Thread(target=self._listen, args=(control,), daemon=True)
@@ -166,7 +167,7 @@ class Carrier:
 
     @staticmethod
     def _supply(supplier: Supplier) -> None:
-        step_back(AHEAD)
+        step_back(BEHIND)  # whatever the sender's niceness is
         supplier.run()
 
     def _listen(self, control: socket.socket) -> None:

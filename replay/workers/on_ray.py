@@ -52,6 +52,7 @@ def _connected(cluster: str) -> Any:  # noqa: ANN401 (the module)
     """Ray, connected to a cluster for the rest of this process. Raises InputError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that it is used
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning of something else
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that is started here
     try:
         import ray  # noqa: PLC0415 (an extra, and slow to load)
         from ray._private import worker  # noqa: PLC0415
