@@ -5,9 +5,11 @@
 
 The server has core 0, `tbench replay` with all its processes core 1. Everything counts: reading the trace,
 building the requests, parsing the answers, writing the run. One JSON line for each repeat, and at the end a
-line of medians for each case (`--table`: as Markdown). TTFT error is our stamp of the first token less the
-server's of its first write; the chunk error is the same for every token. `cpu_us_per_request` is of the
-sending process while it sends; `whole_cpu_us` of all processes from start to end.
+line of medians for each case (`--table`: as Markdown). With `--turns 5` the requests are those of
+conversations, each turn of which waits for the one before (`--causal max`). TTFT error is our stamp of the
+first token less the server's of its first write; the chunk error is the same for every token.
+`cpu_us_per_request` is of the sending process while it sends; `whole_cpu_us` of all processes from start to
+end.
 """
 
 import argparse
@@ -104,6 +106,7 @@ CASES = {
         ideal=1000.0,
     ),
 }
+WIDTH = 1_000
 USUAL = "closed,streams200,streams1000,lockstep1000,lockstep2000,streams5000,tls,open"
 
 
@@ -131,6 +134,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="of the requests of each case")
     parser.add_argument("--workers", default="1")
+    parser.add_argument("--turns", type=int, default=1, help="of each conversation of the trace")
     parser.add_argument("--table", action="store_true", help="the medians as a Markdown table")
     return parser.parse_args()
 
@@ -138,9 +142,10 @@ def _options() -> argparse.Namespace:
 def measure(case: Case, sender: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Replay one case; what `replay --json`, the run file and the server say about it."""
     count = max(64, round(case.requests * options.share))
-    trace, out, log = folder / f"{count}-{case.tokens}.msgpack", folder / "o.run", folder / "log"
+    trace = folder / f"{count}-{case.tokens}-{options.turns}.msgpack"
+    out, log = folder / "o.run", folder / "log"
     if not trace.exists():
-        write_trace(trace, count, case.tokens)
+        write_trace(trace, count, case.tokens, options.turns)
     for old in (out, Path(f"{out}.part")):
         old.unlink(missing_ok=True)
     flags = [*case.pacing, "--sender", sender, "--workers", options.workers]
@@ -254,6 +259,7 @@ def figures(
         "coalesced_share": run.totals["coalesced_share"],
         "cpu_share": client["cpu_share"],
         "valid": said["valid"],
+        **{name: run.totals["turns"][name] for name in ("continued", "waited", "early", "severed")},
     }
 
 
@@ -323,6 +329,8 @@ COLUMNS = {
     "rss_mb": "RSS MB",
     "lost": "lost",
     "failed": "failed",
+    "continued": "turns",
+    "early": "early",
 }
 
 
@@ -343,13 +351,21 @@ def _cell(key: str, value: object) -> str:
     return str(value)
 
 
-def write_trace(path: Path, requests: int, tokens: int) -> None:
-    """A trace of that many streamed chat completions, 1 ms apart."""
+def write_trace(path: Path, requests: int, tokens: int, turns: int = 1) -> None:
+    """A trace of that many streamed chat completions, 1 ms apart, of conversations of so many `turns`.
+
+    WIDTH conversations take turns; a user thinks for 1 ms.
+    """
+    took_ns = (WIDTH - 1) * 10**6 if turns > 1 else 0
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(requests):
-            messages = [{"role": "user", "content": f"request {seq}: " + "word " * 40}]
+            turn, first = seq // WIDTH % turns, seq // (WIDTH * turns) * turns * WIDTH + seq % WIDTH
+            messages = [{"role": "user", "content": f"request {first}: " + "word " * 40}]
+            for place in range(turn):
+                messages.append({"role": "assistant", "content": f"answer {first}.{place}"})
+                messages.append({"role": "user", "content": f"turn {place}: " + "word " * 40})
             fields = {"model": "m", "messages": messages, "stream": True, "max_tokens": tokens}
-            writer.exchange(chat(seq, fields, seq * 10**6))
+            writer.exchange(chat(seq, fields, seq * 10**6, took_ns))
 
 
 def chat(seq: int, fields: Mapping[str, Any], at_ns: int, took_ns: int = 0) -> Exchange:
