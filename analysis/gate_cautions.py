@@ -120,6 +120,7 @@ def _part(run: RunView) -> _Part:
             cached=(float(np.nansum(cached)), float(np.nansum(prompt))),
             due=(float(np.nansum(due)), int((~np.isnan(due)).sum())),
             e2e=(float(np.nansum(e2e)), int((~np.isnan(e2e)).sum())),
+            open_loop=arm.open_loop,
             judged=Judged(between=metrics.gaps(metrics.counted(columns))),
         ),
         failed=float(arm.failed[places].mean()),
@@ -155,6 +156,7 @@ def _together(group: ArmRuns, parts: Sequence[_Part]) -> Arm:
             cached=_added(part.cached for part in sums),
             due=_added(part.due for part in sums),
             e2e=_added(part.e2e for part in sums),
+            open_loop=any(part.open_loop for part in sums),
             judged=Judged(between=_added(part.judged.between for part in sums)),
         ),
     )
