@@ -19,8 +19,7 @@ from tbench.analysis.mean_ratio import mean_of_series
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.summary import Floats
 from tbench.analysis.sums import Charges
-from tbench.capture.exchange import Outcome
-from tbench.replay.cost import Price
+from tbench.replay.cost import FREE, Price
 from tbench.replay.price_table import prices_at
 from tbench.replay.request import address
 from tbench.replay.table import where, words
@@ -28,8 +27,6 @@ from tbench.replay.table import where, words
 PER_SUCCESS: Final = "cost_per_success"
 PER_SESSION: Final = "cost_per_session"
 TITLES: Final = {PER_SUCCESS: "cost/success", PER_SESSION: "cost/session"}
-FREE: Final = (Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT)
-"""Outcomes that cost nothing, though no tokens were counted."""
 LEAST_RUNS: Final = 3
 """As a verdict takes."""
 UNHELD: Final = "the requests are more than memory holds"

@@ -49,11 +49,12 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
     yield from table
     yield from _client(run, numbers)
     yield row("fidelity", run.fidelity.sentence)
-    cost = run.totals.get("cost") or {}
-    if cost.get("usd") or cost.get("uncounted"):
-        yield row(
-            "cost", priced(cost["usd"], cost["uncounted"], cost["unpriced"], price_sources(run))
-        )
+    cost, sources = run.totals.get("cost") or {}, price_sources(run)
+    if cost.get("usd") or (cost.get("uncounted") and sources):
+        text = priced(cost["usd"], cost["uncounted"], cost["unpriced"], sources)
+        parts = {"warm-up": run.columns["warmup"].any(), "probe": probed(run)}
+        more = " and ".join(f"the {part}" for part, counts in parts.items() if counts)
+        yield row("cost", f"{text}, with {more}" if more and cost["usd"] else text)
     if waited := cost.get("waited"):
         yield row(
             "budget",
@@ -488,7 +489,8 @@ def priced(
     less = f" (left out: {'; '.join(omitted)})" if omitted else ""
     if 0 < usd < LEAST_USD:
         return f"under ${LEAST_USD:.4f}{at}{less}"
-    return f"{about}${usd:,.{2 if usd >= 1 else 4}f}{at}{less}"
+    least = "at least " if omitted else ""
+    return f"{least}{about}${usd:,.{2 if usd >= 1 else 4}f}{at}{less}"
 
 
 LEAST_USD: Final = 0.0001

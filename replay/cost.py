@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import NOTHING
+from tbench.capture.exchange import NOTHING, Outcome
 from tbench.capture.providers import Usage
 
 
@@ -43,6 +43,8 @@ FIGURES: Final = ("prompt", "output", "cached", "created")
 """What is in US dollars per million tokens; the first two have to be there."""
 DEAREST: Final = 1e9
 """The highest price that is taken: what is more is a mistake, and sums of it would be no numbers."""
+FREE: Final = (Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT)
+"""Outcomes that cost nothing where no tokens were counted; after any other the server may have worked."""
 BY_OPTION: Final = "--price"
 """The source of a price that was given on the command line."""
 
@@ -116,9 +118,9 @@ def expected(recorded: Usage, max_tokens: int | None) -> Usage:
 class Bill:
     """A running sum in US dollars, with what it leaves out.
 
-    `unpriced` counts the requests of each model without a known price, `uncounted` the requests whose
-    prompt tokens are not known. Where either is not empty, `usd` is a lower bound. `prices` are what models
-    cost.
+    `unpriced` counts the requests of each model without a known price, `uncounted` the requests that may have
+    been charged and whose prompt tokens are not known. Where either is not empty, `usd` is a lower bound.
+    `prices` are what models cost.
     """
 
     prices: Mapping[str, Price] = field(default=NOTHING)
@@ -128,10 +130,10 @@ class Bill:
     uncounted: int = 0
     unpriced: Counter[str] = field(default_factory=Counter)
 
-    def add(self, model: str | None, usage: Usage) -> None:
+    def add(self, model: str | None, usage: Usage, outcome: Outcome = Outcome.OK) -> None:
         """One request's tokens. Unknown output (an embedding, a failure) costs nothing."""
         if usage.prompt is None:
-            self.uncounted += 1
+            self.uncounted += outcome not in FREE
             return
         self.prompt_tokens += usage.prompt
         self.output_tokens += usage.output or 0

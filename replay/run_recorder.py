@@ -15,7 +15,7 @@ from tbench.capture.histogram import Histogram
 from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.columns import COUNTED
-from tbench.replay.cost import Bill, Price, cost
+from tbench.replay.cost import FREE, Bill, Price, cost
 from tbench.replay.counted import Spread
 from tbench.replay.hit_rates import OBSERVED, Reading
 from tbench.replay.job import Job
@@ -179,9 +179,7 @@ class Tally:
             self.errors[kind_of(sample)] += 1
             if sample.outcome is Outcome.CLIENT_LIMIT:
                 self.limits[sample.error or "no reason"] += 1
-        usage = usage_of(sample)
-        if usage.prompt is not None:
-            self.bill.add(sample.model, usage)
+        self.bill.add(sample.model, usage_of(sample), sample.outcome)
 
     def ttft(self, p: float) -> float | None:
         """About that quantile of the streams' time to the first token, seconds; None without a stream."""
@@ -343,7 +341,7 @@ def actual_cost(
     """
     again = most * (tries - 1)
     price = prices.get(sample.model or "")
-    if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT}:
+    if sample.outcome in FREE:
         counted = price is not None and sample.prompt_tokens is not None
         return again + (cost(price, usage_of(sample)) if price and counted else 0.0)
     uncounted = sample.prompt_tokens is None or (

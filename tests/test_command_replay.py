@@ -157,7 +157,12 @@ def test_tokens_that_nobody_counted_are_unknown(
 @pytest.mark.parametrize(
     ("usd", "uncounted", "sources", "said"),
     [
-        (0.19, 1, {LIST: ["a"]}, f"$0.1900 at {LIST} (left out: 1 request without token counts)"),
+        (
+            0.19,
+            1,
+            {LIST: ["a"]},
+            f"at least $0.1900 at {LIST} (left out: 1 request without token counts)",
+        ),
         (12.345, 0, {LIST: ["a"]}, f"$12.35 at {LIST}"),
         (
             12.345,

@@ -11,8 +11,9 @@ from tbench.replay.api import replay
 from tbench.replay.closing import priced
 from tbench.replay.cost import Price
 from tbench.replay.price_table import LISTED, prices_at, read_price_lists
+from tbench.replay.runfile import read_run
 from tbench.replay.totals import price_sources
-from tests.answering import answering
+from tests.answering import Given, answering
 from tests.answering import chat as answer
 from tests.conftest import Done
 from tests.test_replay_end_to_end import CHAT, chat, write_trace
@@ -153,6 +154,31 @@ def test_prices_from_python_may_be_written_as_on_the_command_line(tmp_path: Path
 
     assert run.totals["cost"]["usd"] == pytest.approx(0.00125)
     assert priced(1.5, 0, (), price_sources(run)) == "$1.50 at --price"
+
+
+def test_a_replay_says_what_its_report_says_it_cost(
+    table: Path, tbench: Callable[..., Done], tmp_path: Path
+) -> None:
+    """Three are counted; one names no usage, one is cut, one is refused, which is free."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i, stream=False) for i in range(6)])
+    counted = answer(prompt_tokens=1000, tokens=0)
+    uncounted = Given([counted.pieces[0].replace(b"usage", b"usury")])
+    cut = Given([uncounted.pieces[0][:20]])
+    answers = iter([counted, uncounted, counted, cut, counted, Given([b"{}"], status=500)])
+    with answering(lambda _: next(answers)) as server:
+        played = tbench(
+            "replay", trace, "--base-url", server.url, "--model", "mine", "--prices", table,
+            "--concurrency", 1, "--warmup", "none", "-o", "a.run",
+        )  # fmt: skip
+    reported = tbench("report", "a.run")
+    run = read_run(tmp_path / "a.run")
+    figures = json.loads(tbench("report", "a.run", "--json").out)["cost"]
+
+    assert "at least $0.0030 at mine.toml (my contract" in played.out, played
+    assert "(left out: 2 requests without token counts)" in played.out
+    assert "cost: $0.00300 at least (2 requests without token counts)" in reported.out
+    assert figures["usd"] == pytest.approx(run.totals["cost"]["usd"]) == pytest.approx(0.003)
+    assert figures["uncounted"] == run.totals["cost"]["uncounted"] == 2
 
 
 def test_a_dry_run_says_where_its_prices_are_from(

@@ -30,8 +30,13 @@ from tbench.analysis.spending import (
 )
 from tbench.analysis.summary import Floats
 from tbench.analysis.words import dollars_interval
+from tbench.capture.exchange import Outcome
 from tbench.capture.providers import Usage
-from tbench.replay.cost import Price, cost
+from tbench.replay.columns import from_samples, pack
+from tbench.replay.cost import Bill, Price, cost
+from tbench.replay.run_recorder import Tally
+from tbench.replay.sample import Sample
+from tbench.replay.table import Table
 
 COSTS = Costs(turns=mixed, sessions=120, failing=0.0)
 RANDOM = np.random.default_rng
@@ -120,6 +125,26 @@ def test_a_cost_that_is_not_known_says_why(change: dict[str, Any], refusal: str)
 
     assert (ratio.value, ratio.refusal) == (None, refusal)
     assert ratio.interval == (None, None, refusal)
+
+
+def test_a_replay_and_its_report_count_alike_what_may_have_been_charged() -> None:
+    """Of every outcome one that names tokens, which cost, and one that names none: three kinds are free."""
+    samples = [
+        Sample(
+            id=f"{outcome}{tokens}", index=2 * at + (tokens is None), endpoint="chat", model="m",
+            stream=False, due=None, sent=float(at), outcome=outcome, prompt_tokens=tokens,
+            output_tokens=tokens,
+        )
+        for at, outcome in enumerate(Outcome)
+        for tokens in (100, None)
+    ]  # fmt: skip
+    tally = Tally(bill=Bill(prices={"m": Price(1000, 1500)}))
+    tally.add(samples)
+    arm = changed(run(), {"m": [1000, 1500]}, **Table(lambda: [pack(from_samples(samples))]))
+    spent = spending(arm, np.arange(len(samples)))
+
+    assert spent.usd == pytest.approx(tally.bill.usd) == pytest.approx(0.25 * len(Outcome))
+    assert spent.uncounted == tally.bill.uncounted == len(Outcome) - 3
 
 
 def test_a_pair_is_compared_with_an_interval_and_reports_say_it() -> None:

@@ -21,6 +21,7 @@ from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.report.markup import Html, details, drawn, html, join, number, span, tag
 from tbench.analysis.run_metrics import Slo, rates, ratio
+from tbench.analysis.spending import spending
 from tbench.analysis.summary import Caution, Summary, facts
 from tbench.capture.terminal import plural
 from tbench.replay.totals import price_sources, shortfalls
@@ -172,10 +173,11 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
     about += [sentences.requests(comparison), *pacing, *facts(comparison.warnings)]
     outcome, errors = sentences.outcome(comparison), comparison.errors
     small = f"Errors {errors.baseline:.2%} and {errors.candidate:.2%}"
-    costs = [(arm.run.totals.get("cost") or {}).get("usd") for arm in (first, second)]
-    if all(costs):
+    spent = [spending(arm) for arm in (first, second)]
+    if all(each.usd for each in spent):
         by = ", ".join(price_sources(first.run, second.run)) or "list prices"
-        small += f", cost ${costs[0]:,.4f} and ${costs[1]:,.4f} at {by}"
+        costs = map(sentences.cost, (first, second), spent)
+        small += f", cost {' and '.join(costs)} at {by}"
     small += (
         " (baseline and candidate). Ratios are candidate / baseline, with their 95% intervals (~: "
         "approximate) and the requests that they are of."

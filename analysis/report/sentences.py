@@ -14,6 +14,7 @@ from tbench.analysis.comparison import (
     Verdict,
 )
 from tbench.analysis.run_metrics import OPEN_LOOP, TURNS_WAIT, footnote
+from tbench.analysis.spending import Spending
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.throughput import drained, three
@@ -30,6 +31,15 @@ def requests(comparison: Comparisons) -> str:
     if comparison.paired:
         return f"{plural(first, 'request')}, paired"
     return f"{first:,} and {plural(second, 'request')}"
+
+
+def cost(arm: Arm, spent: Spending) -> str:
+    """What an arm's requests cost in all, and what is not in it."""
+    text = words.dollars(spent.usd)
+    counts = f"{plural(spent.uncounted, 'request')} without token counts"
+    if why := spent.refusal or (counts if spent.uncounted else None):
+        text += f" at least ({why})"
+    return text + (", without the warm-up" if arm.warm else "")
 
 
 def seen(comparison: Comparisons) -> str:

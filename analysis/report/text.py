@@ -303,12 +303,7 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     if drain := drained(figures["drain"]):
         yield f"drain: {drain}"
     if (spent := spending(arm)).usd:
-        uncounted = f"{plural(spent.uncounted, 'request')} without token counts" * (
-            spent.uncounted > 0
-        )
-        least = f" at least ({why})" if (why := spent.refusal or uncounted) else ""
-        least += ", without the warm-up" if arm.warm else ""
-        yield f"cost: {words.dollars(spent.usd)}{least}" + "".join(
+        yield f"cost: {sentences.cost(arm, spent)}" + "".join(
             f", {TITLES[name].removeprefix('cost/')} {words.amount(cost.value, 'USD')} {_sure(cost)}"
             for name, cost in spent.ratios.items()
             if cost.value is not None
