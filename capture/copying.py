@@ -25,16 +25,14 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.filters import FIELDS, HASHES, Facts, Filter, Pass, meant, none_left, span_ns
 from tbench.capture.frames import BLOCK, HEADER, INDEX
-from tbench.capture.records import read_header
+from tbench.capture.records import STEPS, read_header
 from tbench.capture.terminal import named
 from tbench.capture.trace_index import TraceIndex
-from tbench.capture.trace_reader import Trace
+from tbench.capture.trace_reader import Trace, lineage, unrepeated
 
 OURS: Final = frozenset({HEADER, BLOCK, INDEX})
 NOT_COPIED: Final = frozenset({"format", "marker", "process", "processes"})
 """Header entries that a new file gets anew."""
-STEPS: Final = "steps"
-"""The header entry with what made a file of a trace: one map for each verb, oldest first."""
 MOST_PARTS: Final = 255
 """Each part has its file open, and a byte for each record says which it goes to."""
 TIMES: Final = {
@@ -137,7 +135,6 @@ def copy(
     InputError where nothing is left, a file exists, or traces without dates are to be merged; then no file is
     left.
     """
-    captures = {segment.header.capture_id for segment in trace.segments}
     if len(trace.captures) > 1 and (
         undated := [part.container.path for part in trace.segments if not part.header.wall_ns]
     ):
@@ -149,7 +146,9 @@ def copy(
     walk = Pass(wanted, sessions=sessions or wanted.sessions)
     exchanges = meant(trace, wanted, walk, answers=answers)
     repeats = Counter[str]()
-    for exchange in _unrepeated(exchanges, repeats) if len(trace.captures) > 1 else exchanges:
+    if len(trace.captures) > 1:
+        exchanges = unrepeated(exchanges, lambda *_: repeats.update(["repeated"]))
+    for exchange in exchanges:
         part = route(exchange, walk)
         if part is None:
             continue
@@ -170,9 +169,8 @@ def copy(
     )
     total = trace.totals.get("requests", 0)
     header = _header(trace)
-    step = {"verb": verb, "only": list(wanted.words), "of_requests": total}
-    if len(captures) > 1:
-        step["of"] = sorted(captures)
+    of = sorted(set().union(*(lineage(segment.header) for segment in trace.segments)))
+    step = {"verb": verb, "only": list(wanted.words), "of": of, "of_requests": total}
     with ExitStack() as stack:
         files = []
         for part in parts:
@@ -188,20 +186,6 @@ def copy(
             file.detail["lost"] = asdict(lost)
     copied = sum(part.requests for part in parts) + repeats["repeated"]
     return Copied(list(parts), total - copied, repeats["repeated"], lost)
-
-
-def _unrepeated(exchanges: Iterator[Exchange], repeats: Counter[str]) -> Iterator[Exchange]:
-    """Each exchange once, that stands in two traces: it has one id and one arrival. Counts the others."""
-    instant, ids = None, set[str]()
-    for exchange in exchanges:
-        request = exchange.request
-        if request.arrive_ns != instant:
-            instant, ids = request.arrive_ns, set()
-        if request.id in ids:
-            repeats["repeated"] += 1
-        else:
-            ids.add(request.id)
-            yield exchange
 
 
 def _carry(

@@ -139,6 +139,8 @@ CONTENTLESS = frozenset({"drop", "hash"})
 """What `privacy` says of traces from which the texts were taken, so that no replay can send them."""
 CONTAINER_KEYS = frozenset({"format", "version", "kind", "marker", "crc32"})
 """Header keys that belong to the container, not to the trace."""
+STEPS = "steps"
+"""The header entry with what made a file of a trace: one map for each verb, oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)

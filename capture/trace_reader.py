@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from tbench.capture.arrival_order import (
 from tbench.capture.container_reader import Container, Losses, open_container
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
-from tbench.capture.records import TraceHeader, read_header, read_request, read_response
+from tbench.capture.records import STEPS, TraceHeader, read_header, read_request, read_response
 from tbench.capture.remote import RemotePath, as_path, matching
-from tbench.capture.terminal import plural
+from tbench.capture.terminal import named, plural
 
 FORWARD = Budgets(cache=8 * 2**20)
 """Without answers hardly any block is read a second time."""
@@ -56,14 +56,18 @@ class Trace:
     Times are those of the first capture; others are moved onto its clock by their wall-clock anchors.
     Memory stays bounded whatever the size. `losses` holds what opening showed, then the most that an
     iteration met on its way; `totals` sums the segments' counts (see docs/trace-format.md, index).
-    `progress` is told how many requests were read.
+    `progress` is told how many requests were read. An iteration raises InputError at an exchange that two
+    captures hold, unless such are to be `merged`: then it gives both.
     """
 
-    def __init__(self, captures: list[list[Segment]], missing: int) -> None:
+    def __init__(
+        self, captures: list[list[Segment]], missing: int, *, merged: bool = False
+    ) -> None:
         self.captures = sorted(
             captures, key=lambda capture: (capture[0].header.wall_ns, capture[0].header.capture_id)
         )
         self.missing = missing
+        self._merged = merged
         self.header = self.captures[0][0].header
         self.losses = self._known()
         self.progress: Progress | None = None
@@ -137,11 +141,33 @@ class Trace:
                     key=lambda exchange: (exchange.request.arrive_ns, exchange.request.seq),
                 )
             )
+            if len(streams) > 1 and not self._merged:
+                exchanges = unrepeated(exchanges, self._refuse)
             if self.progress:
                 exchanges = _told(exchanges, self.progress, self.totals.get("requests", 0))
             yield from exchanges
         finally:
             self.losses.cover(losses)
+
+    def check_apart(self) -> None:
+        """Raise InputError where two captures hold one exchange; read only if their times overlap."""
+        spans: dict[str, list[int]] = defaultdict(list)
+        for number, segment in enumerate(self.segments):
+            spans[segment.header.capture_id] += (
+                at + self.shift_ns(number)
+                for ordinal in range(len(segment.rows))
+                for at in segment.rows[ordinal][-2:]
+                if at is not None
+            )
+        edges = sorted((min(span), max(span)) for span in spans.values() if span)
+        if any(earlier[1] >= later[0] for earlier, later in pairwise(edges)):
+            for _ in self.requests:
+                pass
+
+    def _refuse(self, first: Exchange, again: Exchange) -> None:
+        segments = self.segments
+        path, other = (segments[each.places[0][0]].container.path for each in (first, again))
+        raise _repeated(path, other, f"both hold the request {named(again.request.id)}")
 
     def shift_ns(self, number: int) -> int:
         """What the times of a segment of `segments` are moved by, onto the first capture's clock."""
@@ -300,9 +326,46 @@ def _told(items: Iterator[Exchange], progress: Progress, total: int) -> Iterator
 
 
 def joined(traces: Sequence[Trace]) -> Trace:
-    """Several traces read as one; a capture of which one holds more files than another stays apart."""
+    """Several traces to be merged; a capture of which one holds more files than another stays apart."""
     captures = [capture for trace in traces for capture in trace.captures]
-    return Trace(captures, sum(trace.missing for trace in traces))
+    return Trace(captures, sum(trace.missing for trace in traces), merged=True)
+
+
+def unrepeated(
+    exchanges: Iterable[Exchange], repeated: Callable[[Exchange, Exchange], None]
+) -> Iterator[Exchange]:
+    """Each exchange once, that stands in two traces: it has one id and one arrival. Tells of the others."""
+    instant, first = None, dict[str, Exchange]()
+    for exchange in exchanges:
+        request = exchange.request
+        if request.arrive_ns != instant:
+            instant, first = request.arrive_ns, {}
+        if request.id in first:
+            repeated(first[request.id], exchange)
+        else:
+            first[request.id] = exchange
+            yield exchange
+
+
+def lineage(header: TraceHeader) -> set[str]:
+    """The ids of a capture and of those that it was copied from."""
+    steps = header.extra.get(STEPS)
+    sources = [
+        step.get("of")
+        for step in (steps if isinstance(steps, list) else ())
+        if isinstance(step, dict)
+    ]
+    return {
+        header.capture_id,
+        *(name for of in sources if isinstance(of, list) for name in of if isinstance(name, str)),
+    }
+
+
+def _repeated(path: Path, other: Path, why: str) -> InputError:
+    return InputError(
+        f"{path} and {other}: {why}; give one, or 'tbench trace merge {path} {other} -o FILE': "
+        "it takes each request once"
+    )
 
 
 def _joined(containers: list[Container]) -> Trace:
@@ -323,6 +386,11 @@ def _joined(containers: list[Container]) -> Trace:
     captured = [
         [by_number[number] for number in sorted(by_number)] for by_number in captures.values()
     ]
+    files = {segments[0].header.capture_id: segments[0] for segments in captured}
+    for copy in files.values():
+        for name in sorted(lineage(copy.header) & files.keys() - {copy.header.capture_id}):
+            path, other = files[name].container.path, copy.container.path
+            raise _repeated(path, other, "the second is a copy of requests of the first")
     # A process of which there is no file at all has lost one, at least.
     return Trace(captured, sum(map(_missing, captured)) + sum(processes.values()) - len(captured))
 

@@ -143,6 +143,7 @@ def resolve(
     Raises InputError for a trace, a target, a key or a file that cannot be used.
     """
     trace = read_trace(options.trace)
+    trace.check_apart()
     if (privacy := trace.header.privacy) in CONTENTLESS:
         raise InputError(
             f"{options.trace}: holds no texts (trace redact --content {privacy}); a copy by --content shape "

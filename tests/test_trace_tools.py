@@ -23,6 +23,8 @@ from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.repair import check
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.job import resolve
+from tbench.replay.options import ReplayOptions
 from tests.recorded import chat_request
 
 WALL = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
@@ -223,7 +225,7 @@ def test_a_merge_puts_traces_on_one_clock(tmp_path: Path, run: Run) -> None:
 def test_slices_that_overlap_merge_into_what_they_are_of(
     trace: Path, tmp_path: Path, run: Run
 ) -> None:
-    """Each exchange once; a folder of slices is read as all of them, too."""
+    """Each exchange once."""
     run("slice", trace, "--to", "40", "-o", tmp_path / "1.msgpack")
     run("slice", trace, "--from", "30", "-o", tmp_path / "2.msgpack")
     code, out, _ = run(
@@ -233,6 +235,44 @@ def test_slices_that_overlap_merge_into_what_they_are_of(
     assert code == 0
     assert "10 requests in two of the traces: taken once" in out
     assert list(read_trace(tmp_path / "m.msgpack")) == list(read_trace(trace))
+
+
+@pytest.mark.parametrize(
+    "verb", ["slice --to 20", "filter --only model=a", "sample 50%", "redact --content keep"]
+)
+def test_a_copy_beside_its_source_is_refused(
+    trace: Path, tmp_path: Path, run: Run, verb: str
+) -> None:
+    """When it is opened; so is a copy of a copy."""
+    name, *words = verb.split()
+    run(name, trace, *words, "-o", tmp_path / "u.msgpack")
+    run("slice", tmp_path / "u.msgpack", "--to", "9", "-o", tmp_path / "v.msgpack")
+
+    for copy_of in ("u", "v"):
+        beside = tmp_path / f"beside-{copy_of}"
+        beside.mkdir()
+        for file in (*tmp_path.glob("t*.msgpack"), tmp_path / f"{copy_of}.msgpack"):
+            (beside / file.name).write_bytes(file.read_bytes())
+        with pytest.raises(
+            InputError, match=rf"t\.msgpack and .*{copy_of}\.msgpack: .*trace merge"
+        ):
+            read_trace(beside)
+
+
+def test_parts_that_share_a_request_are_refused_together(
+    trace: Path, tmp_path: Path, run: Run
+) -> None:
+    """Neither is a copy of the other: whoever reads them is told at the request, a replay before it sends."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    run("slice", trace, "--to", "40", "-o", folder / "1.msgpack")
+    run("slice", trace, "--from", "30", "-o", folder / "2.msgpack")
+
+    refusal = r"\.msgpack and .*\.msgpack: both hold the request r0030; .*trace merge"
+    with pytest.raises(InputError, match=refusal):
+        list(read_trace(folder))
+    with pytest.raises(InputError, match=refusal):
+        resolve(ReplayOptions(folder, base_url="http://127.0.0.1:9", concurrency=2), send=False)
 
 
 @pytest.mark.parametrize("way", ["--by model", "--shares 60,40", "--every 25s", "--size 0.005"])

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from tbench.capture import frames
 from tbench.capture.container_reader import Losses
-from tbench.capture.copying import NOT_COPIED, STEPS, TIMES, NewTrace
+from tbench.capture.copying import NOT_COPIED, TIMES, NewTrace
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.filters import Facts
 from tbench.capture.importers import IMPORTERS
@@ -24,6 +24,7 @@ from tbench.capture.records import (
     CLOCK,
     CONTENTLESS,
     GAP,
+    STEPS,
     TraceHeader,
     header_map,
     request_record,
@@ -32,7 +33,7 @@ from tbench.capture.records import (
 from tbench.capture.redact import Redactor, Secrets, safe_path, secrets_of
 from tbench.capture.sanitize import Sanitizer
 from tbench.capture.sessions import SESSION_HEADERS, Sessions
-from tbench.capture.trace_reader import Trace
+from tbench.capture.trace_reader import Trace, lineage
 
 TOKENS_SOURCES: Final = {"server_usage"}
 BESIDE: Final[Mapping[str, Mapping[str, Any]]] = {"gap": GAP, "clock": CLOCK}
@@ -191,7 +192,8 @@ def _header(
     if disguise is None:
         known = {key: value for key, value in source.extra.items() if key not in NOT_COPIED}
         before = known.get(STEPS)
-        steps = [*(before if isinstance(before, list) else ()), step]
+        of = sorted(lineage(source))
+        steps = [*(before if isinstance(before, list) else ()), {**step, "of": of}]
         extra: dict[str, Any] = {**known, STEPS: steps}
         name = uuid4().hex
         return replace(source, capture_id=name, segment=0, privacy=privacy, extra=extra)
