@@ -1,28 +1,30 @@
 """The live history: in later turns the target's answers take the place of those that were recorded.
 
-A worker keeps the answers of its calls, and writes the bodies of those that continue them anew. Results of
+A worker keeps those answers of its calls that are in the history of others, until the last of these has left
+or is not to leave, and writes the bodies of those that continue them anew. Results of
 tools name the calls that they are of: where the target called the same tools, they get the ids of its calls.
 Where it called others the recorded answer stays. A call whose predecessor gave nothing to go on with is not
 sent, as after a failure. All are counted by reason.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from tbench.capture.providers import parse_response
-from tbench.capture.providers.provider import items_of, word_of
-from tbench.capture.recent import Recent
+from tbench.capture.providers.provider import Provider, items_of, word_of
 from tbench.capture.spoken import Spoken, spoken
 from tbench.replay.request import Label
 from tbench.replay.sender import Call, Reply
 
-MOST_BYTES: Final = 64 * 2**20
+MOST_BYTES: Final = 256 * 2**20
 """Answers of so many bytes are kept by a worker; the oldest go first."""
-REMEMBERED: Final = 30_000
+ANSWER_BYTES: Final = 400
+"""About what an answer weighs in memory beside its turn."""
 _LENGTH: Final = re.compile(rb"(\r\ncontent-length: )\d+", re.IGNORECASE)
 _CALL_IDS: Final = frozenset({"tool_call_id", "tool_use_id", "call_id"})
 _OWN: Final = frozenset({"id", "status"})
@@ -32,11 +34,30 @@ Key = tuple[int, int]
 """A call: its arm and its place in the plan."""
 
 
-class LiveHistory:
-    """The answers of a worker's calls, for the turns that continue them; `copies` as in replay.turns."""
+@dataclass(slots=True)
+class _Answer:
+    """What so many more calls hold: a turn as JSON, much less than its stream, or why it is of no use."""
 
-    def __init__(self, copies: int = 1) -> None:
-        self._bodies: Recent[Key, tuple[bytes, str, str]] = Recent(REMEMBERED * copies)
+    uses: int
+    provider: Provider | None
+    words: bytes
+
+    @property
+    def weight(self) -> int:
+        return len(self.words) + ANSWER_BYTES
+
+    def read(self) -> Spoken | str:
+        if self.provider is None:
+            return self.words.decode()
+        return Spoken(self.provider, "", orjson.loads(self.words))
+
+
+class LiveHistory:
+    """The answers of a worker's calls, for the turns that continue them: `most` bytes of them."""
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most = most
+        self._answers: OrderedDict[Key, _Answer] = OrderedDict()
         self._weight = 0
         self._counts: dict[int, Counter[str]] = defaultdict(Counter)
 
@@ -45,16 +66,41 @@ class LiveHistory:
         return dict(self._counts[arm])
 
     def keep(self, call: Call, reply: Reply) -> None:
-        """Keep what a call was answered."""
+        """Keep what a call was answered, where others hold it."""
+        if not call.uses:
+            return
         body = b"".join(piece for _, piece in reply.chunks)
-        headers = reply.header("content-encoding"), reply.header("content-type")
-        self._bodies.keep((call.arm, call.index), (body, *headers))
-        self._weight += len(body)
-        while self._weight > MOST_BYTES:
-            self._weight -= len(self._bodies.popitem(last=False)[1][0])
+        answer = _whole(body, reply.header("content-encoding"), reply.header("content-type"))
+        if isinstance(answer, str):
+            noted = _Answer(call.uses, None, answer.encode())
+        else:
+            noted = _Answer(call.uses, answer.provider, orjson.dumps(answer.turn))
+        self._answers[call.arm, call.index] = noted
+        self._weight += noted.weight
+        while self._weight > self._most:
+            self._weight -= self._answers.popitem(last=False)[1].weight
+
+    def let_go(self, call: Call) -> None:
+        """A call holds its answers no longer, as it has left or is not to leave: once for each call."""
+        for index, _ in call.history:
+            key = call.arm, index
+            if (answer := self._answers.get(key)) is None:
+                continue
+            answer.uses -= 1
+            if not answer.uses:
+                self._weight -= self._answers.pop(key).weight
 
     def thread(self, call: Call) -> bool:
-        """Put the target's answers into the body of a call that continues them; whether it can be sent."""
+        """Put the target's answers into the body of a call that continues them; whether it can be sent.
+
+        Then they are let go; who does not send it does that.
+        """
+        sends = self._thread(call)
+        if sends:
+            self.let_go(call)
+        return sends
+
+    def _thread(self, call: Call) -> bool:
         if not call.after:
             return True
         try:
@@ -82,18 +128,24 @@ class LiveHistory:
     def _threaded(
         self, call: Call, turns: list[Any], runs: Sequence[tuple[int, int]]
     ) -> tuple[str, list[Any]]:
-        """The conversation with live answers, and what became of the last, which the call continues."""
+        """The conversation with live answers, and what became of the last, which the call continues.
+
+        One that is threaded, but misses an earlier answer, is said to be forgotten.
+        """
         fresh: list[Any] = []
         ids: dict[str, str] = {}
-        reason, at = "", 0
+        reason, at, missing = "", 0, False
         for index, place in call.history:
             start, end = runs[place]
-            body = self._bodies.get((call.arm, index))
+            answer = self._answers.get((call.arm, index))
             fresh += _renamed(turns[at:start], ids)
-            answer = "forgotten" if body is None else _whole(*body)
-            reason, turn, ids = _taken(turns[start:end], answer)
+            missing |= answer is None
+            live = "forgotten" if answer is None else answer.read()
+            reason, turn, ids = _taken(turns[start:end], live)
             fresh += turn
             at = end
+        if missing and reason == "threaded":
+            reason = "forgotten"
         return reason, [*fresh, *_renamed(turns[at:], ids)]
 
 

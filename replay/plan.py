@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count, islice, takewhile
+from itertools import chain, count, islice, repeat, takewhile
 from typing import Any, Final, cast
 from zlib import crc32
 
@@ -21,7 +21,6 @@ from tbench.capture.providers import (
     parse_recorded,
     parse_request,
 )
-from tbench.capture.recent import Recent
 from tbench.capture.sessions import Sessions
 from tbench.capture.terminal import named
 from tbench.replay.makers import Level
@@ -41,8 +40,8 @@ class Turn:
     to this arrival. It is `severed` where another is missing there that is sent apart, and has `forgotten`
     where one was planned too long before it. `opening` is the index of its session's first request in a plan
     by session, else None. `history`, where the plan asks for it, are the indexes of those whose answers its
-    conversation holds as it was, oldest first, each with its place among the assistant's turns. `places` are
-    the exchange's, `check` is of its id (`check_of`).
+    conversation holds as it was, oldest first, each with its place among the assistant's turns; `uses` counts
+    the histories that it is in itself. `places` are the exchange's, `check` is of its id (`check_of`).
     """
 
     index: int
@@ -53,6 +52,7 @@ class Turn:
     check: int = 0
     after: tuple[int, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
+    uses: int = 0
     think: float = 0.0
     severed: bool = False
     forgotten: bool = False
@@ -163,15 +163,15 @@ def nothing_to_send(
 class Plan:
     """The requests of `trace` that are sent, `rounds` times over (None: without end).
 
-    Iterating reads the trace as it goes, once per round, and may be done again from the start; for clones and
-    sessions once more, to take notes. `turns` are the same without what was recorded: further rounds and
-    clones come of the notes, and the trace is read once. A round
-    follows the last one after the recorded mean gap, and holds all `clones` of the recording, in the order of
-    their arrivals; or, `by_session`, one session after another. `requests` ends the plan early. `only` says
-    which are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
-    bodies are to be changed, `refuses` why a request cannot be put to a target. With `apart` each session is
-    sent by itself: a request waits for no other session's answer. `live` asks for the history of each. A
-    `mixed` trace is of several captures, in which no two requests may have one id.
+    Iterating reads the trace as it goes, once per round, and may be done again from the start; for clones,
+    sessions and histories once more, to take notes. `turns` are the same without what was recorded: further
+    rounds and clones come of the notes, and the trace is read once. A round follows the last one after the
+    recorded mean gap, and holds all `clones` of the recording, in the order of their arrivals; or,
+    `by_session`, one session after another. `requests` ends the plan early. `only` says which are meant,
+    `host` is the one that every request must have gone to (None: any). `rewrites` says that bodies are to be
+    changed, `refuses` why a request cannot be put to a target. With `apart` each session is sent by itself:
+    a request waits for no other session's answer. `live` asks for the history of each. A `mixed` trace is of
+    several captures, in which no two requests may have one id.
     `severed` and `forgotten` count what was yielded of either.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
@@ -217,8 +217,11 @@ class Plan:
     def _all(self, *, again: bool) -> Iterator[Turn]:
         index, begin = 0, 0.0
         notes = None
-        if self.by_session or len(self.clones) > 1 or not (again or self.rounds == 1):
+        noted = self.by_session or self.live or len(self.clones) > 1
+        if noted or not (again or self.rounds == 1):
             notes = _Notes(self._round(True, 0, 0, 0.0))
+            if self.live:
+                notes.count_uses()
         for cycle in count() if self.rounds is None else range(self.rounds):
             last: Turn | None = None
             ordered: Iterator[Turn]
@@ -266,15 +269,18 @@ class Plan:
 
     def _copies(self, placed: Iterator[tuple[int, Turn]], index: int) -> Iterator[Turn]:
         """A round: the clones merged by their arrivals, so numbered."""
-        places: list[Recent[int, int]] = [Recent(REMEMBERED) for _ in range(len(self.clones))]
-        for number, planned in placed:
+        places = [array("I") for _ in range(len(self.clones))]
+        for at, (number, planned) in enumerate(placed):
             place = places[planned.clone]
-            place.keep(number, index)
+            place.extend(repeat(_NOWHERE, number + 1 - len(place)))
+            place[number] = at
             continued = {*planned.after, *(before for before, _ in planned.history)}
-            planned.forgotten |= not place.keys() >= continued
-            _number(planned, index, place)
+            sent = {
+                before: index + place[before] for before in continued if place[before] != _NOWHERE
+            }
+            planned.forgotten |= len(sent) < len(continued)
+            _number(planned, index + at, sent)
             yield planned
-            index += 1
 
     def _placed(
         self, notes: "_Notes", cycle: int, begin: float, *, again: bool
@@ -406,6 +412,7 @@ class _Notes:
         self._after, self._after_ends = array("I"), array("I")
         self._parents, self._turns = array("i"), array("I")
         self._checks, self._places = array("I"), array("I")
+        self._uses = array("I")
 
     def holds(self, number: int) -> bool:
         """Whether the recording has so many requests, and one more."""
@@ -418,10 +425,21 @@ class _Notes:
 
     def period(self) -> float:
         """After how many seconds the recording comes round: a mean gap after its last request."""
-        while self.holds(len(self.ids)):
-            pass
+        self._read_on()
         span = self.offsets[-1] if self.offsets else 0.0
         return span + gap_between_rounds(len(self.offsets), span)
+
+    def count_uses(self) -> None:
+        """Count in how many histories each request of the recording is, which is read to its end."""
+        self._read_on()
+        self._uses.extend(repeat(0, len(self.ids)))
+        for number in reversed(range(len(self.ids))):
+            if (parent := self._parents[number]) >= 0:
+                self._uses[parent] += self._uses[number] + 1
+
+    def _read_on(self) -> None:
+        while self.holds(len(self.ids)):
+            pass
 
     def _add(self, planned: Planned) -> None:
         self.ids.append(_key(planned.exchange))
@@ -468,6 +486,7 @@ class _Notes:
             "severed": bool(self._missing[number] & 1),
             "forgotten": bool(self._missing[number] & 2),
             "history": self._history(number),
+            "uses": self._uses[number] if self._uses else 0,
             "think": self._thinks[number],
         }
 

@@ -78,7 +78,8 @@ class Call:
     waits for, and `think` the seconds from the last of those ends to its due time (replay.turns).
     `opening` is the index of its session's first call, where sessions are counted.
     `history` are the calls whose answers its body holds, oldest first, each with its place among the turns of
-    the assistant there, for what threads live answers into it (replay.live_history).
+    the assistant there, for what threads live answers into it (replay.live_history); `uses` counts the calls
+    in whose history it is itself.
     """
 
     index: int
@@ -93,6 +94,7 @@ class Call:
     after: tuple[int, ...] = ()
     opening: int | None = None
     history: tuple[tuple[int, int], ...] = ()
+    uses: int = 0
     think: float = 0.0
 
     @property

@@ -10,6 +10,7 @@ call holds.
 import heapq
 import math
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -44,10 +45,14 @@ class Turns:
     `held` calls were taken from the supply and have not left; `sessions` count, by their first call, those
     that have not ended. Of calls that are due together the one that was taken first is the first to leave: in
     a duet their order is drawn. The trace is sent as so many `copies` at once (clones, for each arm).
+    `unsent` is called with each call that is not to leave.
     """
 
-    def __init__(self, causal: Causal, copies: int = 1) -> None:
+    def __init__(
+        self, causal: Causal, copies: int = 1, unsent: Callable[[Call], object] = id
+    ) -> None:
         self.causal = causal
+        self._unsent = unsent
         self.held = 0
         self._counts: dict[int, Counter[str]] = defaultdict(Counter)
         self._numbers = count()
@@ -203,6 +208,7 @@ class Turns:
         while unsent:
             call = unsent.pop()
             self.held -= 1
+            self._unsent(call)
             self._counts[call.arm].update(("continued", "skipped"))
             for waiting in self._close(call, None):
                 if not waiting.failed:

@@ -70,15 +70,19 @@ def item_turn(name: str, id_: str) -> dict[str, Any]:
     return {"type": "function_call", "call_id": id_, "name": name, "arguments": "{}"}
 
 
+def calling(index: int, raw: bytes, *before: tuple[int, int]) -> Call:
+    return Call(
+        index=index, due=None, origin=Origin("http", "h", 80), body=raw, label=Label(id="a").pack(),
+        head=b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(raw), after=(0,), history=before,
+    )  # fmt: skip
+
+
 def threaded(
     history: LiveHistory, index: int, body: dict[str, Any], *before: tuple[int, int]
 ) -> Any:
     """What a call sends, after it was threaded; its head and label say how long that is."""
     raw = orjson.dumps(body)
-    call = Call(
-        index=index, due=None, origin=Origin("http", "h", 80), body=raw, label=Label(id="a").pack(),
-        head=b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(raw), after=(0,), history=before,
-    )  # fmt: skip
+    call = calling(index, raw, *before)
     history.sent = history.thread(call)  # type: ignore[attr-defined]
     if call.body != raw:
         assert b"\r\nContent-Length: %d\r\n\r\n" % len(call.body) in call.head
@@ -86,9 +90,13 @@ def threaded(
     return json.loads(call.body)
 
 
-def answered(history: LiveHistory, index: int, answer: dict[str, Any] | bytes) -> None:
+def answered(
+    history: LiveHistory, index: int, answer: dict[str, Any] | bytes, uses: int = 9
+) -> None:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    call = Call(index=index, due=None, origin=Origin("http", "h", 80), head=b"", body=b"")
+    call = Call(
+        index=index, due=None, origin=Origin("http", "h", 80), head=b"", body=b"", uses=uses
+    )
     history.keep(call, Reply(chunks=[(0.0, body[:9]), (0.1, body[9:])]))
 
 
@@ -247,6 +255,54 @@ def test_a_call_of_a_tool_without_arguments_is_whole() -> None:
 
     calls = [blocks_turn(None, clock="t"), blocks_result("t")]
     assert sent["messages"] == [ASK, *calls, blocks_turn(None, clock="u"), blocks_result("u")]
+
+
+CHAT = {"choices": [{"message": chat_turn("It is noon.")}]}
+SAID = {"messages": [ASK, chat_turn("At noon."), MORE]}
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_answer_stays_until_the_last_call_that_holds_it(*, sent: bool) -> None:
+    """However many come and go meanwhile, whether what continues them is sent or skipped."""
+    history = LiveHistory(most=2500)
+    answered(history, 0, CHAT, uses=2)
+    for index in range(1, 100):
+        answered(history, index, CHAT, uses=1)
+        if sent:
+            threaded(history, 1000 + index, SAID, (index, 0))
+        else:
+            history.let_go(calling(1000 + index, b"", (index, 0)))
+
+    threaded(history, 2000, SAID, (0, 0))
+    threaded(history, 2001, SAID, (0, 0))
+    assert history.counts() == {"threaded": 101 if sent else 2}
+    threaded(history, 2002, SAID, (0, 0))
+    assert history.counts()["forgotten"] == 1
+
+
+def test_an_answer_that_nobody_holds_takes_no_room() -> None:
+    history = LiveHistory(most=2500)
+    answered(history, 0, CHAT, uses=1)
+    for index in range(1, 100):
+        answered(history, index, CHAT, uses=0)
+
+    threaded(history, 100, SAID, (0, 0))
+    assert history.counts() == {"threaded": 1}
+
+
+def test_beyond_its_bytes_the_oldest_answers_are_forgotten_and_counted() -> None:
+    """A turn that has the last answer, but not an earlier one, is no whole history either."""
+    history = LiveHistory(most=2500)
+    for index in range(100):
+        answered(history, index, CHAT)
+
+    threaded(history, 100, SAID, (0, 0))
+    threaded(history, 101, SAID, (99, 0))
+    both = {"messages": [*SAID["messages"], chat_turn("At one."), MORE]}
+    sent = threaded(history, 102, both, (0, 0), (99, 1))
+
+    assert sent["messages"] == [*SAID["messages"], CHAT["choices"][0]["message"], MORE]
+    assert history.counts() == {"forgotten": 2, "threaded": 1}
 
 
 @pytest.mark.parametrize(

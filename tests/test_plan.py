@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -327,8 +328,9 @@ def test_each_copy_holds_the_answers_that_the_recording_held(options: dict[str, 
     assert all(places[r.index] == places[at] for r in copied for at, _ in r.history)
 
 
-def test_a_session_that_is_sent_whole_holds_answers_from_before_what_is_remembered(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("options", [{"clones": Clones(number=3)}, {"by_session": True}], ids=str)
+def test_a_copy_holds_answers_from_before_what_is_remembered(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each turn lies near enough the one before it, the first far from the last."""
     live = list(Plan(trace=conversations(), live=True))
@@ -337,11 +339,25 @@ def test_a_session_that_is_sent_whole_holds_answers_from_before_what_is_remember
     assert max(spans) > max(steps) + 1
     monkeypatch.setattr("tbench.replay.plan.REMEMBERED", max(steps) + 1)
 
-    sent = list(Plan(trace=conversations(), live=True, by_session=True))
+    sent = list(Plan(trace=conversations(), live=True, **options))
 
-    held = {r.exchange.request.id: len(r.history) for r in sent}
-    assert held == {r.exchange.request.id: len(r.history) for r in live}
+    held = {(r.exchange.request.id, len(r.history)) for r in sent}
+    assert held == {(r.exchange.request.id, len(r.history)) for r in live}
     assert not any(r.forgotten for r in sent)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"clones": Clones(number=3)}, {"clones": Clones(number=2.5), "by_session": True}],
+    ids=str,
+)
+def test_each_request_knows_in_how_many_histories_it_is(options: dict[str, Any]) -> None:
+    """So a worker can let its answer go with the last of them."""
+    plan = list(Plan(trace=conversations(), live=True, rounds=2, **options))
+    uses = Counter(at for planned in plan for at, _ in planned.history)
+
+    assert max(uses.values()) == 3
+    assert [planned.uses for planned in plan] == [uses[planned.index] for planned in plan]
 
 
 def test_a_trace_that_changes_while_it_is_read_is_refused() -> None:

@@ -88,6 +88,7 @@ def planned(trace: Path, **options: Any) -> tuple[list[Step], list[Step], Recipe
         {"match_length": "cap"},
         {"cache": "cold", "clones": 3.0, "loop": 2},
         {"concurrency": 4, "live_history": True, "loop": 2},
+        {"live_history": True, "clones": 3.0},
         {"sessions": 3, "clones": 2.0},
         {"to": "messages", "set": {"max_tokens": 5}},
         {"max_cost": 900.0, "price": {MODEL: Price(1.0, 2.0)}, "set": {"max_tokens": 5}},

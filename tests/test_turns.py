@@ -169,7 +169,8 @@ def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
         *(call(0, 0.0), call(1, 1.0, 0), call(2, 9.0, 1), call(3, 5.0, 0), call(4, 2.0)),
         *(call(5, 9.0, 3, 4), call(6, 4.0, 0, 4)),
     ]
-    turns = Turns("max")
+    unsent: list[Call] = []
+    turns = Turns("max", unsent=unsent.append)
     played = play(
         sorted(calls, key=lambda one: one.due or 0.0),
         Waiter(lambda _: 3.0, status=lambda index: 500 if index == 0 else 200),
@@ -180,6 +181,7 @@ def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
     assert turns.counts() == {
         "continued": 5, "waited": 0, "early": 0, "skipped": 5, "forgotten": 0,
     }  # fmt: skip
+    assert sorted(one.index for one in unsent) == [1, 2, 3, 5, 6]
     assert turns.held == 0
     assert played.player.issued == 2
 

@@ -59,7 +59,7 @@ class Recipe:
         call = target.call(planned, due)
         call.arm = arm
         call.after, call.think = planned.after, planned.think / self.speed
-        call.opening, call.history = planned.opening, planned.history
+        call.opening, call.history, call.uses = planned.opening, planned.history, planned.uses
         if self.priced:
             most = most_cost(planned, target.outgoing(planned), target.prices)
             call.cost = math.inf if isinstance(most, str) else most  # such a plan is not begun
@@ -104,13 +104,15 @@ class Entries:
                 planned.think,
                 planned.opening,
                 planned.history,
+                planned.uses,
             )
         )
 
 
 def step_of(entry: Sequence[Any], lookup: Lookup) -> Step:
     """The step that an entry is of. Raises InputError where the trace has another request at its place."""
-    places, check, arm, due, index, cycle, clone, session, after, think, opening, history = entry
+    places, check, arm, due, index, cycle, clone, session, after, think, *of_session = entry
+    opening, history, uses = of_session
     exchange = lookup.exchange(places)
     if exchange is None or check_of(exchange.request.id) != check:
         raise InputError("the trace has changed while it was read; replay it again")
@@ -130,6 +132,7 @@ def step_of(entry: Sequence[Any], lookup: Lookup) -> Step:
         think=think,
         opening=opening,
         history=history,
+        uses=uses,
     )
     return Step(planned, due, arm)
 

@@ -93,14 +93,15 @@ class Worker:
         self.calls_fd = calls
         self.breakers = [Breaker(keyless=keyless) for keyless in task.keyless]
         self.history = self._live_history() if task.live else None
-        self.turns = None if task.causal == "off" else Turns(task.causal, task.copies)
+        unsent = self.history.let_go if self.history else id
+        self.turns = None if task.causal == "off" else Turns(task.causal, task.copies, unsent)
         self.stall = Histogram()
         self.late_s = 0.0
 
     def _live_history(self) -> "LiveHistory":
         from tbench.replay.live_history import LiveHistory  # noqa: PLC0415 (it reads answers)
 
-        return LiveHistory(self.task.copies)
+        return LiveHistory()
 
     async def run(self) -> None:
         """Get ready, send everything when told, and report."""
