@@ -20,7 +20,7 @@ class _Member:
     """A member that paths lead to: why it goes, where a path ends there, and what they lead to in it."""
 
     reason: str | None = None
-    true: bool = False
+    only: str | None = None
     inside: Tree = field(default_factory=dict)
     items: list["_Items"] = field(default_factory=list)
 
@@ -28,7 +28,9 @@ class _Member:
         """Whether it is one to go: null and what is empty says nothing."""
         if self.reason is None:
             return False
-        return value is True if self.true else value not in (None, "", [], {})
+        if self.only is not None:
+            return value is True if self.only == "true" else value == self.only
+        return value not in (None, "", [], {})
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class _Items:
         )
 
 
-_STEP: Final = re.compile(r"(\w+)(?:(\[)(!?)([\w.*|]*)(?:([+-])(\w+))?\])?(=true)?(?:\.|$)")
+_STEP: Final = re.compile(r"(\w+)(?:(\[)(!?)([\w.*|]*)(?:([+-])(\w+))?\])?(?:=(\w+))?(?:\.|$)")
 
 
 def grow(tree: Tree, path: str, reason: str) -> None:
@@ -64,12 +66,12 @@ def grow(tree: Tree, path: str, reason: str) -> None:
         step = _STEP.match(path, end)
         if step is None:
             raise ValueError(f"no path: {path}")
-        name, each, others, kinds, sign, holds, true = step.groups()
+        name, each, others, kinds, sign, holds, only = step.groups()
         end = step.end()
         member = tree.setdefault(name, _Member())
         place: _Member | _Items = member
-        if true:
-            member.true = True
+        if only:
+            member.only = only
         if each:
             every = not (kinds or holds)
             known = [items for items in member.items if every and items.every]

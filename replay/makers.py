@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Final, Literal
 
-Level = Literal["state", "issuer", "gateway", "openai", "reasoning", "sampling"]
+Level = Literal[
+    "state", "issuer", "gateway", "openai", "plain", "reasoning", "restless", "sampling"
+]
 """state: not even its issuer is asked again. issuer: nobody else can be. gateway: a strict one refuses.
 
-openai: OpenAI refuses it, as it knows no such member. reasoning: its models that reason refuse it. sampling:
-they do unless they are asked not to reason.
+openai: OpenAI refuses it, as it knows no such member. plain: its models that do not reason refuse it.
+reasoning: those that reason do. restless: those do that cannot be asked not to. sampling: those that reason
+do unless they are asked not to.
 """
 Portable = Literal["off", "auto", "strict"]
 
@@ -76,8 +79,10 @@ REASONS: Final = re.compile(
     r"(?:ft:)?(?:o\d+|gpt-(?:[5-9]|\d\d+)(?:\.\d+)?(?!-chat)|gpt-(?:[5-9]|\d\d+)\.\d+-chat|codex-mini|computer-use)(?:[-:].*)?"
 )
 """Models of OpenAI that reason; a `gpt-5-chat` does not, unlike those of later versions."""
-CALM: Final = re.compile(r"gpt-5\.(?P<minor>\d+)(?!.*-(?:pro|codex))(?:-.*)?")
+CALM: Final = re.compile(r"gpt-5\.(?P<minor>\d+)(?!.*-(?:pro|codex|chat))(?:-.*)?")
 """Those of them that answer without reasoning if asked to; the first two versions do so by themselves."""
+LATER: Final = re.compile(r"gpt-(?:[6-9]|\d\d+)(?!.*-(?:astra|pro|codex|chat)).*")
+"""Models after GPT-5 that know the effort `none`; whether they sample as asked then is not known."""
 
 
 @lru_cache(maxsize=512)  # traffic asks few models
@@ -102,8 +107,10 @@ def refused(
     if portable == "off" or not asked:
         return frozenset()
     if not REASONS.fullmatch(name):
-        return frozenset({"openai"})
+        return frozenset({"openai", "plain"})
     calm = CALM.fullmatch(name)
     if calm and (effort == "none" or (effort is None and int(calm["minor"]) <= 2)):
         return frozenset({"openai", "reasoning"})
-    return frozenset({"openai", "reasoning", "sampling"})
+    if calm or LATER.fullmatch(name):
+        return frozenset({"openai", "reasoning", "sampling"})
+    return frozenset({"openai", "reasoning", "restless", "sampling"})

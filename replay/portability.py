@@ -5,13 +5,14 @@ the request goes without it, with it under another name, or stays behind; replay
 docs/portability.md is the same table for people.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
 from tbench.capture.exchange import Headers
 from tbench.replay.body_paths import Json, Tree, grow, pruned
+from tbench.replay.dialects.messages import SHAPE_NAME
 from tbench.replay.makers import Level
 
 ANY: Final = "any"
@@ -25,10 +26,12 @@ class Bond:
     `places` has its paths in a body, by endpoint or ANY. A path is names with dots between them. `[]` behind
     a name means each item of a list; `[a|b*]` the items that are such a text or an object of such a `type`;
     `[!a|b]` the objects of any other type; `[a+m]` and `[a-m]` those that have, or have not, a member m.
-    `=true` behind the last name asks for that value. Null and what is empty stands nowhere. The last name or
-    item is what goes, or, where not `drops`, why the whole request is left out. What `becomes` another
-    member, at the top of the body, goes under that name, unless that is there as well. `headers` (names in
-    lower case) go, whatever the endpoint is. The row acts at its `level`, and at those that are `also`.
+    `=true`, `=none` behind the last name ask for that value. Null and what is empty stands nowhere. The last
+    name or item is what goes, or, where not `drops`, why the whole request is left out. What `becomes`
+    another member, at the top of the body, goes under that name, unless that is there as well. What no path
+    can tell `rewrites` does: it gives the members at the top that change, with what they are then (None: they
+    go); `places` and `becomes` say it to people. `headers` (names in lower case) go, whatever the endpoint
+    is. The row acts at its `level`, and at those that are `also`.
     """
 
     level: Level
@@ -38,11 +41,59 @@ class Bond:
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)
     headers: Sequence[str] = ()
     becomes: str | None = None
+    rewrites: Callable[[Json], Json] | None = None
 
     def acts(self, levels: frozenset[Level]) -> bool:
         """Whether it does where these act."""
         return not levels.isdisjoint((self.level, *self.also))
 
+
+def _second_limit(body: Json) -> Json:
+    both = None not in (body.get("max_tokens"), body.get("max_completion_tokens"))
+    return {"max_tokens": None} if both else {}
+
+
+def _counted_logprobs(body: Json) -> Json:
+    """Together's number of likely tokens, in the two members that OpenAI has for it."""
+    number, top = body.get("logprobs"), body.get("top_logprobs")
+    if type(number) is not int or not 0 <= number <= MOST_LOGPROBS:
+        return {}
+    return {"logprobs": True, "top_logprobs": number if top is None else top}
+
+
+def _other_logprobs(body: Json) -> Json:
+    if isinstance(body.get("logprobs"), bool | None):
+        return {}
+    return {"logprobs": None, "top_logprobs": None}
+
+
+def _named_schema(body: Json) -> Json:
+    """The schema of an answer where OpenAI has it, under the name that it must have."""
+    match body.get("response_format"):
+        case {"type": "json_schema", "json_schema": dict(named), **rest}:
+            if isinstance(named.get("name"), str) and not rest:
+                return {}
+        case {"type": "json_schema" | "json_object", "schema": dict(schema)} if schema:
+            named = {"schema": schema}
+        case {"type": "json_object", **rest} if rest:
+            return {"response_format": {"type": "json_object"}}
+        case _:
+            return {}
+    named = {**named, "name": named.get("name") or SHAPE_NAME}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def _other_shape(body: Json) -> Json:
+    match body.get("response_format"):
+        case (
+            None | {"type": "text" | "json_object"} | {"type": "json_schema", "json_schema": dict()}
+        ):
+            return {}
+    return {"response_format": None}
+
+
+MOST_LOGPROBS: Final = 20
+"""So many likely tokens Together and OpenAI give for each."""
 
 BONDS: Final[dict[str, Bond]] = {
     # Rows that leave a request out come before those that drop: the first that fits is the reason.
@@ -302,6 +353,68 @@ BONDS: Final[dict[str, Bond]] = {
             ),
         },
     ),
+    **{
+        name: Bond(
+            level="gateway",
+            also=("openai",),
+            drops=True,
+            why="a chat's member that the dialect has not: answers may be others without it",
+            places={"responses": (name,)},
+        )
+        for name in ("stop", "seed", "n", "presence_penalty", "frequency_penalty", "logit_bias")
+    },
+    "second_limit": Bond(
+        level="openai",
+        drops=True,
+        why="of two limits OpenAI takes one: max_completion_tokens stays",
+        places={"chat": ("max_tokens",)},
+        rewrites=_second_limit,
+    ),
+    "logprobs_form": Bond(
+        level="openai",
+        drops=True,
+        why="OpenAI takes Together's number of logprobs as logprobs true, and top_logprobs",
+        places={"chat": ("logprobs",)},
+        becomes="top_logprobs",
+        rewrites=_counted_logprobs,
+    ),
+    "logprobs_value": Bond(
+        level="openai",
+        drops=True,
+        why=f"neither true nor false, nor a number from 0 to {MOST_LOGPROBS}",
+        places={"chat": ("logprobs", "top_logprobs")},
+        rewrites=_other_logprobs,
+    ),
+    "schema_form": Bond(
+        level="openai",
+        drops=True,
+        why="OpenAI takes the schema of an answer in json_schema alone, with a name",
+        places={"chat": ("response_format.schema",)},
+        becomes="response_format.json_schema",
+        rewrites=_named_schema,
+    ),
+    "answer_form": Bond(
+        level="openai",
+        drops=True,
+        why="a form that OpenAI cannot hold an answer to (a regex, a grammar): it may have any",
+        places={"chat": ("response_format",)},
+        rewrites=_other_shape,
+    ),
+    "effort": Bond(
+        level="plain",
+        drops=True,
+        why="OpenAI's models that do not reason take no effort",
+        places={
+            "chat": ("reasoning_effort",),
+            "responses": ("reasoning.effort", "reasoning.summary"),
+        },
+    ),
+    "effort_none": Bond(
+        level="restless",
+        drops=True,
+        why="this model of OpenAI's cannot be asked not to reason: it will",
+        places={"chat": ("reasoning_effort=none",), "responses": ("reasoning.effort=none",)},
+    ),
     "limit_name": Bond(
         level="reasoning",
         drops=True,
@@ -341,12 +454,22 @@ def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Jso
     reasons: set[str] = set()
     if levels:
         body = pruned(payload, _tree(endpoint, levels, True, len(BONDS)), reasons)
+        for reason in _rewriting(endpoint, levels, len(BONDS)):
+            rewrites = BONDS[reason].rewrites
+            if rewrites and (changes := rewrites(body)):
+                reasons.add(reason)
+                body = {
+                    name: value
+                    for name, value in {**body, **changes}.items()
+                    if value is not None or name not in changes
+                }
     if not reasons:
         return payload, []
     body = _mended(body, payload)
     for reason in reasons:
-        if (name := BONDS[reason].becomes) and body.get(name) is None:
-            (place,) = BONDS[reason].places[endpoint]
+        bond = BONDS[reason]
+        if (name := bond.becomes) and bond.rewrites is None and body.get(name) is None:
+            (place,) = bond.places[endpoint]
             body[name] = payload[place]
     return body, [name for name in BONDS if name in reasons]
 
@@ -393,11 +516,21 @@ def _name(tool: object) -> object:
 
 
 @cache
+def _rewriting(endpoint: str, levels: frozenset[Level], _rows: int) -> list[str]:
+    """The rows that act and rewrite bodies of an endpoint, in their order."""
+    return [
+        reason
+        for reason, bond in BONDS.items()
+        if bond.rewrites and bond.acts(levels) and endpoint in bond.places
+    ]
+
+
+@cache
 def _tree(endpoint: str, levels: frozenset[Level], drops: bool, _rows: int) -> Tree:
     """The paths of all rows that act. Raises ValueError for one that is no path: a defect of the table."""
     tree: Tree = {}
     for reason, bond in BONDS.items():
-        if bond.drops is not drops or not bond.acts(levels):
+        if bond.drops is not drops or bond.rewrites or not bond.acts(levels):
             continue
         for path in (*bond.places.get(endpoint, ()), *bond.places.get(ANY, ())):
             grow(tree, path, reason)

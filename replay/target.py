@@ -264,7 +264,7 @@ class Target:
         effort, thinking = (
             self._added.get(name, body.get(name)) for name in ("reasoning_effort", "reasoning")
         )
-        if isinstance(thinking, dict):  # as Responses has it
+        if isinstance(thinking, dict) and "responses" in (info.endpoint, self._spoken(info)):
             effort = thinking.get("effort", effort)
         return refused(
             self.portable,

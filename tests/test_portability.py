@@ -27,7 +27,9 @@ DOC = (Path(__file__).parent.parent / "docs" / "portability.md").read_text()
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 PATHS = {"chat": "chat/completions", "messages": "messages", "responses": "responses"}
 ALL: frozenset[Level] = frozenset({"state", "issuer", "gateway"})
-OPENAI: frozenset[Level] = frozenset({"openai", "reasoning", "sampling"})
+PLAIN_MODEL: frozenset[Level] = frozenset({"openai", "plain"})
+THINKER: frozenset[Level] = frozenset({"openai", "reasoning", "sampling"})
+RESTLESS: frozenset[Level] = THINKER | {"restless"}
 FUNCTION = {"type": "function", "name": "f"}
 SAID = {"type": "text", "text": "Hi"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -376,23 +378,25 @@ def test_the_document_is_the_table() -> None:
 @pytest.mark.parametrize(
     ("model", "effort", "levels"),
     [
-        ("gpt-4o", None, {"openai"}),
-        ("gpt-4.1-mini", None, {"openai"}),
-        ("chatgpt-4o-latest", None, {"openai"}),
-        ("gpt-5-chat-latest", None, {"openai"}),
-        ("ft:gpt-4o-2024-08-06:acme::1", None, {"openai"}),
-        ("o1", None, OPENAI),
-        ("o3-mini-2025-01-31", "none", OPENAI),
-        ("openai/o4-mini", None, OPENAI),
-        ("ft:o4-mini:acme::1", None, OPENAI),
-        ("gpt-5", "none", OPENAI),
-        ("gpt-5-nano-2025-08-07", None, OPENAI),
-        ("gpt-5.1-chat-latest", "low", OPENAI),
+        ("gpt-4o", None, PLAIN_MODEL),
+        ("gpt-4.1-mini", None, PLAIN_MODEL),
+        ("chatgpt-4o-latest", None, PLAIN_MODEL),
+        ("gpt-5-chat-latest", None, PLAIN_MODEL),
+        ("ft:gpt-4o-2024-08-06:acme::1", None, PLAIN_MODEL),
+        ("o1", None, RESTLESS),
+        ("o3-mini-2025-01-31", "none", RESTLESS),
+        ("openai/o4-mini", None, RESTLESS),
+        ("ft:o4-mini:acme::1", None, RESTLESS),
+        ("gpt-5", "none", RESTLESS),
+        ("gpt-5-nano-2025-08-07", None, RESTLESS),
+        ("gpt-5.1-chat-latest", None, RESTLESS),
+        ("gpt-5.1-codex", "none", RESTLESS),
         ("gpt-5.1", None, {"openai", "reasoning"}),
-        ("gpt-5.2-pro", None, OPENAI),
-        ("gpt-5.4-mini", None, OPENAI),
+        ("gpt-5.2-pro", None, RESTLESS),
+        ("gpt-5.4-mini", None, THINKER),
         ("gpt-5.4-mini", "none", {"openai", "reasoning"}),
-        ("gpt-6-luna", "none", OPENAI),
+        ("gpt-6-luna", "none", THINKER),
+        ("gpt-6-astra", "none", RESTLESS),
     ],
 )
 def test_what_a_model_of_openai_refuses(model: str, effort: str | None, levels: set[str]) -> None:
@@ -466,6 +470,118 @@ def test_what_went_to_openai_goes_again() -> None:
     assert json.loads(sent(other, traced)[0])["max_completion_tokens"] == 64
 
 
+SCHEMA = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (
+            {"max_tokens": 20, "max_completion_tokens": 30},
+            {"max_completion_tokens": 30},
+            "second_limit",
+        ),
+        ({"logprobs": 1}, {"logprobs": True, "top_logprobs": 1}, "logprobs_form"),
+        ({"logprobs": 0}, {"logprobs": True, "top_logprobs": 0}, "logprobs_form"),
+        (
+            {"logprobs": 5, "top_logprobs": 2},
+            {"logprobs": True, "top_logprobs": 2},
+            "logprobs_form",
+        ),
+        ({"logprobs": 21, "top_logprobs": 2, "n": 1}, {"n": 1}, "logprobs_value"),
+        ({"logprobs": "yes", "n": 1}, {"n": 1}, "logprobs_value"),
+        *(
+            (
+                {"response_format": shape},
+                {
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"name": name, "schema": SCHEMA},
+                    }
+                },
+                "schema_form",
+            )
+            for name, shape in (
+                ("answer", {"type": "json_schema", "schema": SCHEMA}),
+                ("answer", {"type": "json_object", "schema": SCHEMA}),
+                ("answer", {"type": "json_schema", "json_schema": {"schema": SCHEMA}}),
+                (
+                    "a",
+                    {
+                        "type": "json_schema",
+                        "schema": {},
+                        "json_schema": {"name": "a", "schema": SCHEMA},
+                    },
+                ),
+            )
+        ),
+        (
+            {"response_format": {"type": "json_object", "schema": {}}},
+            {"response_format": {"type": "json_object"}},
+            "schema_form",
+        ),
+        *(
+            ({"response_format": shape, "n": 1}, {"n": 1}, "answer_form")
+            for shape in ({"type": "regex", "pattern": "a*"}, {"type": "json_schema"}, "json")
+        ),
+        ({"reasoning_effort": "none", "n": 1}, {"n": 1}, "effort"),
+    ],
+)
+def test_what_has_another_form_at_openai(
+    before: dict[str, Any], after: dict[str, Any], reason: str
+) -> None:
+    """Put into it where it can be, else dropped; counted once, and a second pass finds nothing."""
+    assert carried(before, "chat", PLAIN_MODEL) == (after, [reason])
+    assert carried(after, "chat", PLAIN_MODEL) == (after, [])
+    assert carried(before, "chat", ALL) == (before, [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"max_tokens": 20, "max_completion_tokens": None},
+        {"logprobs": False},
+        {"logprobs": True, "top_logprobs": 3},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "text"}},
+        {"response_format": None, "reasoning_effort": None, "logprobs": None},
+    ],
+)
+def test_what_has_openais_form_stays(body: dict[str, Any]) -> None:
+    """The very object, which the judge takes as well."""
+    assert carried(body, "chat", PLAIN_MODEL)[0] is body
+    check_strict("chat/completions", {"model": "gpt-4o", **body})
+
+
+def test_responses_goes_without_a_chats_members() -> None:
+    """Under the names by which --to responses counts them; the same where a strict server may be asked."""
+    members = {"stop": ["x"], "seed": 1, "n": 1, "logit_bias": {"1": 1}}
+    chat = {"model": "acme-1", "messages": user("Hi"), **members}
+    translation = Target(base_url="http://127.0.0.1:1", to="responses")
+    sent(translation, exchange("chat", chat, "gateway.corp"))
+    body, reasons = carried({"input": "Hi", **members}, "responses", ALL)
+
+    assert (body, set(reasons)) == ({"input": "Hi"}, set(members))
+    assert translation.portability.keys() == set(members)
+
+
+def test_an_effort_that_a_chat_has_not_asks_for_nothing() -> None:
+    """A gateway's `reasoning` goes, and the model reasons: its temperature goes as well."""
+    body = {
+        "model": "a",
+        "messages": user("Hi"),
+        "temperature": 0.2,
+        "reasoning": {"effort": "none"},
+    }
+    target = Target(base_url="https://api.openai.com/v1", model="gpt-5.4")
+
+    assert json.loads(sent(target, exchange("chat", body, "openrouter.ai"))[0]) == {
+        "model": "gpt-5.4",
+        "messages": user("Hi"),
+    }
+
+
 def answered(traced: Exchange) -> Exchange:
     """With an answer of three tokens."""
     usage, head = b'{"usage": {"completion_tokens": 3}}', (("content-type", "application/json"),)
@@ -528,6 +644,9 @@ def test_a_translation_for_openai_is_one_for_its_model() -> None:
         ("chat/completions", {"model": "gpt-5", "temperature": 0.2}),
         ("chat/completions", {"model": "gpt-5.1", "temperature": 0.2, "reasoning_effort": "low"}),
         ("responses", {"model": "gpt-5", "top_p": 0.2}),
+        ("responses", {"model": "gpt-5", "stop": ["x"]}),
+        ("responses", {"model": "gpt-4o", "reasoning": {"effort": "low"}}),
+        ("responses", {"model": "gpt-5.1-codex", "reasoning": {"effort": "none"}}),
     ],
 )
 def test_a_strict_server_refuses_what_openai_does(endpoint: str, body: dict[str, Any]) -> None:
@@ -536,7 +655,8 @@ def test_a_strict_server_refuses_what_openai_does(endpoint: str, body: dict[str,
         check_strict(endpoint, body)
     model = str(body["model"])
     asked = {"host": "", "model": None, "to_host": "api.openai.com", "to_model": model}
-    levels = refused("auto", **asked, effort=body.get("reasoning_effort"))
+    effort = body.get("reasoning_effort", body.get("reasoning", {}).get("effort"))
+    levels = refused("auto", **asked, effort=effort)
     name = "chat" if endpoint == "chat/completions" else endpoint
 
     assert refusal.value.status == 400
@@ -570,6 +690,65 @@ def test_a_model_that_reasons_is_asked_as_it_wants(
         assert read_run(tmp_path / name).columns["status"].tolist() == [200]
     assert off.code == 5
     assert "with 400 (Unrecognized request argument supplied: top_k)" in off.err
+
+
+def test_a_model_that_is_asked_not_to_reason_gives_logprobs() -> None:
+    """Portability and its judge are of one mind."""
+    body = {"model": "gpt-5.1", "reasoning_effort": "none", "logprobs": True, "top_logprobs": 2}
+
+    assert carried(body, "chat", frozenset({"openai", "reasoning"})) == (body, [])
+    check_strict("chat/completions", body)
+    with pytest.raises(Refusal, match="'logprobs' is not supported with this model"):
+        check_strict("chat/completions", {**body, "reasoning_effort": "low"})
+
+
+TWICE = {"max_tokens": 20, "max_completion_tokens": 30}
+REFUSED_CHATS: dict[str, dict[str, Any]] = {
+    "second_limit": TWICE,
+    "logprobs_form": {"logprobs": 1},
+    "logprobs_value": {"logprobs": 99},
+    "json_schema": {"response_format": {"type": "json_schema", "schema": SCHEMA}},
+    "json_object": {"response_format": {"type": "json_object", "schema": SCHEMA}},
+    "regex": {"response_format": {"type": "regex", "pattern": "a*"}},
+    "effort": {"reasoning_effort": "none", "temperature": 0.2, "logprobs": 2},
+    "stop": {"stop": ["x"], "presence_penalty": 1, "top_k": 3},
+}
+REFUSED_RESPONSES: dict[str, dict[str, Any]] = {
+    "stop": {"stop": ["x"]},
+    "seed": {"seed": 1},
+    "effort": {"reasoning": {"effort": "none"}, "temperature": 0.2},
+}
+"""What is refused of a model, by what is wrong; GPT-5.1 alone can be asked not to reason."""
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-5", "gpt-5.1", "o3"])
+def test_each_body_that_openai_refuses_is_taken_when_portable(
+    tbench: Callable[..., Done], serve: Callable[..., Server], tmp_path: Path, model: str
+) -> None:
+    """A server that refuses each as it was recorded, by the judge's words, answers all under `strict`."""
+    chats = [("chat", {"messages": user("Hi"), **more}) for more in REFUSED_CHATS.values()]
+    bodies = [
+        *chats,
+        *(("responses", {"input": "Hi", **more}) for more in REFUSED_RESPONSES.values()),
+    ]
+    names = [("chat", name) for name in REFUSED_CHATS]
+    names += [("responses", name) for name in REFUSED_RESPONSES]
+    server = serve("serve", "--port", 0, "--strict", "--any-model").url
+    with TraceWriter(tmp_path / "t.msgpack", TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq, (endpoint, body) in enumerate(bodies):
+            traced = exchange(endpoint, {"model": MODEL, **body}, "api.together.xyz")
+            traced.request.id, traced.request.seq = f"{seq:032x}", seq
+            writer.exchange(traced)
+    flags = ("t.msgpack", "--concurrency", 1, "--base-url", server, "--model", model)
+    strict = tbench("replay", *flags, "--portable", "strict", "-o", "a.run")
+    tbench("replay", *flags, "--portable", "off", "-o", "b.run")
+    taken, bare = (read_run(tmp_path / name).columns for name in ("a.run", "b.run"))
+
+    assert strict.ended, strict
+    assert taken["status"].tolist() == [200] * len(bodies), taken["error"].tolist()
+    statuses = dict(zip(names, bare["status"].tolist(), strict=True))
+    calm = {("responses", "effort")} if model == "gpt-5.1" else set()
+    assert {name for name, status in statuses.items() if status != 400} == calm
 
 
 def test_a_benchmark_asks_openai_by_its_names() -> None:

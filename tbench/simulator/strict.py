@@ -122,10 +122,32 @@ def _kept(body: Mapping[str, Any]) -> Iterator[Refusal]:
 def _of_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
     """What OpenAI's own models do not take, in its words."""
     model = str(body.get("model")).removeprefix("openai/")
-    if _OPENAI.match(model) and "top_k" in body:
-        yield Refusal(400, "Unrecognized request argument supplied: top_k")
-    if not _REASONING.match(model):
+    if not _OPENAI.match(model):
         return
+    if "top_k" in body:
+        yield Refusal(400, "Unrecognized request argument supplied: top_k")
+    yield from _ill_formed(body)
+    reasoning = body.get("reasoning")
+    place = "reasoning.effort" if isinstance(reasoning, dict) else "reasoning_effort"
+    effort = (
+        reasoning.get("effort") if isinstance(reasoning, dict) else body.get("reasoning_effort")
+    )
+    if not _REASONING.match(model):
+        if effort is not None and place in body:
+            yield Refusal(400, f"Unrecognized request argument supplied: {place}")
+        elif effort is not None:
+            yield Refusal(
+                400,
+                f"Unsupported parameter: '{place}' is not supported with this model.",
+                code="unsupported_parameter",
+            )
+        return
+    if effort == "none" and not _QUIET.match(model):
+        yield Refusal(
+            400,
+            f"Unsupported value: '{place}' does not support 'none' with this model.",
+            code="unsupported_value",
+        )
     if body.get("max_tokens") is not None:
         yield Refusal(
             400,
@@ -133,15 +155,13 @@ def _of_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
             "'max_completion_tokens' instead.",
             code="unsupported_parameter",
         )
-    for name in ("stop", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs"):
+    version = model.startswith("gpt-5") and _QUIET.match(model)
+    calm = version and (effort or _DEFAULTS.get(model[:7])) == "none"
+    names = ["stop", "presence_penalty", "frequency_penalty", "logit_bias"]
+    for name in names if calm else [*names, "logprobs", "top_logprobs"]:
         if body.get(name) is not None:
             message = f"Unsupported parameter: '{name}' is not supported with this model."
             yield Refusal(400, message, code="unsupported_parameter")
-    reasoning = body.get("reasoning")
-    effort = (
-        reasoning.get("effort") if isinstance(reasoning, dict) else body.get("reasoning_effort")
-    )
-    calm = re.match(r"gpt-5\.\d", model) and (effort or _DEFAULTS.get(model[:7])) == "none"
     for name in ("temperature", "top_p"):
         if body.get(name) not in (None, 1) and not calm:
             yield Refusal(
@@ -152,6 +172,39 @@ def _of_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
             )
 
 
+def _ill_formed(body: Mapping[str, Any]) -> Iterator[Refusal]:
+    """What has another form at OpenAI, whatever its model is."""
+    if None not in (body.get("max_tokens"), body.get("max_completion_tokens")):
+        yield Refusal(
+            400,
+            "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+            code="invalid_parameter_combination",
+        )
+    logprobs, shape = body.get("logprobs"), body.get("response_format")
+    if not isinstance(logprobs, bool | None):
+        kinds = {int: "an integer", float: "a decimal number", str: "a string"}
+        kind = kinds.get(type(logprobs), "an object")
+        message = f"Invalid type for 'logprobs': expected a boolean, but got {kind} instead."
+        yield Refusal(400, message, code="invalid_type")
+    if not isinstance(shape, dict):
+        return
+    if (form := shape.get("type")) not in ("json_object", "json_schema", "text"):
+        yield Refusal(
+            400,
+            f"Invalid value: '{form}'. Supported values are: 'json_object', 'json_schema', and 'text'.",
+            code="invalid_value",
+        )
+    for name in shape.keys() - {"type", *(["json_schema"] if form == "json_schema" else [])}:
+        message = f"Unknown parameter: 'response_format.{name}'."
+        yield Refusal(400, message, code="unknown_parameter")
+    if form == "json_schema":
+        named, place = shape.get("json_schema"), "response_format.json_schema"
+        if not isinstance(named, dict) or "name" not in named:
+            place += ".name" if isinstance(named, dict) else ""
+            message = f"Missing required parameter: '{place}'."
+            yield Refusal(400, message, code="missing_required_parameter")
+
+
 def _by_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from _kept(body)
     yield from _of_openai(body)
@@ -159,6 +212,8 @@ def _by_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
 
 _OPENAI: Final = re.compile(r"gpt-\d|o\d|chatgpt")
 _REASONING: Final = re.compile(r"o\d|gpt-[5-9](?!-chat)")
+_QUIET: Final = re.compile(r"gpt-5\.\d(?!.*-(?:pro|codex|chat))|gpt-6(?!.*-astra)")
+"""Those of them that can be asked not to reason."""
 _DEFAULTS: Final = {"gpt-5.1": "none", "gpt-5.2": "none"}
 """The effort of a model that is not asked for any."""
 
