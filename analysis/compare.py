@@ -109,8 +109,6 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
     rows = _doubted(compared, chain.from_iterable(answer.rows for answer in answers.values()), tail)
     if equal_lengths:
         equal_lengths = replace(equal_lengths, rows=_doubted(compared, equal_lengths.rows, tail))
-    if isinstance(compared, ComparedSums) and (why := compared.sessions_left_out()):
-        rows = tuple(row.doubted(why) for row in rows)
     rows = adjusted(rows)
     # One pair advises; not even that where a client was the limit of its own run.
     invalid = any(caution.code == "INVALID_RUN" for caution in beware)

@@ -15,7 +15,7 @@ from tbench.analysis.beyond import CROWDED, LIMIT
 from tbench.analysis.blocks import CountedSide
 from tbench.analysis.cautions import ComparedArms
 from tbench.analysis.contrast import Contrast
-from tbench.analysis.drawn import DrawnSessions
+from tbench.analysis.drawn import FEWEST, DrawnSessions
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import Match
 from tbench.analysis.proportions import Failures, error_difference
@@ -81,12 +81,6 @@ class ComparedSums(ComparedArms):
     def cached_shares(self) -> list[float]:
         return [sums.cached[0] / sums.cached[1] if sums.cached[1] else 0.0 for sums in self.each]
 
-    @property
-    def sessions(self) -> DrawnSessions | None:
-        """Those that were drawn; None where nothing can be concluded from them."""
-        drawn = self.drawn
-        return None if drawn is None or drawn.too_few else drawn
-
     def contrast(self, metric: str, asked: tuple[float, ...]) -> Contrast:
         """One metric in both arms."""
         first, second = (CountedSide(sums.spreads[metric]) for sums in self.each)
@@ -98,7 +92,7 @@ class ComparedSums(ComparedArms):
             asked=asked,
             span_s=min(sums.span[1] - sums.span[0] for sums in self.each),
             timeouts_s=(self.baseline.timeout_s, self.candidate.timeout_s),
-            drawn=self.sessions,
+            drawn=self.drawn,
         )
 
     def beware(self) -> Iterator[Caution]:
@@ -120,24 +114,14 @@ class ComparedSums(ComparedArms):
                 f"{second:.1%} of the candidate's are in that run only: all are compared, as two samples",
             )
 
-    def sessions_left_out(self) -> Caution | None:
-        """Where sessions are too large to draw: what their requests share is in no interval, or a guess."""
-        drawn = self.drawn
-        if drawn is None or not (drawn.too_few or drawn.large_missed):
-            return None
-        if drawn.too_few:
-            text = (
-                f"a few sessions hold most of the requests ({len(drawn.sizes)} were drawn), and of more "
-                "samples than are held in memory they are not told apart: where some are slower in one arm "
-                "than in the other, the intervals are too narrow"
+        if self.drawn is not None and self.drawn.too_few:
+            yield Caution(
+                code="SESSIONS_LEFT_OUT",
+                text="large sessions decide how far sessions are apart, and of more samples than are held in "
+                f"memory too few of them can be drawn to tell it (as good as {self.drawn.deciding:.2g} of "
+                f"equal size; needs {FEWEST}): ratios have no intervals, and that of the failures may be too "
+                "narrow; repeat with >= 3 interleaved runs",
             )
-        else:
-            text = (
-                f"a few large sessions were not drawn (all are as good as {drawn.count:,.0f} of equal size; "
-                f"{len(drawn.sizes):,} were drawn): how far they are apart is guessed "
-                "from the small ones, and the intervals may be too narrow"
-            )
-        return Caution(code="SESSIONS_LEFT_OUT", text=text)
 
 
 def _several(spread: Spread, points: Sequence[float]) -> list[float]:
@@ -158,7 +142,7 @@ def compared_sums(baseline: Arm, candidate: Arm) -> ComparedSums:
     nowhere = np.empty(0, dtype=np.int64)
     drawn = _drawn(baseline, candidate)
     beside = []
-    if drawn is not None and not drawn.too_few:
+    if drawn is not None and len(drawn.sizes):
         beside = [(drawn, drawn.failures((failures[0].n, failures[1].n)))]
     return ComparedSums(
         baseline=baseline,

@@ -13,7 +13,7 @@ from tbench.analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
 
-UNRELIABLE = frozenset({"SLOW_DRIFT", "LOAD_DOMINATED", "FEW_SESSIONS", "SESSIONS_LEFT_OUT"})
+UNRELIABLE = frozenset({"SLOW_DRIFT", "LOAD_DOMINATED", "FEW_SESSIONS"})
 """Codes of a row whose test rejects too often."""
 
 

@@ -170,6 +170,8 @@ class Contrast:
         """Why there can be no interval at p."""
         if reason := refusal(self.n, p):
             return reason
+        if self.drawn is not None and self.drawn.too_few:
+            return "large sessions decide, of which too few can be drawn"
         lie_in = self._pair.tail_blocks(p)
         # Refused, not flagged: one bad minute that holds all slow requests is no tail of the server.
         if lie_in < TAIL_BLOCKS:

@@ -16,9 +16,9 @@ from tbench.analysis.summary import Floats
 from tbench.analysis.sums import SessionDraw
 
 FEWEST: Final = 30
-"""Of fewer drawn sessions nothing is concluded: they are so large that a draw of them is no sample."""
-MISSED: Final = 2.0
-"""Large sessions were missed where the drawn ones have less than 1 / so much of the squares of sizes."""
+"""Of fewer of the sessions that decide a draw is no sample: intervals cover less than they say."""
+NEGLIGIBLE: Final = 0.005
+"""The largest sessions decide nothing while they hold no more of the requests together."""
 
 
 class DrawnSessions(Clusters):
@@ -54,10 +54,12 @@ class DrawnSessions(Clusters):
         arms = [(of, sizes) for of, sizes in arms if any(draw.offered for draw in of)]
         self._offered = np.array([sum(draw.offered for draw in of) for of, _ in arms], np.float64)
         self._of_drawn = self._of_all = np.array([_powers(sizes) for _, sizes in arms])
+        self.deciding = float("inf")
         if self._rate < 1:
             tables = [np.sum([draw.sizes for draw in of], axis=0) for of, _ in arms]
             # Less the mean: that many small sessions share a count is then in no power of it.
             self._of_all = np.array([_powers(table - table.mean()) for table in tables])
+            self.deciding = self._rate * min(map(_deciding, tables))
 
     @cached_property
     def count(self) -> float:
@@ -79,14 +81,8 @@ class DrawnSessions(Clusters):
 
     @property
     def too_few(self) -> bool:
-        """Whether sessions are too large to be drawn."""
-        return self._rate < 1 and len(self.sizes) < FEWEST
-
-    @property
-    def large_missed(self) -> bool:
-        """Whether the sessions that decide were not drawn, as others of theirs are small and many."""
-        squares, expected = self._of_drawn[:, 0] / self._rate, self._of_all[:, 0]
-        return bool((squares * MISSED < expected).any())
+        """Whether too few of the sessions that decide can be drawn: they are too large."""
+        return self.deciding < FEWEST
 
     def terms(self, side: int, values: Floats) -> Floats:
         """What each cell has of one arm's drawn rows, of which NaN are none."""
@@ -118,6 +114,16 @@ def _powers(sizes: Ints | Floats) -> tuple[float, float]:
     """The sums of their squares and fourth powers."""
     squares = sizes.astype(np.float64) ** 2
     return float(squares.sum()), float((squares**2).sum())
+
+
+def _deciding(table: Ints) -> float:
+    """How many sessions decide the variance between all, as good as of equal size, by counts of them."""
+    largest_first = np.sort(table)[::-1].astype(np.float64)
+    rest = largest_first[np.cumsum(largest_first) > NEGLIGIBLE * largest_first.sum()]
+    squares, fourths = _powers(rest - rest.mean())
+    # Sums of many small sessions are normal, whose fourth moment is none of theirs.
+    fourths -= 3 * squares**2 / len(rest)
+    return squares**2 / fourths if fourths > 0 else float("inf")
 
 
 class CountedPair(Pair):
