@@ -17,8 +17,9 @@ from tbench.analysis.sums import SessionDraw
 
 FEWEST: Final = 30
 """Of fewer of the sessions that decide a draw is no sample: intervals cover less than they say."""
-NEGLIGIBLE: Final = 0.005
-"""The largest sessions decide nothing while they hold no more of the requests together."""
+NEGLIGIBLE: Final = 0.002
+"""The largest sessions decide nothing while the root of the sum of the squares of their shares is within
+this: what they can move is then within what each end of an interval is further out for its buckets."""
 
 
 class DrawnSessions(Clusters):
@@ -58,8 +59,9 @@ class DrawnSessions(Clusters):
         if self._rate < 1:
             tables = [np.sum([draw.sizes for draw in of], axis=0) for of, _ in arms]
             # Less the mean: that many small sessions share a count is then in no power of it.
-            self._of_all = np.array([_powers(table - table.mean()) for table in tables])
-            self.deciding = self._rate * min(map(_deciding, tables))
+            sizes_of_all = [table - table.mean() for table in tables]
+            self._of_all = np.array([_powers(sizes) for sizes in sizes_of_all])
+            self.deciding = self._rate * min(map(_deciding, sizes_of_all, self._offered))
 
     @cached_property
     def count(self) -> float:
@@ -116,14 +118,11 @@ def _powers(sizes: Ints | Floats) -> tuple[float, float]:
     return float(squares.sum()), float((squares**2).sum())
 
 
-def _deciding(table: Ints) -> float:
-    """How many sessions decide the variance between all, as good as of equal size, by counts of them."""
-    largest_first = np.sort(table)[::-1].astype(np.float64)
-    rest = largest_first[np.cumsum(largest_first) > NEGLIGIBLE * largest_first.sum()]
-    squares, fourths = _powers(rest - rest.mean())
-    # Sums of many small sessions are normal, whose fourth moment is none of theirs.
-    fourths -= 3 * squares**2 / len(rest)
-    return squares**2 / fourths if fourths > 0 else float("inf")
+def _deciding(sizes: Floats, offered: float) -> float:
+    """How many sessions decide the variance between all, as good as of equal size; of so many requests."""
+    squares = np.sort(sizes**2)[::-1]
+    rest = squares[np.sqrt(np.cumsum(squares)) > NEGLIGIBLE * offered]
+    return float(rest.sum() ** 2 / (rest**2).sum()) if len(rest) else float("inf")
 
 
 class CountedPair(Pair):

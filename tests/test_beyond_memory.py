@@ -326,17 +326,18 @@ def test_a_draw_knows_how_large_the_sessions_are_that_it_has_not(
 
 
 @pytest.mark.parametrize(
-    ("largest", "too_few"), [(0, False), (4_000_000, False), (40_000_000, True)]
+    ("largest", "too_few"),
+    [([], False), ([100_000], False), ([40_000] * 9, True), ([400_000], True)],
 )
-def test_many_small_sessions_that_share_a_count_are_no_large_ones(
-    largest: int, too_few: bool
+def test_large_sessions_decide_once_they_can_move_more_than_a_bucket(
+    largest: list[int], too_few: bool
 ) -> None:
-    """A billion requests in sessions of three, of which a draw has one in 8,000, and one more session."""
+    """A hundred million requests in sessions of 600, of which a draw has 1 in 1,000, and larger ones."""
     draws = SessionDraw(), SessionDraw()
     for draw in draws:
-        draw.offered, draw.limit = 10**9, 2**51
-        draw.sizes = 3 * np.random.default_rng(1).poisson(10**9 / 3 / sums.SIZES, sums.SIZES)
-        draw.sizes[7] += largest
+        draw.offered, draw.limit = 5 * 10**7, 2**64 // 1000
+        draw.sizes[: 10**8 // 1200] = 600
+        draw.sizes[len(draw.sizes) - len(largest) :] += np.array(largest, dtype=np.int64)
 
     assert DrawnSessions(draws).too_few is too_few
 
