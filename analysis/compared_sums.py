@@ -117,10 +117,10 @@ class ComparedSums(ComparedArms):
         if self.drawn is not None and self.drawn.too_few:
             yield Caution(
                 code="SESSIONS_LEFT_OUT",
-                text="large sessions decide how far sessions are apart, and of more samples than are held in "
-                f"memory too few of them can be drawn to tell it (as good as {self.drawn.deciding:.2g} of "
-                f"equal size; needs {FEWEST}): ratios have no intervals, and that of the failures may be too "
-                "narrow; repeat with >= 3 interleaved runs",
+                text="large sessions decide, of which too few can be drawn: no intervals; of more samples "
+                f"than are held in memory a draw has as many as {self.drawn.deciding:.2g} of equal size "
+                f"(needs {FEWEST}), and the interval of the failures may be too narrow; repeat with >= 3 "
+                "interleaved runs",
             )
 
 

@@ -21,6 +21,7 @@ from tbench.analysis.drawn import DrawnSessions
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.report.machine import judgement_json, report_json
+from tbench.analysis.report.sentences import headline
 from tbench.analysis.report.text import comparison_text
 from tbench.analysis.run_metrics import parse_slo
 from tbench.analysis.sums import SessionDraw
@@ -298,6 +299,7 @@ def test_large_sessions_that_no_draw_tells_apart_leave_no_interval(
         assert (row.confidence, row.low, row.p_value) == ("none", None, None), row
         assert row.refusal, row
     assert not any(point.low for points in compared.shift.values() for point in points)
+    assert "large sessions leave no interval" in headline(compared)
 
 
 @given(st.lists(st.integers(1, 4_000), min_size=1, max_size=3), st.integers(1, 3), st.booleans())

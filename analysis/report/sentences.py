@@ -206,7 +206,12 @@ def headline(comparison: Comparisons) -> str:
         return f"{errors.candidate:.2%} of requests fail against {errors.baseline:.2%}; of the rest {text}"
     low = all(row.confidence != "95%" for row in rows)
     if result == "undecided":
-        return f"{text} (too few requests for an interval)"
+        # Few requests are one reason of several, which each row gives.
+        left_out = any(caution.code == "SESSIONS_LEFT_OUT" for caution in comparison.warnings)
+        lacking = (
+            "large sessions leave no interval" if left_out else "too few requests for an interval"
+        )
+        return f"{text} ({lacking})"
     return f"{text} (advisory{', low confidence' if low else ''})"
 
 
