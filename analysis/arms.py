@@ -46,7 +46,8 @@ class Arm:
     `source` names the trace that both arms must share: its capture id, None when unknown. `model` is
     what was asked for, several joined by commas, `target` the base URL that was asked. `pacing` says in
     words when requests were sent, `as_recorded` whether that was when the application had sent them.
-    Of a run that is more than memory holds there are `sums` (analysis.beyond), and no columns.
+    Of a run that is more than memory holds there are `sums` (analysis.beyond), and no columns. `markers` are
+    those of its files, random bytes that none but a copy shares.
     """
 
     kind: Literal["run", "trace"]
@@ -59,6 +60,7 @@ class Arm:
     as_recorded: bool
     token_gaps: Callable[[], tuple[Column, Column]]
     sums: Sums | None = None
+    markers: frozenset[bytes] = frozenset()
 
     def __str__(self) -> str:
         """What `tbench report` prints."""
@@ -281,6 +283,7 @@ def arm_of_run(run: Run) -> Arm:
         pacing=pacing.get("meaning") or "pacing unknown",
         as_recorded=(pacing.get("mode"), pacing.get("value")) == ("speed", 1.0),
         token_gaps=lambda: run.token_gaps,
+        markers=frozenset(filter(None, [run.header.get("marker")])),
     )
 
 
@@ -306,6 +309,7 @@ def arm_of_trace(path: Path) -> Arm:
         pacing="as recorded",
         as_recorded=True,
         token_gaps=lambda: recorded.token_gaps,
+        markers=frozenset(segment.container.marker for segment in trace.segments) - {b""},
     )
 
 
@@ -346,6 +350,19 @@ def invalid_runs(runs: Iterable[Arm]) -> Iterator[Caution]:
             yield Caution(code="INVALID_RUN", text=f"{run.path}: {run.invalid_because}")
 
 
+def check_distinct(runs: Iterable[Arm]) -> None:
+    """Raise InputError where one of these is another, or its copy: the spread would be none."""
+    first: dict[object, Path] = {}
+    for run in runs:
+        marks = run.markers or {run.path.resolve()}
+        if twice := marks & first.keys():
+            raise InputError(
+                f"{first[min(twice, key=str)]} and {run.path}: one {run.kind}, named twice or copied; it "
+                "counts once: leave one out"
+            )
+        first |= dict.fromkeys(marks, run.path)
+
+
 def find_runs(text: str | Path) -> list[Path]:
     """The run files that a path, a folder or a glob names. Raises InputError where there are none."""
     path = as_path(text)
@@ -377,6 +394,7 @@ def load_replicates(*texts: str | Path, desk: Desk | None = None) -> Replicates:
             raise InputError(f"{arm.path}: a trace; an arm of several runs holds replays only")
         if desk:
             arm.keep_figures()
+    check_distinct(arms)
     unfinished: set[Path] = set()
     for path in map(as_path, texts):
         if path.is_dir():

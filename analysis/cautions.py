@@ -375,7 +375,15 @@ def _recorded(compared: ComparedArms) -> str | None:
     )
 
 
+def _same_run(compared: ComparedArms) -> str | None:
+    first, second = compared.baseline, compared.candidate
+    if not first.markers & second.markers:
+        return None
+    return f"{first.path} and {second.path} are one {first.kind}, compared with itself: no difference is none"
+
+
 CHECKS: dict[str, Callable[[ComparedArms], str | None]] = {
+    "SAME_RUN": _same_run,
     "INVALID_RUN": _invalid_run,
     "BUFFERED_STREAM": _buffered,
     "REQUESTS_LOST": _lost,

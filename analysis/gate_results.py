@@ -6,13 +6,12 @@ requests count says `analysis.pairing`, what the runs say of a gate `gate_estima
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
-from tbench.analysis.arms import Replicates
+from tbench.analysis.arms import Replicates, check_distinct
 from tbench.analysis.comparison import Comparison, Verdict
 from tbench.analysis.decide import ALPHA, BURST, GateEvidence, decide, hidden, overall
 from tbench.analysis.gate import Gate
@@ -153,9 +152,7 @@ def evaluate_gates(
     if len(set(names)) < len(names):
         raise InputError(f"{', '.join(names)}: two arms of the same name")
     runs = [run for arm in arms for run in arm.runs]
-    paths = Counter(run.path.resolve() for run in runs)
-    if twice := [path for path, count in paths.items() if count > 1]:
-        raise InputError(f"{min(twice)}: is in two arms; a run belongs to one")
+    check_distinct(runs)
     # Requests pair by their ids: those of another trace would be other requests.
     sources = {run.source for run in runs}
     if len(sources) > 1:

@@ -14,6 +14,7 @@ from scipy import optimize, special
 from tbench.analysis import power
 from tbench.analysis.arms import (
     Replicates,
+    check_distinct,
     find_runs,
     invalid_runs,
     load_arm,
@@ -293,9 +294,7 @@ def load_pilot(texts: Sequence[str | Path]) -> tuple[Replicates, ...]:
     """
     arms = _gathered([_load(text) for text in texts])
     runs = [run for arm in arms for run in arm.runs]
-    paths = [run.path.resolve() for run in runs]
-    if twice := [path for path in paths if paths.count(path) > 1]:
-        raise InputError(f"{twice[0]}: named twice; a run counts once")
+    check_distinct(runs)
     if len({run.source for run in runs}) > 1:
         raise InputError("the pilot's runs are of different traces; give runs of one trace")
     for run in runs:

@@ -53,6 +53,21 @@ def runs(tmp_path: Path) -> Runs:
     return write
 
 
+@pytest.mark.parametrize("name", ["a.run", "copy.run"])
+def test_a_run_compared_with_itself_is_said_to_be(
+    runs: Runs, tmp_path: Path, capsys: Said, name: str
+) -> None:
+    """First of all, and no difference is a finding; two runs alike in all figures are two runs."""
+    run = runs("a.run")
+    (tmp_path / "copy.run").write_bytes(run.read_bytes())
+
+    assert tbench(["compare", str(run), str(tmp_path / name)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("UNDECIDED  both files are one run: nothing can differ: TTFT 1.000x")
+    assert tbench(["compare", str(run), str(runs("b.run"))]) == 0
+    assert "one run" not in capsys.readouterr().out
+
+
 def test_the_json_contract(runs: Runs, capsys: Said) -> None:
     """One object on stdout with exactly the promised names and types."""
     code = tbench(["compare", str(runs("a.run")), str(runs("slow.run", slow=2)), "--json"])

@@ -69,6 +69,24 @@ def compare(
     return run
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["A* B-*.run", "B-*.run A*", "A* --save-baseline b.json", "A* --self-check", "B-*.run B-0.run"],
+)
+def test_a_run_and_its_copy_are_no_two_runs(
+    compare: Compare, tmp_path: Path, arguments: str
+) -> None:
+    """Nothing varies from one to the other; both files are named, and nothing is judged or kept."""
+    (tmp_path / "A-copy.run").write_bytes((tmp_path / "A-1.run").read_bytes())
+    words = arguments.split()
+    ended = compare(*words, *(() if "--self-check" in words else GATE))
+    pair = ("B-0.run", "B-0.run") if "B-0.run" in words else ("A-1.run", "A-copy.run")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{pair[0]} and {pair[1]}: one run, named twice or copied" in ended.err
+    assert not (tmp_path / "b.json").exists()
+
+
 def test_a_gate_ends_with_its_verdicts_exit_code(compare: Compare) -> None:
     """PASS 0, FAIL 1, INCONCLUSIVE 3; bad usage 2."""
     assert compare("A-*.run", "B-*.run", *GATE).code == 1

@@ -143,6 +143,7 @@ def test_a_pilot_whose_client_was_the_limit_is_invalid(pilots: Path, capsys: Sai
         (["junk.run"], "junk.run"),
         (["A/0.run", "elsewhere.run"], "different traces"),
         (["A", "A/1.run"], "named twice"),
+        (["A", "copy.run"], "copy.run: one run, named twice or copied"),
         (["dead.run"], "no request succeeded"),
         (["A", "--effect", "5"], "--effect 5: write it as 5%"),
         (["A", "--margin", "0%"], "--margin 0%: write it as 5%"),
@@ -160,6 +161,7 @@ def test_bad_input_is_one_line(
     """What is wrong, where, and what to do; nothing on stdout."""
     write_run(pilots / "elsewhere.run", capture="c2")
     write_run(pilots / "dead.run", outcome=Outcome.CONNECT_ERROR)
+    (pilots / "copy.run").write_bytes((pilots / "A" / "1.run").read_bytes())
     (pilots / "junk.run").write_text("no run at all")
     (pilots / "empty").mkdir()
 

@@ -179,11 +179,15 @@ def outcome(comparison: Comparisons) -> str:
         return "fails more"
     rows = headline_rows(comparison)
     findings = {row.finding for row in rows if row.differs}
-    if not any(row.finding for row in rows):
+    if _same(comparison) or not any(row.finding for row in rows):
         return "undecided"
     if not findings:
         return NO_DIFFERENCE
     return findings.pop() or "" if len(findings) == 1 else "mixed"
+
+
+def _same(comparison: Comparisons) -> bool:
+    return any(caution.code == "SAME_RUN" for caution in comparison.warnings)
 
 
 def headline(comparison: Comparisons) -> str:
@@ -204,6 +208,8 @@ def headline(comparison: Comparisons) -> str:
         return f"a run's own client was its limit, or data was lost; not to be relied on: {text}"
     if result == "fails more":
         return f"{errors.candidate:.2%} of requests fail against {errors.baseline:.2%}; of the rest {text}"
+    if _same(comparison):
+        return f"both files are one {comparison.baseline.kind}: nothing can differ: {text}"
     low = all(row.confidence != "95%" for row in rows)
     if result == "undecided":
         # Few requests are one reason of several, which each row gives.
