@@ -252,6 +252,7 @@ def row_name(row: Comparison) -> str:
 NAMED_ABOVE: Final = frozenset({"DIFFERENT_MODEL"})
 """Facts that the heading shows."""
 CAVEATS: Final[Mapping[str, str]] = {
+    "SAME_RUN": "one run",
     "INVALID_RUN": "invalid",
     "SURVIVOR_BIAS": "failures",
     "CUT_SHORT": "failures",
