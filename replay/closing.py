@@ -22,6 +22,7 @@ from tbench.replay.table import where
 from tbench.replay.target import KEYS
 from tbench.replay.throughput import drained, spoken, three
 from tbench.replay.totals import identity, loss, price_sources, shortfalls
+from tbench.replay.turns import REMEMBERED
 
 LATENCIES: Final = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
 MORE_LATENCIES: Final = {"itl": "ITL", "lag": "schedule lag"}
@@ -227,9 +228,8 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
         held = f"{severed:,} hold another conversation's answer, which is sent apart,"
         yield row("turns", f"{held} and did not wait for it")
     if forgotten := turns.get("forgotten"):
-        held = (
-            f"{forgotten:,} hold an answer of over 30,000 requests before, which is not remembered,"
-        )
+        least = f"over {REMEMBERED:,} requests before"
+        held = f"{forgotten:,} hold an answer of {least}, which is not remembered,"
         yield row("turns", f"{held} and did not wait for it")
     if live:
         yield row("history", "; ".join(f"{n:,} {THREADED[why]}" for why, n in live.items()))

@@ -27,6 +27,7 @@ from tbench.replay.makers import Level
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import left_out
 from tbench.replay.recording import Answers, Histories, Idle
+from tbench.replay.turns import REMEMBERED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,8 +101,6 @@ Refusal = Callable[[Exchange, ParsedRequest], str | None]
 """Why a request cannot be put to a target; None where it can."""
 
 
-REMEMBERED: Final = 30_000
-"""A conversation whose last turn is older than so many requests starts anew: what bounds the memory."""
 LONGEST_PATH: Final = 16_384
 """Bytes of a path and its query that are sent; servers take 4,096 to 16,384."""
 

@@ -18,8 +18,9 @@ from typing import Final
 from tbench.replay.pacing import Causal
 from tbench.replay.sender import Call
 
-REMEMBERED: Final = 30_000
-"""So many ended calls are remembered of each copy of the trace, as many requests as a plan looks back."""
+REMEMBERED: Final = 100_000
+"""So many requests a plan looks back, and so many ended calls are remembered of each copy: what bounds the
+memory. A conversation whose last turn is older starts anew."""
 LOOKS_AHEAD: Final = 1024
 """So many calls are taken beyond the next one, where one that is due later may be due sooner."""
 

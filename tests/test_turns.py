@@ -25,7 +25,7 @@ from tbench.replay.pacing import Causal, Fixed
 from tbench.replay.player import Player
 from tbench.replay.sender import Attempt, Call, Ended, Reply
 from tbench.replay.totals import numbers
-from tbench.replay.turns import REMEMBERED, Turns
+from tbench.replay.turns import Turns
 from tests.answering import Given, Received, answering, chat
 from tests.recorded import chat_request
 from tests.test_player import Calls, Played, Waiter, call, play
@@ -220,13 +220,14 @@ def test_a_conversation_of_any_length_is_skipped() -> None:
 
 @pytest.mark.parametrize(
     ("copies", "between", "forgotten"),
-    [(1, REMEMBERED - 1, 0), (1, REMEMBERED, 1), (3, 3 * REMEMBERED - 1, 0)],
+    [(1, 99, 0), (1, 100, 1), (3, 299, 0), (3, 300, 1)],
 )
 @pytest.mark.parametrize("ended", [5.0, None])
 def test_an_end_is_remembered_as_long_as_a_plan_looks_back(
-    copies: int, between: int, forgotten: int, ended: float | None
+    copies: int, between: int, forgotten: int, ended: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For each copy of the trace; a turn whose predecessor is forgotten goes by its time, and is counted."""
+    monkeypatch.setattr("tbench.replay.turns.REMEMBERED", 100)
     turns = Turns("max", copies)
     for index in range(between + 1):
         turns.take(call(index, 0.0))
