@@ -30,6 +30,12 @@ class UnreachableError(TbenchError):
     exit_code = 5
 
 
+class StoppedError(TbenchError):
+    """Ctrl-C, or another signal to stop, before there was anything to keep."""
+
+    exit_code = 130
+
+
 @contextmanager
 def after_sending(sent: bool) -> Iterator[None]:
     """Turn what stops a series of runs into an InvalidRunError once something was `sent`: no bad usage."""

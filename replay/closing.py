@@ -246,6 +246,10 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+VAGUE: Final = 0.2
+"""A planned hit rate that a block of tokens a request moves by more than this tells nothing."""
+
+
 def _hits(rates: Mapping[str, Any]) -> Iterator[str]:
     """Hit rates of a cache, and whether the target knew more than this run sent."""
     if not rates:
@@ -259,7 +263,9 @@ def _hits(rates: Mapping[str, Any]) -> Iterator[str]:
     ]
     if least is not None and planned - least > CLOSE:
         parts[0] += f" ({least:.1%} without what was still being read)"
-    if block > CLOSE:
+    if block > VAGUE:
+        parts[0] = "planned not told: prompts are too short"
+    elif block > CLOSE:
         parts[0] += f" (± {100 * block:.1f}, a block of {BLOCK_TOKENS} tokens a request)"
     # A plan knows bytes: where a system prompt's language takes fewer of them for a token than the users',
     # its rate is too low, which the recorded rate is not.

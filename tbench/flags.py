@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from tbench.capture.errors import InputError
+from tbench.capture.errors import InputError, StoppedError
 from tbench.capture.option import REQUIRED, Row, made, parameter_row, rows
 from tbench.settings import SETTINGS, TARGET, mistyped, settle, sources
 
@@ -237,6 +237,13 @@ def _record(row: Row, parameter: Any) -> tuple[str, str]:
 
 class Verbs(TyperGroup):
     """A command of commands, whose summaries are not cut off."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; an interrupt, which typer would end without a word, has a line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError("interrupted") from None
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The options of no verb, which load nothing where they are not given."""

@@ -1,6 +1,7 @@
 """The replay command's words: flags, conflicts, the dry run, and what they exit with."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tbench import flags
 from tbench.__main__ import run
 from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
+from tbench.replay import runner
 from tbench.replay.closing import priced
 from tests.recorded import chat_request
 
@@ -178,6 +181,33 @@ def test_a_cost_is_no_row_of_zeros(
     usd: float, uncounted: int, sources: dict[str, list[str]], said: str
 ) -> None:
     assert priced(usd, uncounted, (), sources) == said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_the_first_request_says_that_nothing_was_sent(
+    trace: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    """The signal comes as the trace is looked through."""
+    monkeypatch.setattr(runner, "first_look", lambda _: signal.raise_signal(number))
+
+    assert run(["replay", trace, "-o", "a.run"]) == 130
+    assert not Path("a.run").exists()
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "tbench: interrupted before the first request: nothing was sent, no run is written"
+    ]
+
+
+@pytest.mark.parametrize("verb", ["replay", "ab", "benchmark"])
+def test_an_interrupt_of_any_verb_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(flags, "settle", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+
+    assert run([verb]) == 130
+    assert capsys.readouterr().err == "tbench: interrupted\n"
 
 
 def test_a_run_is_never_overwritten(trace: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,6 +169,16 @@ def test_a_target_knows_other_prompts_only_where_the_plan_is_that_exact(
     assert ("planned 48.8% (± 12.7, a block of 16 tokens a request)" in line) == (prompt == 126)
 
 
+def test_of_prompts_of_a_few_tokens_no_planned_rate_is_told() -> None:
+    """A block of 16 tokens is more than two prompts of 7."""
+    rates = {"requests": 6, "prompt_tokens": 46, "planned": 0.0, "served": 0.0, "recorded": None}
+    (line,) = departures({"hit_rates": rates}, "http://h")
+
+    assert line.endswith(
+        "planned not told: prompts are too short, served 0.0%, recorded not known of prompt tokens"
+    )
+
+
 def test_a_probe_tells_whether_cached_tokens_are_named(
     tbench: Callable[..., Done], simulator: Server, traffic: Path, tmp_path: Path
 ) -> None:

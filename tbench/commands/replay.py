@@ -3,11 +3,12 @@
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
-from tbench.capture.errors import InvalidRunError
+from tbench.capture.errors import InvalidRunError, StoppedError
 from tbench.capture.option import Option
-from tbench.commands.output import Json, Verbose
+from tbench.commands.output import Json, Verbose, terminable
 from tbench.flags import verb
 from tbench.replay.options import OUTPUT, ReplayOptions
 from tbench.settings import announce, sources, told
@@ -52,8 +53,16 @@ def replay(
         f"replaying {options.trace} against {job.target.base_url}: {job.pace.meaning}",
         file=sys.stderr,
     )
-    with Board() as board:
-        run = run_replay(job, watching(board), fork=True)
+    try:
+        with terminable(), Board() as board:
+            run = run_replay(job, watching(board), fork=True)
+    except KeyboardInterrupt:  # while it sends, one ends that, and the run is written
+        if files := [path for path in (f"{job.out}", f"{job.out}.part") if Path(path).exists()]:
+            raise StoppedError(f"interrupted; what was measured is in {files[0]}") from None
+        sent = "nothing but --probe was sent" if job.probes else "nothing was sent"
+        raise StoppedError(
+            f"interrupted before the first request: {sent}, no run is written"
+        ) from None
     figures = numbers(run)
     if as_json:
         print(json.dumps({**figures, "fidelity": run.fidelity.json}))
