@@ -840,6 +840,33 @@ LITELLM = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"metadata": {"session_id": "s"}},
+        {"metadata": {"requester_metadata": {"trace_id": "s"}}},
+        {"proxy_server_request": {"body": {"litellm_session_id": "s"}}},
+    ],
+)
+def test_litellms_clients_name_their_sessions(tmp_path: Path, place: dict[str, Any]) -> None:
+    """Two requests of one, and one that names none, whose trace id LiteLLM drew."""
+    rows = [{**row, "trace_id": str(number)} for number, row in enumerate(LITELLM[:3])]
+    rows[:2] = [{**row, **place} for row in rows[:2]]
+
+    assert imported(lines(tmp_path / "l.jsonl", rows))["sessions"] == 2
+
+
+@pytest.mark.parametrize("name", ["request_properties", "properties"])
+def test_helicones_sessions_are_a_property(tmp_path: Path, name: str) -> None:
+    (row, *_) = NAMED["helicone"]
+    rows = [
+        {**row, "request_id": str(number), name: {"Helicone-Session-Id": session}}
+        for number, session in enumerate("aab")
+    ]
+
+    assert imported(lines(tmp_path / "h.jsonl", rows))["sessions"] == 2
+
+
 def test_litellm(tmp_path: Path) -> None:
     """A first token at the end is none; what no model answered, or was cut, is no call."""
     figures = imported(lines(tmp_path / "l.jsonl", LITELLM))

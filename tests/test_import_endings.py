@@ -315,6 +315,24 @@ def test_openllmetrys_spans_are_read_whole(imported: Importing) -> None:
     assert json.loads(embedding.request.body or b"")["input"] == ["words"]
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"llm.is_streaming": True},
+        {"llm.is_streaming": "True"},
+        {"gen_ai.response.time_to_first_chunk": 0.1},
+    ],
+)
+def test_a_span_that_tells_of_a_stream_is_asked_for_one(
+    imported: Importing, told: dict[str, object]
+) -> None:
+    """By the older name, or by a first chunk; not where it says that there was none."""
+    streamed, plain = imported(span(told), span({"llm.is_streaming": False}))
+
+    assert json.loads(streamed.request.body or b"")["stream"] is True
+    assert "stream" not in json.loads(plain.request.body or b"")
+
+
 @pytest.mark.parametrize("endless", ['"Infinity"', "Infinity"])
 def test_langfuses_rows_of_its_sdk_are_read_whole(imported: Importing, endless: str) -> None:
     """As its wrapper of OpenAI's SDK logs: a limit that nobody set, kinds of tokens, a first token."""

@@ -57,7 +57,7 @@ def span(record: Record) -> Row | LeftOut:
         **_settings(record.payload or {}),
         "gen_ai.conversation.id": record.session,
         "gen_ai.response.finish_reasons": list(answer.finish_reasons) or None,
-        "gen_ai.response.time_to_first_chunk": facts.ttft,
+        "gen_ai.response.time_to_first_chunk": facts.ttft if info.stream else None,
         "gen_ai.usage.input_tokens": answer.usage.prompt,
         "gen_ai.usage.output_tokens": answer.usage.output,
         "gen_ai.usage.cache_read.input_tokens": answer.usage.cached,
@@ -222,5 +222,6 @@ def _typed(value: Any) -> dict[str, Any]:  # noqa: ANN401 (what JSON holds)
 OTLP = Exporter(
     make=lambda _job: span,
     write=lines,
-    cannot="the HTTP bodies and headers, times between tokens, answers beside the first (n)",
+    cannot="the HTTP bodies and headers, APIs other than chat (messages and responses come back as chat), "
+    "times between tokens, answers beside the first (n)",
 )

@@ -41,6 +41,8 @@ ENDPOINTS: Final = {
     "responses": ("/v1/responses", "input"),
 }
 """Types of calls, less the `a` of asynchronous ones: where they went, and the member for the messages."""
+SESSIONS: Final = ("session_id", "litellm_session_id", "trace_id", "litellm_trace_id")
+"""Members by which a client names its session, the surest first."""
 CUT_MARK, REDACTED_MARK = b"litellm_truncated", b"redacted-by-litellm"
 OTHER: Final = LeftOut("not a request to a model")
 REDACTED: Final = LeftOut("whose messages LiteLLM redacted")
@@ -106,8 +108,17 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             status=status if failed else 200,
             failure=words if failed or outcome else None,
             outcome=outcome,
-            session=text(row.get("session_id")),
+            session=text(row.get("session_id")) or _session(row, metadata),
         )
+
+
+def _session(row: Row, metadata: Mapping[str, Any]) -> str | None:
+    """What the client named: the payload's `trace_id` is drawn for each call where nobody did."""
+    asked = _members(row, "proxy_server_request")
+    body = _members(asked, "body") or asked
+    places = (metadata, _members(metadata, "requester_metadata"), body, _members(body, "metadata"))
+    named = (text(place.get(name)) for name in SESSIONS for place in places)
+    return next(filter(None, named), None)
 
 
 def _members(row: Row, name: str) -> Mapping[str, Any]:

@@ -58,6 +58,8 @@ SESSIONS: Final = (
     "session.id",
     "traceloop.association.properties.session_id",
 )
+STREAMED: Final = ("gen_ai.is_streaming", "llm.is_streaming")
+"""By OpenLLMetry, now and before; some write the word."""
 CHUNK: Final = "content.completion.chunk"
 """How the name of an event ends that OpenLLMetry writes for each chunk of a stream."""
 _NUMBERED = re.compile(r"gen_ai\.prompt\.(\d+)\.(role|content)")
@@ -108,9 +110,6 @@ def _call(span: Row) -> Call | LeftOut:
         ),
         reasoning=_count(attributes, "gen_ai.usage.reasoning.output_tokens"),
     )
-    content = _content(attributes, path, usage)
-    if isinstance(content, LeftOut):
-        return content
     # The convention's attribute says the first token; OpenLLMetry says it by the first chunk's event.
     waited = scaled(attributes.get("gen_ai.response.time_to_first_chunk"), "s")
     chunks = [
@@ -120,6 +119,12 @@ def _call(span: Row) -> Call | LeftOut:
         and (at := scaled(event.get("timeUnixNano"), "ns")) is not None
     ]
     first = min(chunks, default=None) if waited is None else arrive + waited
+    streamed = first is not None or any(
+        str(attributes.get(name)).lower() == "true" for name in STREAMED
+    )
+    content = _content(attributes, path, usage, streamed=streamed)
+    if isinstance(content, LeftOut):
+        return content
     answers = _items(unpacked(attributes.get("gen_ai.output.messages")))
     answer = next((message for item in answers for message in _messages(item)), None)
     if answer is None and (words := text(attributes.get("gen_ai.completion.0.content"))):
@@ -231,7 +236,7 @@ def _count(attributes: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _content(
-    attributes: Mapping[str, Any], path: str, usage: Usage
+    attributes: Mapping[str, Any], path: str, usage: Usage, *, streamed: bool
 ) -> dict[str, Any] | Lengths | LeftOut:
     """The request, put together; the length alone where content was not recorded."""
     asked = attributes.get("gen_ai.input.messages")
@@ -252,8 +257,8 @@ def _content(
     instructions = unpacked(attributes.get("gen_ai.system_instructions"))
     if words := _words(instructions if isinstance(instructions, list) else [instructions]):
         messages.insert(0, {"role": "system", "content": words})
-    if attributes.get("gen_ai.is_streaming") is True:
-        settings["stream"] = True
+    if streamed:
+        settings.setdefault("stream", True)
     if messages and path == CHAT:
         if tools := list(_tools(unpacked(attributes.get("gen_ai.tool.definitions")))):
             settings["tools"] = tools

@@ -71,11 +71,26 @@ def helicone(row: Row) -> Iterator[Call | LeftOut]:
             yield call
             continue
         cached = count(row.get("prompt_cache_read_tokens"))
-        call = replace(call, host=target or None, usage=call.usage._replace(cached=cached))  # noqa: PLW2901
+        call = replace(  # noqa: PLW2901
+            call,
+            host=target or None,
+            usage=call.usage._replace(cached=cached),
+            session=_session(row),
+        )
         if status == "-2":
             yield replace(call, end_ns=None, answer=None)
         else:
             yield replace(call, outcome=UNANSWERED.get(status, call.outcome))
+
+
+def _session(row: Row) -> str | None:
+    """What the client's header `Helicone-Session-Id` said, which Helicone keeps as a property."""
+    for name in ("request_properties", "properties"):
+        properties = unpacked(row.get(name))
+        for key, value in properties.items() if isinstance(properties, dict) else ():
+            if str(key).lower() == "helicone-session-id" and (session := text(value)):
+                return session
+    return None
 
 
 def _is_notice(body: object) -> bool:
