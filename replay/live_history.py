@@ -74,7 +74,9 @@ class LiveHistory:
         if isinstance(answer, str):
             noted = _Answer(call.uses, None, answer.encode())
         else:
-            noted = _Answer(call.uses, answer.provider, orjson.dumps(answer.turn))
+            # orjson's bytes keep the buffer they were written to, 4 KB for a short turn: hence the copy.
+            words = bytes(memoryview(orjson.dumps(answer.turn)))
+            noted = _Answer(call.uses, answer.provider, words)
         self._answers[call.arm, call.index] = noted
         self._weight += noted.weight
         while self._weight > self._most:
