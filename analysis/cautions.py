@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm
+from tbench.analysis.blocks import BLOCKS
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.proportions import ErrorDifference
@@ -30,6 +31,10 @@ ENDINGS: Final[Mapping[str, str]] = {
 """How an answer ended, in the words of one dialect -> as chat says whether it was cut."""
 MEAN_LENGTH: Final = 0.10
 """Tolerated: ratio of mean output lengths - 1, as in MLPerf's TEST09."""
+QUEUED: Final = 3.0
+"""Times to first token that are so many times as long as others are made of waiting."""
+MIDDLING: Final = 100
+"""A median of fewer requests says too little of a stretch of time."""
 _HEADLINES = (0.5, 0.9, 0.95)
 _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
@@ -89,6 +94,10 @@ class ComparedArms:
         """Their quantiles; none of no values."""
         return [several(side, points) for side in self.pair(metric)]
 
+    def courses(self, metric: str) -> list[Floats]:
+        """How a metric goes over time: its medians in up to BLOCKS stretches of the requests."""
+        return [course(side) for side in self.pair(metric)]
+
     def lags(self, points: Sequence[float]) -> list[list[float]]:
         """Quantiles of how late the client itself sent: waits for a connection or the limit do not count."""
         lateness = (
@@ -145,6 +154,32 @@ def cautions(compared: ComparedArms, codes: Iterable[str] | None = None) -> tupl
         Caution(code=code, text=text)
         for code in (CHECKS if codes is None else codes)
         if (text := CHECKS[code](compared)) is not None
+    )
+
+
+def course(values: Floats) -> Floats:
+    """The medians of stretches of at least MIDDLING requests, up to BLOCKS of them; NaN is no value."""
+    stretches = np.array_split(values, max(1, min(BLOCKS, len(values) // MIDDLING)))
+    return np.array([middle for part in stretches for middle in several(part, [0.5])])
+
+
+def has_backlog(compared: ComparedArms) -> bool:
+    """Whether the first tokens of one stretch of an arm took QUEUED times as long as those of another.
+
+    Beyond a server's capacity they take longer and longer, evenly: their p95 is only 1.9 times their median.
+    """
+    return any(
+        len(medians) > 1 and bool(medians.max() > QUEUED * medians.min())
+        for medians in compared.courses("ttft")
+    )
+
+
+def load_dominated() -> Caution:
+    """Of latencies that are made of waiting."""
+    return Caution(
+        code="LOAD_DOMINATED",
+        text="waiting in a queue dominates the TTFT: the ratio belongs to this load, a small change of the "
+        "service can be a large one here, and so can the luck of a run; repeat at a lower load",
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tbench.analysis.arms import Arm, load_arm
 from tbench.analysis.beyond import gather, is_beyond
 from tbench.analysis.blocks import Clusters, clusters_of
-from tbench.analysis.cautions import ComparedArms, cautions
+from tbench.analysis.cautions import QUEUED, ComparedArms, cautions, has_backlog, load_dominated
 from tbench.analysis.compared_sums import NEEDED, ComparedSums, compared_sums
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
 from tbench.analysis.contrast import Contrast
@@ -31,8 +31,6 @@ from tbench.replay.pacing import Warmup
 __all__ = ["CompareOptions", "Comparison", "Comparisons", "Shift", "Verdict", "compare"]
 
 DEFAULT_METRICS = ("ttft", "e2e", "tpot", "itl")
-QUEUED = 3.0
-"""A p95 of TTFT beyond this many medians looks like a queue."""
 QUEUEING = frozenset({"ttft", "ttft_sent", "ttft_answer", "e2e", "e2e_sent"})
 """Metrics that hold the wait in the server's queue."""
 
@@ -106,9 +104,11 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
             return answers["ttft"].tail
         return _contrast("ttft", compared, options, sessions).tail()
 
-    rows = _doubted(compared, chain.from_iterable(answer.rows for answer in answers.values()), tail)
-    if equal_lengths:
-        equal_lengths = replace(equal_lengths, rows=_doubted(compared, equal_lengths.rows, tail))
+    rows = tuple(chain.from_iterable(answer.rows for answer in answers.values()))
+    if load := _load_dominated(compared, rows, tail):
+        rows = _doubted(rows, load)
+        if equal_lengths:
+            equal_lengths = replace(equal_lengths, rows=_doubted(equal_lengths.rows, load))
     rows = adjusted(rows)
     # One pair advises; not even that where a client was the limit of its own run.
     invalid = any(caution.code == "INVALID_RUN" for caution in beware)
@@ -132,7 +132,7 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
         equal_lengths=equal_lengths,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(compared),
-        warnings=(*beware, *_row_cautions(rows)),
+        warnings=(*beware, *_row_cautions(rows, load)),
         verdict=Verdict.INVALID if invalid else Verdict.ADVISORY,
     )
 
@@ -238,8 +238,10 @@ def _equal_lengths(
     return EqualLengths(n=contrast.n, overlap=share, rows=rows, refusal=reason)
 
 
-def _row_cautions(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
-    """Each code that a row carries, once, with where it holds."""
+def _row_cautions(rows: tuple[Comparison, ...], load: Caution | None) -> Iterator[Caution]:
+    """Each code that a row carries, once, with where it holds; a load that left no interval, too."""
+    if load and not any(load in row.warnings for row in rows):
+        yield load
     answered = sum(row.refusal is None for row in rows)
     for code in dict.fromkeys(caution.code for row in rows for caution in row.warnings):
         flagged = [
@@ -253,30 +255,34 @@ def _row_cautions(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
         yield Caution(code=code, text=f"{flagged[0][1].text} ({where})")
 
 
-def _doubted(
-    compared: ComparedArms, given: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
-) -> tuple[Comparison, ...]:
-    """The rows, those of a queue with less confidence.
+def _doubted(rows: tuple[Comparison, ...], load: Caution) -> tuple[Comparison, ...]:
+    """The rows, those that hold the wait with less confidence."""
+    return tuple(row.doubted(load) if row.metric in QUEUEING else row for row in rows)
+
+
+def _load_dominated(
+    compared: ComparedArms,
+    rows: tuple[Comparison, ...],
+    tail: Callable[[], Iterable[Comparison]],
+) -> Caution | None:
+    """Whether a queue makes the rows.
 
     `tail` gives the rows of the TTFT's tail, whether or not they were asked for.
     """
-    rows = tuple(given)
     if not any(row.metric in QUEUEING for row in rows):
-        return rows
+        return None
     # Near saturation a small change of the service becomes a large change of the waiting: the TTFT's tail is
-    # far from its middle, and enough requests (not their timeouts) gave no interval there to rely on.
+    # far from its middle, or its middle goes up and down with time, and enough requests (not their timeouts)
+    # gave no interval there to rely on.
     lost = any(
         min(row.n_baseline, row.n_candidate) >= minimum_n(row.quantile)
         and row.ratio is not None
         and (row.drift or None in (row.low, row.high))
         for row in tail()
     )
-    middles = filter(None, compared.quantiles("ttft", (0.5, 0.95)) if lost else ())
-    if not any(late > QUEUED * middle for middle, late in middles):
-        return rows
-    load = Caution(
-        code="LOAD_DOMINATED",
-        text="waiting in a queue dominates the TTFT: the ratio belongs to this load, a small change of the "
-        "service can be a large one here, and so can the luck of a run; repeat at a lower load",
-    )
-    return tuple(row.doubted(load) if row.metric in QUEUEING else row for row in rows)
+    if not lost:
+        return None
+    middles = filter(None, compared.quantiles("ttft", (0.5, 0.95)))
+    if any(late > QUEUED * middle for middle, late in middles) or has_backlog(compared):
+        return load_dominated()
+    return None

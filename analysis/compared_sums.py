@@ -12,15 +12,15 @@ import numpy as np
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.beyond import CROWDED, LIMIT
-from tbench.analysis.blocks import CountedSide
-from tbench.analysis.cautions import ComparedArms
+from tbench.analysis.blocks import BLOCKS, CountedSide
+from tbench.analysis.cautions import MIDDLING, ComparedArms
 from tbench.analysis.contrast import Contrast
 from tbench.analysis.drawn import FEWEST, DrawnSessions
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import Match
 from tbench.analysis.proportions import Failures, error_difference
-from tbench.analysis.summary import Caution
-from tbench.analysis.sums import Sums, alone
+from tbench.analysis.summary import Caution, Floats
+from tbench.analysis.sums import Sums, alone, merged
 from tbench.capture.errors import InputError
 from tbench.replay.counted import Counted, Spread
 from tbench.replay.metrics import quantiles
@@ -68,6 +68,9 @@ class ComparedSums(ComparedArms):
 
     def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
         return [_several(sums.whole(metric), points) for sums in self.each]
+
+    def courses(self, metric: str) -> list[Floats]:
+        return [_course(sums.spreads[metric]) for sums in self.each]
 
     def lags(self, points: Sequence[float]) -> list[list[float]]:
         return [_several(sums.lag, points) for sums in self.each]
@@ -127,6 +130,14 @@ class ComparedSums(ComparedArms):
 def _several(spread: Spread, points: Sequence[float]) -> list[float]:
     """The quantiles of values that were counted; none of no values."""
     return quantiles(Counted(spread), points) if spread.n else []
+
+
+def _course(blocks: Sequence[Spread]) -> Floats:
+    """The medians of the blocks, as many of which are taken together as `course` does."""
+    n = sum(block.n + block.absent for block in blocks)
+    stretches = np.array_split(np.arange(len(blocks)), max(1, min(BLOCKS, n // MIDDLING)))
+    together = (merged(blocks[part[0] : part[-1] + 1]) for part in stretches)
+    return np.array([middle for spread in together for middle in _several(spread, [0.5])])
 
 
 def compared_sums(baseline: Arm, candidate: Arm) -> ComparedSums:

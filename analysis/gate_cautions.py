@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm, Replicates, begun, drawn, interleaved, invalid_runs
-from tbench.analysis.cautions import ComparedArms, cautions
+from tbench.analysis.cautions import ComparedArms, cautions, course, has_backlog, load_dominated
 from tbench.analysis.compared_sums import ComparedSums
 from tbench.analysis.gate import MORE_FAILURES, Gate
 from tbench.analysis.gate_estimate import (
@@ -66,8 +66,18 @@ class Pooled(ComparedSums):
 
     counts, quantiles, means = ComparedArms.counts, ComparedArms.quantiles, ComparedArms.means
 
+    def courses(self, metric: str) -> list[Floats]:
+        """Those of the run in the middle, stretch by stretch: all runs hold the same requests."""
+        return [_middle([course(part.values[metric]) for part in side]) for side in self.parts]
+
     def lags(self, points: Sequence[float]) -> list[list[float]]:
         return self.quantiles("lag", points)
+
+
+def _middle(courses: Sequence[Floats]) -> Floats:
+    """The median over runs; of stretches that all of them have."""
+    least = min(map(len, courses))
+    return np.median([medians[:least] for medians in courses], axis=0)
 
 
 def pooled(baseline: ArmRuns, candidate: ArmRuns) -> Pooled:
@@ -291,7 +301,10 @@ def candidate_cautions(
 ) -> Iterator[Caution]:
     """What stands between a candidate and the baseline."""
     yield from _order(*arms, contrast)
-    yield from cautions(pooled(*groups), POOLED)
+    together = pooled(*groups)
+    yield from cautions(together, POOLED)
+    if together.baseline.open_loop and has_backlog(together):
+        yield load_dominated()
     if lying := [estimate for estimate in estimates if _survivors_lie(estimate)]:
         changes = (f"{estimate.gate.text}: {_both_changes(estimate)}" for estimate in lying)
         yield Caution(

@@ -233,6 +233,14 @@ def _none() -> Ints:
     return np.zeros(FINE, dtype=np.int64)
 
 
+def merged(blocks: Iterable[Spread]) -> Spread:
+    """The values of several blocks as one."""
+    together = Spread()
+    for block in blocks:
+        together.merge(block)
+    return together
+
+
 @dataclass(kw_only=True)
 class Sums:
     """Of a run of `n` samples, `measured` of them outside the warm-up.
@@ -296,10 +304,7 @@ class Sums:
 
     def whole(self, metric: str) -> Spread:
         """A metric's values of the whole run."""
-        together = Spread()
-        for block in self.spreads[metric]:
-            together.merge(block)
-        return together
+        return merged(self.spreads[metric])
 
     def finite(self, metric: str) -> Spread:
         """The same without the timeouts."""

@@ -11,9 +11,10 @@ from dataclasses import replace
 import calibrate
 import pytest
 from calibrate import CELLS, count, main
+from calibration.advice import UNLABELLED
 from calibration.bars import FAILS, FPR, PASSES, Bar, Rate, Tally, band, rates
 from calibration.pairs import AGREES, FLAG, WRONG
-from calibration.runs import REFUSED, WELCH
+from calibration.runs import EQUAL_FAILS, QUEUES, REFUSED, WELCH
 
 SEED = 2026
 Rates = Mapping[tuple[str, float | None], Rate]
@@ -55,6 +56,23 @@ def test_a_queue_is_flagged_or_right_and_fools_every_usual_test() -> None:
     assert fooled(found, "Mann-Whitney")
     assert fooled(found, "Kolmogorov-Smirnov")
     assert fooled(found, "bootstrap of the median")
+
+
+@pytest.mark.parametrize("load", [1.05, 1.2])
+def test_more_than_is_served_is_named_and_labels_no_row(load: float) -> None:
+    """A pair of equal arms, and one whose candidate is 5 % slower."""
+    for arms in ("", " x1.05"):
+        assert barred(simulate(f"8 servers at a load of {load:g}{arms}", 10)) == {
+            UNLABELLED,
+            QUEUES,
+        }
+
+
+def test_more_than_is_served_fools_no_gate() -> None:
+    """Of equal arms few fail, and each says that a queue decides."""
+    rates_of = simulate("5+5 runs of 8 servers, load 1.05", 20)
+
+    assert barred(rates_of) == {FPR, PASSES, FAILS, EQUAL_FAILS, QUEUES}
 
 
 def test_regimes_of_minutes_are_flagged_and_fool_sixteen_blocks() -> None:

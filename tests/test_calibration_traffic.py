@@ -91,6 +91,23 @@ def test_the_queue_is_lindleys() -> None:
     assert found == pytest.approx(waits)
 
 
+def test_one_server_of_a_pool_is_lindleys() -> None:
+    """And of several, the first that is free takes the next request."""
+    due = np.cumsum(random().exponential(1.0, 500))
+    work = 0.8 * np.exp(random(5).normal(0, 0.8, 500) - 0.32)
+    ends = np.zeros(3)
+    waits = []
+    for at, seconds in zip(due, 3 * work, strict=True):
+        begins = max(at, ends.min())
+        ends[ends.argmin()] = begins + seconds
+        waits.append(begins - at)
+
+    assert servers.pool_waits(due, work, 1) == pytest.approx(
+        servers.fifo_waits(due, 0.8, random(5))
+    )
+    assert servers.pool_waits(due, 3 * work, 3) == pytest.approx(waits)
+
+
 def test_the_mean_wait_is_pollaczek_and_khinchines() -> None:
     """Under Poisson arrivals: rate x E[S^2] / (2 (1 - load))."""
     due = np.cumsum(random().exponential(1.0, 4 * MANY))

@@ -288,6 +288,20 @@ def test_a_queue_is_named() -> None:
         assert {(one.confidence, one.verdict) for one in equal} == {("low", Verdict.INCONCLUSIVE)}
 
 
+def test_a_backlog_is_named_though_it_leaves_no_interval() -> None:
+    """Beyond capacity latencies grow evenly: p95 is not twice the median, and no row has an interval."""
+    arms = [columns(2400), columns(2400, 3)]
+    for one in arms:
+        for name in ("first_token", "last_token"):
+            one[name] += np.linspace(0, 480, 2400)
+
+    compared = compare(arm(arms[0]), arm(arms[1], "b"))
+
+    assert "LOAD_DOMINATED" in codes(compared)
+    assert {one.confidence for one in compared.rows if one.metric in {"ttft", "e2e"}} == {"none"}
+    assert row(compared, "tpot", 0.5).confidence == "95%"
+
+
 def test_a_clock_that_ticks_is_said_and_contradicts_nothing() -> None:
     """All stamps on a grid of 50 ms, the candidate 8 % slower: row, sentence and discovery agree."""
     ticking = [columns(2400), columns(2400, 3, slow=1.08)]

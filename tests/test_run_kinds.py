@@ -201,3 +201,17 @@ def test_a_comparison_is_the_same(
         for name, *pair in unequal(held, counted, "compare")
         if not any(re.match(each, name) and text in words for each, text in NOT_TOLD.items())
     ]
+
+
+def test_a_backlog_is_named_beyond_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in memory: where more arrives than is served a queue decides, and nothing else is called so."""
+    monkeypatch.setattr(beyond, "LIMIT", 100)
+
+    def codes(kind: str) -> set[str]:
+        paths = (
+            make_run(tmp_path / f"{kind} {name}.run", kind, seed) for seed, name in enumerate("ab")
+        )
+        return {caution.code for caution in compare_files(*paths).warnings}
+
+    assert "LOAD_DOMINATED" in codes("overloaded")
+    assert "LOAD_DOMINATED" not in codes("open loop")

@@ -13,9 +13,9 @@ from numpy.random import Generator
 from calibration.bars import FPR, Key, Outcomes
 from calibration.disturbances import Effect
 from calibration.pairs import EQUAL, SlowerServer
-from calibration.runs import arm
+from calibration.runs import QUEUES, arm
 from calibration.scenes import Scene
-from tbench.analysis.compare import CompareOptions, Comparison, compare
+from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.summary import Floats
 
 HEADLINES = (0.5, 0.9, 0.95)
@@ -40,7 +40,9 @@ class Advice:
         return dict(self._outcomes(arms, effect))
 
     def _outcomes(self, arms: tuple[Floats, Floats], effect: Effect) -> Iterator[tuple[Key, bool]]:
-        for row in self._rows(*arms):
+        compared = compare(arm(arms[0], 0), arm(arms[1], 1), self._asked)
+        yield (QUEUES, None), "LOAD_DOMINATED" in {caution.code for caution in compared.warnings}
+        for row in compared.rows:
             p, labelled = row.quantile, row.confidence == "95%"
             yield (UNLABELLED, p), not labelled
             if row.confidence == "none":
@@ -55,9 +57,9 @@ class Advice:
                 if labelled:
                     yield (covers_95(effect.name), p), holds
 
-    def _rows(self, first: Floats, second: Floats) -> tuple[Comparison, ...]:
-        asked = CompareOptions(metrics=("ttft",), quantiles=self.points)
-        return compare(arm(first, 0), arm(second, 1), asked).rows
+    @property
+    def _asked(self) -> CompareOptions:
+        return CompareOptions(metrics=("ttft",), quantiles=self.points)
 
 
 def covers_95(name: str) -> str:

@@ -26,10 +26,12 @@ from calibration.pairs import (
     kolmogorov_smirnov,
     mann_whitney,
 )
+from calibration.runs import QUEUES
 from calibration.scenes import (
     MINUTE,
     Scene,
     apart,
+    before_pool,
     before_queue,
     deadline,
     disturbed,
@@ -39,6 +41,7 @@ from calibration.scenes import (
     on_poisson,
     on_server,
     on_sessions,
+    pool,
     population,
     queue,
     routed,
@@ -308,6 +311,45 @@ _BUSY: dict[str, Cell] = {
 }
 """Where a queue waits so long that its luck decides, no row is labelled 95 %."""
 
+_BACKLOG = (
+    Bar(measure=UNLABELLED, points=POINTS, low=0.98),
+    Bar(measure=QUEUES, points=NONE, low=0.98),
+)
+_POOLS: dict[str, Cell] = {
+    "8 servers at a load of 0.5": Cell(
+        experiment=Advice(scene=before_pool(poisson, 0.5), points=POINTS),
+        bars=(Bar(measure=WRONG_95, points=(0.5,), high=0.065),),
+    ),
+    **{
+        f"8 servers at a load of {load:g}": Cell(
+            experiment=Advice(scene=before_pool(poisson, load), points=POINTS), bars=_BACKLOG
+        )
+        for load in (0.9, 1.0, 1.05, 1.2)
+    },
+    "8 servers at a load of 1.05, self-exciting arrivals": Cell(
+        experiment=Advice(scene=before_pool(self_exciting, 1.05), points=POINTS), bars=_BACKLOG
+    ),
+    "8 servers at a load of 1.05, 20,000 requests": Cell(
+        experiment=Advice(scene=before_pool(poisson, 1.05, 20_000), points=POINTS), bars=_BACKLOG
+    ),
+    **{
+        f"8 servers at a load of {load:g} x1.05": Cell(
+            experiment=Advice(
+                scene=SlowerServer(
+                    scene=before_pool(poisson, load).against(partial(pool, load=load, slow=1.05)),
+                    name="x1.05",
+                    traces=4,
+                    runs=50,
+                ),
+                points=POINTS,
+            ),
+            bars=_BACKLOG,
+        )
+        for load in (0.9, 1.0, 1.05, 1.2)
+    },
+}
+"""More arrives than is served: a backlog that grows evenly has no long tail, and is named all the same."""
+
 _SESSIONS: dict[str, Cell] = {
     "6 sessions hold 80 %, 15 % apart": _interleaved(6, 0.8, 0.15),
     "6 sessions hold 80 %, 5 % apart": _interleaved(6, 0.8, 0.05),
@@ -382,6 +424,7 @@ PAIR_CELLS: Mapping[str, Cell] = {
     **_SESSIONS,
     **_ROUTED,
     **_BUSY,
+    **_POOLS,
     **_LENGTHS,
     **_TICKS,
     **_ERRORS,

@@ -18,8 +18,18 @@ from calibration.failing import (
 )
 from calibration.monitored import PEEKING, Monitored
 from calibration.pairs import WRONG
-from calibration.runs import REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
-from calibration.scenes import full, on_sessions, queue, routed
+from calibration.runs import (
+    EQUAL_FAILS,
+    QUEUES,
+    REFUSED,
+    SEES,
+    WELCH,
+    Drifting,
+    Simulated,
+    Unturned,
+)
+from calibration.scenes import before_pool, full, on_sessions, queue, routed
+from calibration.traffic import poisson
 from tbench.analysis.gate_estimate import Method
 from tbench.analysis.interim import NAMES, Looks
 
@@ -54,6 +64,18 @@ _ROUTED: dict[str, Cell] = {
         bars=tuple(replace(bar, high=0.065) for bar in GATED),
     )
     for repeats in (3, 5)
+}
+
+_POOLS: dict[str, Cell] = {
+    f"5+5 runs of 8 servers, load {load:g}": Cell(
+        experiment=Simulated(scene=before_pool(poisson, load), repeats=5, offset=0.0),
+        bars=(
+            *GATED,
+            Bar(measure=EQUAL_FAILS, points=NONE, high=0.065),
+            *((Bar(measure=QUEUES, points=NONE, low=0.98),) if load >= 1 else ()),
+        ),
+    )
+    for load in (0.5, 0.9, 1.0, 1.05, 1.2)
 }
 
 _HOURS: Mapping[str, drifts.Drift] = {
@@ -224,6 +246,7 @@ _RARE: dict[str, Cell] = {
 RUN_CELLS: Mapping[str, Cell] = {
     **_RUNS,
     **_ROUTED,
+    **_POOLS,
     **_DRIFTS,
     **_TRENDS,
     **_IN_PLACE,

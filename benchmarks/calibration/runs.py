@@ -32,6 +32,7 @@ MARGIN = 0.05
 GATES = tuple(parse_gate(f"ttft:p{p}:5%") for p in (50, 95, 99))
 TRUTHS = (1.0, 1 + MARGIN, 1.1)
 SEES = "sees +10 %"
+EQUAL_FAILS, QUEUES = "A/A fails", "says LOAD_DOMINATED"
 WELCH, REFUSED = "A/A differs, Welch unasked", "refused: took no turns"
 
 Experiment = tuple[list[Floats], list[Floats], Sequence[bool]]
@@ -117,7 +118,8 @@ def _outcomes(
     outcomes: Outcomes = {
         (FAILS, None): margin.verdict is Verdict.FAIL,
         ("A/A passes", None): equal.verdict is Verdict.PASS,
-        ("A/A fails", None): equal.verdict is Verdict.FAIL,
+        (EQUAL_FAILS, None): equal.verdict is Verdict.FAIL,
+        (QUEUES, None): "LOAD_DOMINATED" in {caution.code for caution in equal.warnings},
     }
     for row, at, other in zip(equal.rows, margin.rows, more.rows, strict=True):
         p = row.gate.quantile

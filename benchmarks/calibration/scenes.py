@@ -83,6 +83,19 @@ def queue(traffic: Traffic, random: Generator, *, load: float, slow: float = 1.0
     return np.asarray(base(traffic, random) * np.exp(logs) + waits)
 
 
+def pool(
+    traffic: Traffic, random: Generator, *, load: float, servers_n: int = 8, slow: float = 1.0
+) -> Floats:
+    """TTFT = 100 ms exp(N(0, .25)) + the wait for one of `servers_n` at that load; a mean gap of one second.
+
+    The work is lognormal, sigma .78: exp(3 shared + N(0, .5)), so that arms have most of it in common.
+    """
+    n = len(traffic)
+    logs = 3 * traffic.shared + random.normal(0, 0.5, n) - (0.36 + 0.25) / 2
+    waits = servers.pool_waits(traffic.due, servers_n * load * slow * np.exp(logs), servers_n)
+    return np.asarray(0.1 * slow * np.exp(random.normal(0, 0.25, n)) + waits)
+
+
 def _spikes(n: int, random: Generator) -> Floats:
     return disturbances.pareto(n, 0.02, 2.0, random)
 
@@ -184,6 +197,13 @@ def routed(users: int) -> Scene:
 def before_queue(draw: Callable[[int, float, Generator], Traffic], load: float) -> Scene:
     """2,000 requests, one a second on average, before a FIFO queue at that load."""
     return Scene(traffic=partial(draw, 2000, 2000.0), play=partial(queue, load=load))
+
+
+def before_pool(
+    draw: Callable[[int, float, Generator], Traffic], load: float, n: int = 2000
+) -> Scene:
+    """The same before several servers at that load, which may be more than they can do."""
+    return Scene(traffic=partial(draw, n, float(n)), play=partial(pool, load=load))
 
 
 def disturbed(disturb: disturbances.Disturb) -> Play:

@@ -32,6 +32,20 @@ def fifo_waits(due: Floats, load: float, random: Generator, *, slow: float = 1.0
     return walk - np.minimum.accumulate(np.minimum(walk, 0.0))
 
 
+def pool_waits(due: Floats, work: Floats, servers: int) -> Floats:
+    """How long each request waits for the first of several servers to be free, in order of arrival.
+
+    The recursion of J. Kiefer and J. Wolfowitz: Lindley's where there is one.
+    """
+    free = [-np.inf] * servers
+    waits = []
+    for at, seconds in zip(due.tolist(), work.tolist(), strict=True):
+        begins = max(at, free[0])
+        heapq.heapreplace(free, begins + seconds)
+        waits.append(begins - at)
+    return np.array(waits)
+
+
 @cache
 def demand_s() -> float:
     """The server's time that a request takes when the batch is full: prefill, and a share of decoding."""
