@@ -856,6 +856,15 @@ def test_litellms_clients_name_their_sessions(tmp_path: Path, place: dict[str, A
     assert imported(lines(tmp_path / "l.jsonl", rows))["sessions"] == 2
 
 
+def test_a_refusal_has_no_tokens(tmp_path: Path) -> None:
+    """Whatever a log counts of it: Helicone's rows as those of others."""
+    refused = {"response_status": 429, "response_body": {"error": {"message": "slow"}}}
+    figures = imported(lines(tmp_path / "h.jsonl", [{**NAMED["helicone"][0], **refused}]))
+
+    assert figures["outcomes"] == {"http_error": 1}
+    assert (figures["prompt_tokens"], figures["output_tokens"]) == (None, None)
+
+
 @pytest.mark.parametrize("name", ["request_properties", "properties"])
 def test_helicones_sessions_are_a_property(tmp_path: Path, name: str) -> None:
     (row, *_) = NAMED["helicone"]

@@ -189,8 +189,10 @@ def _answer(call: Call) -> bytes:
     answer = call.answer
     if isinstance(answer, bytes):
         return answer
+    status, outcome = _ending(call)
     usage: dict[str, Any] = {}
-    if call.usage != Usage():
+    # A refusal was not worked on: what a log counts of it is its own estimate.
+    if call.usage != Usage() and outcome is not Outcome.HTTP_ERROR:
         cached, reasoning = call.usage.cached, call.usage.reasoning
         usage = {"prompt_tokens": call.usage.prompt, "completion_tokens": call.usage.output}
         if cached is not None:
@@ -199,7 +201,6 @@ def _answer(call: Call) -> bytes:
             usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
     if isinstance(answer, Mapping) and answer.keys() & ANSWERS:
         return dumped(answer if answer.get("usage") or not usage else {**answer, "usage": usage})
-    status, outcome = _ending(call)
     if status is None:
         return b""
     if outcome is Outcome.HTTP_ERROR:
