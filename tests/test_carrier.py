@@ -15,7 +15,7 @@ from tbench.benchmark.plan import resolve
 from tbench.capture.errors import InputError
 from tbench.capture.option import made
 from tbench.replay.options import ReplayOptions
-from tbench.replay.workers import carrier, on_ray
+from tbench.replay.workers import carrier, on_ray, process
 from tbench.replay.workers.carrier import BLOCK, Carrier
 from tbench.replay.workers.counters import PICO, Budget, SharedCounters
 from tbench.replay.workers.process import Local
@@ -45,7 +45,7 @@ class Far(Local):
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Carrier, Far]]:
     """A carrier for the second of three workers, and that worker's end."""
-    monkeypatch.setattr(carrier, "Spawned", Far)
+    monkeypatch.setattr(process, "Spawned", Far)
     near = Carrier()
     near.start(1, 3, reads=False)
     far: Any = near._process

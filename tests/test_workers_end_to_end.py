@@ -224,9 +224,23 @@ def test_a_replay_without_workers_ends_by_itself(
     assert identity(run).planned == 400
 
 
-def test_ctrl_c_reaches_every_worker(playing: subprocess.Popen[str], tmp_path: Path) -> None:
-    """What is in flight is cancelled and kept; nothing is lost; exit 130."""
-    playing.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        ("parent", signal.SIGINT),
+        ("parent, workers", signal.SIGINT),
+        ("workers, parent", signal.SIGTERM),
+        ("workers, parent", signal.SIGHUP),
+    ],
+)
+def test_what_asks_for_an_end_reaches_every_worker(
+    playing: subprocess.Popen[str], tmp_path: Path, told: str, number: signal.Signals
+) -> None:
+    """Of a terminal to one, of a service manager to all: what is in flight is cancelled, nothing is lost."""
+    pids = {"parent": [playing.pid], "workers": _workers(playing.pid)}
+    for who in told.split(", "):
+        for pid in pids[who]:
+            os.kill(pid, number)
     playing.communicate(timeout=PATIENCE_S)
     run = read_run(tmp_path / "o.run")
 

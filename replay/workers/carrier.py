@@ -21,7 +21,7 @@ from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.versions import version
 from tbench.replay.system import BEHIND, headroom, in_front, step_back
 from tbench.replay.workers.counters import SharedCounters
-from tbench.replay.workers.process import Spawned
+from tbench.replay.workers.process import start as start_process
 from tbench.replay.workers.spool import GIVE_BACK, give_back
 from tbench.replay.workers.supply import Counts, Supplier
 
@@ -108,7 +108,7 @@ class Carrier:
             threading.Thread(target=self._supply, args=(self._supplier,), daemon=True).start()
         fds = (their_calls.fileno(), their_control.fileno(), self._spool, self._shared.fd)
         with in_front():  # Ray has what it starts give way to all else (niceness 15)
-            self._process = Spawned(fds, stderr)
+            self._process = start_process(fds, stderr, fork=False)
         their_calls.close()
         their_control.close()
         self._listener = threading.Thread(target=self._listen, args=(control,), daemon=True)

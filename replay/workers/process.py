@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, NamedTuple, Protocol
@@ -114,9 +114,32 @@ def start(fds: Sequence[int], stderr: IO[bytes], *, fork: bool) -> Process:
     thread, and the parent's threads are to give way to the worker.) With `fork` the caller says that its
     process runs no event loop.
     """
-    if fork and sys.platform == "linux" and len(os.listdir(THREADS)) == 1:  # noqa: PTH208
-        return Forked(fds, stderr)
-    return Spawned(fds, stderr)
+    with _signals_held():
+        if fork and sys.platform == "linux" and len(os.listdir(THREADS)) == 1:  # noqa: PTH208
+            return Forked(fds, stderr)
+        return Spawned(fds, stderr)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let no signal that asks for an end reach a process that is being started, until it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_stop_signals() -> None:
+    """In a worker: what asks for an end asks the parent, which says what to do, or is gone.
+
+    A service manager and `pkill` tell every process. A worker that ended by itself would lose what is in
+    flight, which the parent is about to cancel and count.
+    """
+    numbers = stop_signals()
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 class Spawned(Local):
@@ -189,8 +212,7 @@ def _leave_parent(fds: Sequence[int], stderr: int) -> None:
     A copy of a socket that stays open would keep its other end from seeing that the parent is gone.
     """
     os.setpgid(0, 0)
-    for number in stop_signals():
-        signal.signal(number, signal.SIG_DFL)
+    ignore_stop_signals()
     null = os.open(os.devnull, os.O_RDWR)
     for standard, place in enumerate((null, null, stderr)):
         os.dup2(place, standard)
