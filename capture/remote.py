@@ -60,8 +60,13 @@ def as_path(text: str | Path) -> Path:
 
 
 def matching(path: Path) -> list[Path]:
-    """What a pattern names, in order; nothing where no file is of that name."""
-    root = path.parent if isinstance(path, RemotePath) else Path(path.anchor)
+    """What a pattern names, in order; nothing where no file is of that name.
+
+    A folder of it that is there is that folder, whatever signs its name has.
+    """
+    root = path.parent
+    if not isinstance(path, RemotePath):
+        root = next((folder for folder in path.parents if folder.exists()), root)
     return sorted(root.glob(str(path.relative_to(root))))
 
 

@@ -106,9 +106,10 @@ def step_back(niceness: int) -> None:
 @contextmanager
 def in_front() -> Iterator[None]:
     """What is started within gives way to nobody, where that is allowed, though this thread may."""
-    niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    thread, niceness = threading.get_native_id(), PLAIN
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PLAIN)
+        niceness = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, PLAIN)
     try:
         yield
     finally:

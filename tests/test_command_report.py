@@ -180,12 +180,17 @@ def test_a_folder_of_runs_is_not_read_as_its_traces(
     assert not shown.out
 
 
-def test_a_pattern_of_one_run_is_that_run(tmp_path: Path, capsys: Said) -> None:
-    """Also where the folder's name has it, as a shell that expands none leaves it."""
-    (tmp_path / "ab").mkdir()
-    path = run_file(tmp_path / "ab" / "now.1.run")
+@pytest.mark.parametrize(
+    ("folder", "pattern"), [("ab", "a*/now.*.run"), ("a[1]", "a[1]/*.run"), ("a*", "a*/now.*.run")]
+)
+def test_a_pattern_of_one_run_is_that_run(
+    folder: str, pattern: str, tmp_path: Path, capsys: Said
+) -> None:
+    """Also where the folder's name has it, as a shell that expands none leaves it; or is itself of such signs."""
+    (tmp_path / folder).mkdir()
+    path = run_file(tmp_path / folder / "now.1.run")
 
-    assert tbench(["report", str(tmp_path / "a*" / "now.*.run"), "--json"]) == 0
+    assert tbench(["report", str(tmp_path / pattern), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == str(path)
 
 
