@@ -186,7 +186,7 @@ def test_a_folder_of_runs_is_not_read_as_its_traces(
 def test_a_pattern_of_one_run_is_that_run(
     folder: str, pattern: str, tmp_path: Path, capsys: Said
 ) -> None:
-    """Also where the folder's name has it, as a shell that expands none leaves it; or is itself of such signs."""
+    """Also where the folder's name has it, as a shell that expands none leaves it, or such signs."""
     (tmp_path / folder).mkdir()
     path = run_file(tmp_path / folder / "now.1.run")
 

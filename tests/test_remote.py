@@ -237,14 +237,18 @@ def test_a_file_that_the_store_does_not_give_is_not_passed_over(
     tmp_path: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     """Unlike one beside it that is no trace."""
-    trace = write_trace(tmp_path / "t.msgpack", 4).read_bytes()
-    names = ("a.msgpack", "a.0001.msgpack")
-    for name, content in (*((name, trace) for name in names), ("a.0002.msgpack", b"other")):
-        memory.pipe_file(f"/bucket/t/{name}", content)
+    header = TraceHeader(wall_ns=10**18, mono_ns=0)
+    (tmp_path / "t").mkdir()
+    with TraceWriter(tmp_path / "t" / "a.msgpack", header, rotate_bytes=3000) as writer:
+        for exchange in read_trace(write_trace(tmp_path / "s.msgpack", 1000)):
+            writer.exchange(exchange)
+    for file in (tmp_path / "t").iterdir():
+        memory.pipe_file(f"/bucket/t/{file.name}", file.read_bytes())
+    memory.pipe_file("/bucket/t/a.9999.msgpack", b"other")
     read = MemoryFileSystem.cat_file
 
     def refusing(system: MemoryFileSystem, path: str, **how: Any) -> Any:
-        if path.endswith(names[1]):
+        if path.endswith("a.0001.msgpack"):
             raise PermissionError("403")
         return read(system, path, **how)
 
