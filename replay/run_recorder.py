@@ -230,14 +230,13 @@ def run_totals(
     steal_s: float | None,
     hit_rates: Mapping[str, Any] | None,
     shares: Sequence[int],
-    budgets: Sequence[Budget] = (),
 ) -> dict[str, Any]:
     """The record `totals` of docs/trace-format.md, which closes a run, from what the parts of a replay know.
 
     What a worker that was lost had counted alone is None. So is `planned` where time, not the trace, decided
     how much was sent. `trace_failure` says why not all of the trace could be read, `steal_s` is CPU time that
     a hypervisor gave to others meanwhile, seconds, None where not known. `shares` is how many each worker was
-    to send, `budgets` are what the workers' calls drew on, if there was a bound.
+    to send.
     """
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
     portability, unchanged, masked = pool.counts(arm)
@@ -259,9 +258,8 @@ def run_totals(
     live = sum((Counter(worker.histories[arm]) for worker in stats), Counter[str]())
     clocks = {worker.clock for worker in stats} or {"user"}
     probed = 0.0 if job.probe is None else job.probe["most_usd"]
-    most = None
-    if budgets:  # what no worker is left to settle may have been this arm's
-        most = tally.most_usd + max(budget.reserved for budget in budgets) + probed
+    unsettled = pool.unsettled_usd  # may all have been this arm's
+    most = None if unsettled is None else tally.most_usd + unsettled + probed
     reasons = (
         ("interrupt", interrupted),
         ("disk", any(worker.failure for worker in stats)),

@@ -35,7 +35,7 @@ from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.system import AHEAD, BEHIND, PLAIN, on_thread, steal_s, tls
 from tbench.replay.workers.call_queue import Feeder
-from tbench.replay.workers.counters import MOST_ARMS, Budget
+from tbench.replay.workers.counters import MOST_ARMS
 from tbench.replay.workers.messages import worker_tasks
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.process import Here, Site
@@ -246,9 +246,6 @@ class _ReplayRun:
     ) -> None:
         self.pool = pool
         self.job = jobs[0]
-        limit = self.job.budget
-        drawn_on = [] if limit is None else [worker.shared for worker in pool.workers]
-        self.budgets = [Budget(limit or 0.0, shared) for shared in drawn_on]
         if len(jobs) > 1:  # all send the same requests
             targets = tuple(job.target for job in jobs)
             jobs = [replace(job, beside=targets) for job in jobs]
@@ -318,7 +315,6 @@ class _ReplayRun:
                 steal_s=steal,
                 hit_rates=rates[arm],
                 shares=self.feeder.shares,
-                budgets=self.budgets,
             )
             try:
                 paths.append(writer.close(totals))
@@ -393,7 +389,7 @@ class _ReplayRun:
         recorder = RunRecorder(
             spools=[worker.spool for worker in pool.workers],
             outputs=[output(arm, writer) for arm, writer in enumerate(writers)],
-            budgets=self.budgets,
+            budgets=pool.budgets,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_thread, recorder.follow, BEHIND)

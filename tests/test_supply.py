@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from tbench.capture.exchange import Exchange, Response
@@ -20,6 +21,7 @@ from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Turn
 from tbench.replay.runner import recipe_of, steps
+from tbench.replay.workers import supply
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.carrier import Carrier
 from tbench.replay.workers.supply import Entries, Recipe, Step, Supplier
@@ -177,6 +179,28 @@ def test_a_trace_that_is_gone_ends_the_supply(trace: Path) -> None:
 
     assert data == b""
     assert supplier.failure == f"{trace}: no such file"
+
+
+@pytest.mark.parametrize(
+    ("most", "given", "words"),
+    [(2**20, msgpack.packb(b"no recipe"), "UnpicklingError"), (4, bytes(5), "BufferFull")],
+    ids=["recipe", "size"],
+)
+def test_what_no_call_can_be_made_of_ends_the_supply_with_a_reason(
+    trace: Path, most: int, given: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's calls end, and why is said."""
+    monkeypatch.setattr(supply, "MOST_FRAME", most)
+    feeding, entries = socket.socketpair()
+    calls, worker = socket.socketpair()
+    with feeding, entries, calls, worker:
+        supplier = Supplier(read_trace(trace), entries, calls)
+        feeding.sendall(given)
+        feeding.shutdown(socket.SHUT_WR)
+        supplier.run()
+
+        assert received(worker) == b""
+    assert (supplier.failure or "").startswith(f"{words}: ")
 
 
 @pytest.mark.parametrize(

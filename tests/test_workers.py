@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from tbench.replay.run_recorder import actual_cost
 from tbench.replay.sample import Sample
 from tbench.replay.sender import NOWHERE, Attempt, Call, Deadlines, Origin, Reply
 from tbench.replay.workers.call_queue import CallQueue, Feeder, frame
-from tbench.replay.workers.counters import Budget, SharedCounters
+from tbench.replay.workers.counters import Budget, SharedCounters, outlay
 from tbench.replay.workers.messages import WorkerTask, part, share
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.process import Here, Reading
@@ -400,7 +401,7 @@ def test_a_missing_key_stops_at_the_first_401(keyless: bool, status: int, after:
 # The worker pool
 
 
-def task(number: int, workers: int) -> WorkerTask:
+def task(number: int, workers: int, budget: float | None = None) -> WorkerTask:
     return WorkerTask(
         number=number,
         workers=workers,
@@ -414,7 +415,7 @@ def task(number: int, workers: int) -> WorkerTask:
         closed=Fixed(limit=1),
         ends=60.0,
         max_in_flight=None,
-        budget=None,
+        budget=budget,
         ca=None,
         ahead_bytes=10**6,
         causal="max",
@@ -458,10 +459,67 @@ def test_a_pool_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
     assert trio.run(main) == {0: 2}
 
 
+# Money where each worker has a page of its own, as on other machines
+
+
+def test_all_that_a_lost_machine_had_left_may_be_spent(shared: SharedCounters) -> None:
+    """What it reserved is on its own page; so is that of one whose answers could not be kept."""
+    with ExitStack() as stack:
+        budgets = [Budget(1.0, stack.enter_context(SharedCounters.made(1))) for _ in range(4)]
+        failures = [SimpleNamespace(failure=failure) for failure in (None, "disk")]
+        for budget in budgets:
+            budget.settle(0.25, 0.5)
+        workers: Any = [
+            SimpleNamespace(number=number, budget=budget, stats=stats)
+            for number, (budget, stats) in enumerate(
+                zip(budgets, [*failures, None, None], strict=True)
+            )
+        ]
+        apart, empty = Here(apart=True), [SimpleNamespace(budget=None, stats=None)]
+
+        assert WorkerPool(workers[:1], apart, shared).unsettled_usd == 0.0
+        assert WorkerPool(workers, apart, shared).unsettled_usd == 3 * 0.75
+        bare: Any = empty
+        assert WorkerPool(bare, apart, shared).unsettled_usd is None
+
+
+def test_on_one_page_only_what_is_reserved_may_be_spent(shared: SharedCounters) -> None:
+    budgets = [Budget(1.0, shared) for _ in range(2)]
+    assert budgets[0].reserve(0.5)
+    assert budgets[1].reserve(0.25)
+    budgets[0].settle(0.125, 0.5)
+    workers: Any = [SimpleNamespace(budget=budget, stats=None) for budget in budgets]
+
+    assert WorkerPool(workers, Here(), shared).unsettled_usd == 0.25
+
+
+@pytest.mark.parametrize("before", [0.0, 0.125])
+def test_machines_that_were_told_nothing_spent_nothing(tmp_path: Path, before: float) -> None:
+    """Their whole budget counts from the moment of the start; what was spent before it stays."""
+    ledger, tasks = tmp_path / "a.ledger", [task(0, 1, 0.5)] * 2
+
+    async def main(pool: WorkerPool) -> list[float]:
+        with trio.fail_after(PATIENCE_S):
+            await pool.ready()
+            outlays = [outlay(ledger)]
+            for worker in pool.workers:
+                worker.calls.close()
+            pool.go()
+            pool.stop()
+            return [*outlays, outlay(ledger)]
+
+    with WorkerPool.started(tasks, tmp_path, Here(apart=True), ledger, before):
+        pass
+    assert ledger.exists() == bool(before)
+    with WorkerPool.started(tasks, tmp_path, Here(apart=True), ledger, before) as pool:
+        assert trio.run(main, pool) == [before, before + 1.0]
+    assert outlay(ledger) == before + 1.0
+
+
 # What machines that read the trace themselves say of it
 
 
-def test_what_other_machines_made_and_could_not_read_is_gathered() -> None:
+def test_what_other_machines_made_and_could_not_read_is_gathered(shared: SharedCounters) -> None:
     """Counts of the calls of all of them, for each arm; and who could not go on, where, and why."""
     made = [[{"seed": 2}, {"no_model": 1}, {}], [{}, {}, {"tools": 3}]]
     readings = [
@@ -474,7 +532,7 @@ def test_what_other_machines_made_and_could_not_read_is_gathered() -> None:
         SimpleNamespace(number=number, process=SimpleNamespace(node=f"m{number}", reading=reading))
         for number, reading in enumerate(readings)
     ]
-    pool = WorkerPool(workers, Here())
+    pool = WorkerPool(workers, Here(), shared)
 
     assert pool.counts(0) == [{"seed": 4}, {"no_model": 2}, {}]
     assert pool.counts(1) == [{}, {}, {"tools": 6}]

@@ -193,6 +193,12 @@ class Budget:
             money[1] -= sum(map(_pico, reserved))
 
     @property
+    def left(self) -> float:
+        """What is not spent: the most that may be reserved, where that is on another machine's page."""
+        with self._shared.money() as money:
+            return max(0, self._limit - money[0]) / PICO
+
+    @property
     def reserved(self) -> float:
         """What is reserved: in the end, for calls of workers that are gone."""
         with self._shared.money() as money:

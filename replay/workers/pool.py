@@ -14,7 +14,7 @@ from typing import IO, Any, Final, Self
 import trio
 
 from tbench.capture.errors import InputError, InvalidRunError
-from tbench.replay.workers.counters import SharedCounters, WorkerCounters
+from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
 from tbench.replay.workers.process import Here, Process, Site
 from tbench.replay.workers.spool import SpoolReader
@@ -25,7 +25,10 @@ GRACE_S: Final = 10.0
 
 @dataclass(kw_only=True)
 class WorkerHandle:
-    """One worker, as the parent sees it. `lost` says how it ended before it could report, `lost_at` when."""
+    """One worker, as the parent sees it. `lost` says how it ended before it could report, `lost_at` when.
+
+    `budget` is what its calls draw on, if there is a bound.
+    """
 
     number: int
     process: Process
@@ -34,6 +37,7 @@ class WorkerHandle:
     calls: socket.socket
     spool: SpoolReader
     counters: WorkerCounters
+    budget: Budget | None
     stderr: IO[bytes]
     stats: WorkerStats | None = None
     lost: str | None = None
@@ -71,6 +75,7 @@ class WorkerHandle:
                 calls=calls,
                 spool=SpoolReader(spool.fileno()),
                 counters=shared.row(row),
+                budget=None if task.budget is None else Budget(task.budget, shared),
                 stderr=stderr,
             )
             stack.callback(worker.close)
@@ -141,9 +146,10 @@ class WorkerHandle:
 class WorkerPool:
     """The workers of one replay. Use `started`."""
 
-    def __init__(self, workers: Sequence[WorkerHandle], site: Site) -> None:
+    def __init__(self, workers: Sequence[WorkerHandle], site: Site, common: SharedCounters) -> None:
         self.workers = workers
         self.site = site
+        self.common = common
         self.began = 0.0
         self.stopped = trio.Event()
 
@@ -163,13 +169,11 @@ class WorkerPool:
         """
         with ExitStack() as stack:
             common = stack.enter_context(SharedCounters.made(len(tasks), ledger, before))
-            if site.apart:  # each has a page of its own: all that they may spend counts
-                common.commit(sum(task.budget or 0.0 for task in tasks))
             workers = [
                 stack.enter_context(WorkerHandle.started(task, common, folder, site))
                 for task in tasks
             ]
-            yield cls(workers, site)
+            yield cls(workers, site, common)
 
     def issued(self, arm: int = 0) -> int:
         """How many calls were sent for an arm."""
@@ -242,6 +246,26 @@ class WorkerPool:
         return rows
 
     @property
+    def budgets(self) -> list[Budget]:
+        """What each worker's calls draw on; none without a bound."""
+        return [worker.budget for worker in self.workers if worker.budget]
+
+    @property
+    def unsettled_usd(self) -> float | None:
+        """US dollars that those calls may cost whose answers will never be read; None without a bound.
+
+        Of a machine that is gone nobody knows what it had reserved: all that it had left counts.
+        """
+        if not self.budgets:
+            return None
+        if not self.site.apart:
+            return max(budget.reserved for budget in self.budgets)
+        read = {
+            worker.number for worker in self.workers if worker.stats and not worker.stats.failure
+        }
+        return sum(w.budget.left for w in self.workers if w.budget and w.number not in read)
+
+    @property
     def stats(self) -> list[WorkerStats]:
         """What the others saw of themselves."""
         return [worker.stats for worker in self.workers if worker.stats]
@@ -257,6 +281,8 @@ class WorkerPool:
 
     def go(self) -> None:
         """Set the one instant at which all start, and tell it to each by its own clock."""
+        if self.site.apart:  # each has a page of its own: all that they may spend counts from here
+            self.common.commit(sum(budget.left for budget in self.budgets))
         self.began = time.monotonic() + self.site.lead_s
         for worker in self.workers:
             ahead = next((clock.ahead for clock in worker.process.clocks), 0.0)

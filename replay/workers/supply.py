@@ -146,6 +146,7 @@ class Supplier:
     def __init__(self, trace: Trace, entries: socket.socket, calls: socket.socket) -> None:
         self._lookup = Lookup(trace)
         self._entries, self._calls = entries, calls
+        self._frames = msgpack.Unpacker(use_list=False, max_buffer_size=MOST_FRAME)
         self._recipe: Recipe | None = None
         self.failure: str | None = None
 
@@ -155,14 +156,11 @@ class Supplier:
 
     def run(self) -> None:
         """Until there are no more entries, or nobody takes calls; then the worker gets no more."""
-        frames = msgpack.Unpacker(use_list=False, max_buffer_size=MOST_FRAME)
         try:
-            while data := self._entries.recv(PIECE):
-                frames.feed(data)
-                while parts := list(islice(frames, TOGETHER)):
-                    self._calls.sendall(b"".join(self._made(parts)))
-                    if self.failure:
-                        return
+            while not self.failure and (data := self._entries.recv(PIECE)):
+                calls = self._made(data)
+                while together := b"".join(islice(calls, TOGETHER)):
+                    self._calls.sendall(together)
         except OSError:  # a socket's: whoever watches the worker says so
             pass
         finally:
@@ -170,14 +168,15 @@ class Supplier:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
-    def _made(self, parts: Sequence[Any]) -> Iterator[bytes]:
-        """The calls of entries, up to one that cannot be made; the recipe comes first."""
-        if self._recipe is None:
-            self._recipe = pickle.loads(parts[0])  # noqa: S301 (of the command, over its own connection)
-            parts = parts[1:]
+    def _made(self, data: bytes) -> Iterator[bytes]:
+        """The calls of the entries that are whole by now, up to one that cannot be made."""
         try:
-            for part in parts:
-                yield self._recipe.frame(step_of(part, self._lookup))
+            self._frames.feed(data)
+            for part in self._frames:
+                if self._recipe is None:
+                    self._recipe = pickle.loads(part)  # noqa: S301 (of the command, over its own connection)
+                else:
+                    yield self._recipe.frame(step_of(part, self._lookup))
         except TbenchError as error:
             self.failure = str(error)
         except Exception as error:  # a worker without calls, not one that waits for ever
