@@ -160,18 +160,24 @@ def cautions(compared: ComparedArms, codes: Iterable[str] | None = None) -> tupl
 def course(values: Floats) -> Floats:
     """The medians of stretches of at least MIDDLING requests, up to BLOCKS of them; NaN is no value."""
     stretches = np.array_split(values, max(1, min(BLOCKS, len(values) // MIDDLING)))
-    return np.array([middle for part in stretches for middle in several(part, [0.5])])
+    return np.array([(several(part, [0.5]) or [np.nan])[0] for part in stretches])
 
 
 def has_backlog(compared: ComparedArms) -> bool:
     """Whether the first tokens of one stretch of an arm took QUEUED times as long as those of another.
 
     Beyond a server's capacity they take longer and longer, evenly: their p95 is only 1.9 times their median.
+    Longer prompts take longer on an idle server too: by so much more they may, where tokens are known.
     """
-    return any(
-        len(medians) > 1 and bool(medians.max() > QUEUED * medians.min())
-        for medians in compared.courses("ttft")
-    )
+    courses = zip(compared.courses("ttft"), compared.courses("prompt_tokens"), strict=True)
+    return any(_outgrows(medians, lengths) for medians, lengths in courses)
+
+
+def _outgrows(medians: Floats, lengths: Floats) -> bool:
+    """Whether a stretch takes QUEUED times as long as another, and for its length too; NaN is unknown."""
+    lengths = np.where(lengths > 0, lengths, np.nan)
+    longer = np.fmax(lengths[:, None] / lengths, 1)
+    return bool((medians[:, None] > QUEUED * longer * medians).any())
 
 
 def load_dominated() -> Caution:

@@ -25,7 +25,7 @@ from tbench.capture.errors import InputError
 from tbench.replay.counted import Counted, Spread
 from tbench.replay.metrics import quantiles
 
-NEEDED: Final = ("ttft", "e2e", "output_tokens")
+NEEDED: Final = ("ttft", "e2e", "output_tokens", "prompt_tokens")
 """Metrics that cautions ask for."""
 
 
@@ -137,7 +137,7 @@ def _course(blocks: Sequence[Spread]) -> Floats:
     n = sum(block.n + block.absent for block in blocks)
     stretches = np.array_split(np.arange(len(blocks)), max(1, min(BLOCKS, n // MIDDLING)))
     together = (merged(blocks[part[0] : part[-1] + 1]) for part in stretches)
-    return np.array([middle for spread in together for middle in _several(spread, [0.5])])
+    return np.array([(_several(spread, [0.5]) or [np.nan])[0] for spread in together])
 
 
 def compared_sums(baseline: Arm, candidate: Arm) -> ComparedSums:

@@ -134,7 +134,12 @@ def _part(run: RunView) -> _Part:
             judged=Judged(between=metrics.gaps(metrics.counted(columns))),
         ),
         failed=float(arm.failed[places].mean()),
-        values={"ttft": ttft, "output_tokens": tokens.astype(np.float32), "lag": lag},
+        values={
+            "ttft": ttft,
+            "output_tokens": tokens.astype(np.float32),
+            "prompt_tokens": prompt.astype(np.float32),
+            "lag": lag,
+        },
     )
 
 

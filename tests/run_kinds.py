@@ -320,6 +320,11 @@ def _overloaded(draft: Draft) -> None:
     draft.open_loop()
 
 
+def _longer_prompts(draft: Draft) -> None:
+    _overloaded(draft)
+    draft.columns["prompt_tokens"] = (draft.waits_s * 1000).astype(int)
+
+
 def _all_warm(draft: Draft) -> None:
     draft.totals["warmup_s"] = 1e6
 
@@ -368,6 +373,7 @@ KINDS: Final[dict[str, Callable[[Draft], None]]] = {
     "reasoning": _reasoning,
     "drifting": _drifting,
     "overloaded": _overloaded,
+    "longer and longer prompts": _longer_prompts,
     "answers of one token": _single_tokens,
 }
 ROWS: Final[dict[str, Callable[[], Column]]] = {

@@ -302,6 +302,20 @@ def test_a_backlog_is_named_though_it_leaves_no_interval() -> None:
     assert row(compared, "tpot", 0.5).confidence == "95%"
 
 
+def test_prompts_that_grow_are_no_backlog() -> None:
+    """The TTFT of an idle server grows with them; not every answer counts its tokens."""
+    arms = [columns(2400), columns(2400, 3)]
+    for one in arms:
+        for name in ("first_token", "last_token"):
+            one[name] += np.linspace(0, 480, 2400)
+        one["prompt_tokens"] = ((one["first_token"] - one["sent"]) * 1000).astype(int)
+        one["prompt_tokens"][::3] = -1
+
+    compared = compare(arm(arms[0]), arm(arms[1], "b"))
+
+    assert "LOAD_DOMINATED" not in codes(compared)
+
+
 def test_a_clock_that_ticks_is_said_and_contradicts_nothing() -> None:
     """All stamps on a grid of 50 ms, the candidate 8 % slower: row, sentence and discovery agree."""
     ticking = [columns(2400), columns(2400, 3, slow=1.08)]

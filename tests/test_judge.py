@@ -162,6 +162,27 @@ def test_failing_the_slow_requests_does_not_pass(repeats: Any) -> None:
     assert found.verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    ("factor", "counted", "named"),
+    [(4, 4000, False), (4, 1000, True), (4, -1, True), (2, 1000, False)],
+)
+def test_a_phase_of_long_prompts_is_no_queue(
+    repeats: Any, factor: int, counted: int, named: bool
+) -> None:
+    """The second half of the requests waits longer: for prompts that are as much longer, or for nothing."""
+
+    def later(found: dict[str, Column]) -> None:
+        half = np.arange(500) >= 250
+        more = np.where(half, (found["first_token"] - found["sent"]) * (factor - 1), 0)
+        for name in ("first_token", "first_answer", "last_token", "end"):
+            found[name] = found[name] + more
+        found["prompt_tokens"] = np.where(half, counted, 1000)
+
+    found = evaluate_gates(repeats.arms(spoil=later), parse_gates(None, ["ttft:p50:5%"]))
+
+    assert ("LOAD_DOMINATED" in codes(found)) == named
+
+
 def _time_out(found: dict[str, Column]) -> None:
     found["outcome"][::4] = "timeout"
 

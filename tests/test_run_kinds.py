@@ -215,3 +215,4 @@ def test_a_backlog_is_named_beyond_memory(tmp_path: Path, monkeypatch: pytest.Mo
 
     assert "LOAD_DOMINATED" in codes("overloaded")
     assert "LOAD_DOMINATED" not in codes("open loop")
+    assert "LOAD_DOMINATED" not in codes("longer and longer prompts")
