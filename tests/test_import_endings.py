@@ -138,6 +138,7 @@ STREAM = "text/event-stream"
 DISCONNECTED = {"error_code": "499", "error_class": "ClientDisconnected", "error_message": "gone"}
 PARTIAL = json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": "It"}]}])
 ERROR = {"code": 2, "message": "boom"}
+CHUNK = {"name": "gen_ai.content.completion.chunk", "timeUnixNano": "1764350001000000000"}
 
 
 @pytest.mark.parametrize(
@@ -168,8 +169,11 @@ ERROR = {"code": 2, "message": "boom"}
             {"key": "exception.type", "value": {"stringValue": "httpx.ReadTimeout"}}]}]), (TIMEOUT, None)),
         (span({"gen_ai.output.messages": PARTIAL}, ERROR), (CUT, 200)),
         (span({"gen_ai.output.messages": PARTIAL}, {"code": 1},
-              events=[{"name": "gen_ai.content.completion.chunk", "timeUnixNano": "1764350001000000000"}]),
+              events=[CHUNK]),
          (CUT, 200)),
+        (span({"gen_ai.response.id": "c"}, {"code": 1}, events=[CHUNK]), (CUT, 200)),
+        (span({"error.type": "_OTHER"}, ERROR, events=[CHUNK]), (CUT, 200)),
+        (span({"error.type": "503"}, ERROR, events=[CHUNK]), (REFUSED, 503)),
         (span({"tbench.outcome": "client_abort", "http.response.status_code": 200}), (ABORT, 200)),
         (span({"tbench.outcome": "nonsense"}), (OK, 200)),
         # LiteLLM: a client that left a stream is a success with an error; its 408 and 499 are its own.
@@ -229,6 +233,32 @@ def test_a_map_reads_how_it_ended(imported: Importing) -> None:
         (ABORT, None), (ABORT, 200), (OK, 200), (ABORT, None), (TIMEOUT, None), (OK, 200), (REFUSED, 500),
         (REFUSED, None), (REFUSED, 504),
     ]  # fmt: skip
+
+
+def test_a_stream_without_a_finish_is_cut(imported: Importing) -> None:
+    """Its prompt was recorded, so a finish would have been; chunks had come, so the answer had begun."""
+    (exchange,) = imported(span({}, events=[CHUNK]))
+    assert ending(exchange) == (CUT, 200)
+
+
+@pytest.mark.parametrize("status", [{}, {"code": 1}])
+def test_a_stream_whose_content_was_not_recorded_is_no_failure(
+    imported: Importing, status: dict[str, Any]
+) -> None:
+    """OpenLLMetry with content off or in events has neither finish nor counts of a good stream."""
+    without = {"gen_ai.input.messages": "", "gen_ai.usage.input_tokens": 7}
+    (exchange,) = imported(span(without, status, events=[CHUNK]))
+    assert ending(exchange) == (OK, 200)
+    assert exchange.response and exchange.response.error is None
+
+
+@pytest.mark.parametrize("word", ["None", "null", "NULL", "NaN", "nan", "-", "", " none "])
+def test_a_map_takes_a_word_for_nothing_for_no_error(imported: Importing, word: str) -> None:
+    fields = ("arrival=at:s", "duration=took:s", "messages=asked", "status=status", "error=error")
+    row = {"at": 1764350000, "took": 1, "asked": MESSAGES, "status": 200, "error": word}
+    (exchange,) = imported(row, fields=fields)
+    assert ending(exchange) == (OK, 200)
+    assert exchange.response and exchange.response.error is None
 
 
 def test_what_helicone_refused_went_to_no_model(imported: Importing) -> None:

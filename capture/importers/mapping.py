@@ -43,6 +43,8 @@ FIELDS: Final = (
     *INSTANTS, *SPANS, "body", "messages", "prompt", "answer", "path", "model", "prompt_tokens",
     "output_tokens", "session", "status", "outcome", "error", "id",
 )  # fmt: skip
+NO_ERROR: Final = ("none", "null", "nan", "-")
+"""What loggers write in the column of an error where there was none."""
 TOKENS: Final = ("prompt_tokens", "output_tokens")
 UNITS: Final = (*NS, "iso")
 SECONDS_OR_ISO: Final = "s or iso"
@@ -233,6 +235,8 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
     prompted = isinstance(content, dict) and "prompt" in content
     answer = unpacked(values.get("answer"))
     status, error = http_status(values.get("status")), text(values.get("error"))
+    if error and error.strip().lower() in NO_ERROR:
+        error = None
     word = values.get("outcome")
     outcome = named_outcome(word)
     if str(word) not in {*Outcome} and not error_status(status):

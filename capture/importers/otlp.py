@@ -133,9 +133,13 @@ def _call(span: Row) -> Call | LeftOut:
     reason = text(reasons[0]) if isinstance(reasons, list) and reasons else None
     reason = reason or text(attributes.get("gen_ai.completion.0.finish_reason"))
     status, outcome, failure = _ending(span, attributes)
-    if chunks and not (failure or outcome or reason or usage.output):
-        # OpenLLMetry ends the span of a stream that was left, or broke, as a success.
+    recorded = not isinstance(content, Lengths)
+    if chunks and recorded and not (failure or outcome or reason or usage.output):
+        # OpenLLMetry ends the span of a stream that was left, or broke, as a success, its id with it. Where
+        # content is off, or goes to events, its older versions write no finish of any stream.
         outcome, failure = Outcome.CUT, "a stream without a finish"
+    if chunks and status is None and (failure or outcome) and outcome is not Outcome.HTTP_ERROR:
+        status, outcome = 200, outcome or Outcome.CUT  # the answer had begun
     address = _address(attributes)
     return Call(
         arrive_ns=arrive,
