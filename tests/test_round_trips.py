@@ -88,6 +88,9 @@ def exchanges(draw: st.DrawFn) -> Exchange:
     payload: dict[str, Any] = {"model": draw(NAMES), "messages": draw(TURNS)}
     if draw(st.booleans()):
         payload |= {"max_tokens": draw(st.integers(1, 999)), "temperature": 0.5}
+    broken = draw(st.integers(0, 2)) == 0
+    if broken:
+        payload["stream"] = True
     body = json.dumps(payload, ensure_ascii=draw(st.booleans())).encode()
     request = Request(
         id=f"r{number}", seq=number, arrive_ns=arrive, end_ns=arrive, method="POST", scheme="https",
@@ -95,7 +98,7 @@ def exchanges(draw: st.DrawFn) -> Exchange:
         headers=(("content-type", "application/json"), ("x-session-id", draw(NAMES))),
         body=body, body_bytes=len(body),
     )  # fmt: skip
-    if draw(st.integers(0, 2)) == 0:
+    if broken:
         return Exchange(request=request, response=broken_off(draw, arrive))
     refused = draw(st.booleans())
     message: dict[str, Any] = {"role": "assistant", "content": draw(WORDS)}
