@@ -271,7 +271,7 @@ def _tokens(run: RunView, *sides: Tokens) -> Figure:
 
 
 def _cost(name: str, run: RunView) -> Figure:
-    ratio = spending(run.arm, run.places).ratios.get(name)
+    ratio = spending(run.arm, run.places, shared=True).ratios.get(name)
     n = len(run.places)
     if ratio is None:
         return Figure(value=math.nan, n=n, refusal="a run has requests of no known session")

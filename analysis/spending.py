@@ -131,7 +131,8 @@ def over_sessions(share: Floats, among: Floats) -> tuple[float | None, float | N
 class Spending:
     """The cost of an arm's requests, and the ratios by their names.
 
-    `usd` is a lower bound where `uncounted` requests name no tokens, or there is a `refusal`.
+    `usd` is a lower bound where `uncounted` requests name no tokens, as those that were lost in flight, or there
+    is a `refusal`.
     """
 
     usd: float
@@ -140,15 +141,18 @@ class Spending:
     ratios: dict[str, CostRatio]
 
 
-def spending(arm: Arm, places: Places | None = None) -> Spending:
+def spending(arm: Arm, places: Places | None = None, *, shared: bool = False) -> Spending:
     """Of the requests at these places; of all outside the warm-up without any.
 
-    There is a cost per session where each request is known to belong to one.
+    There is a cost per session where each request is known to belong to one. Those that are `shared` with
+    other arms are what they are; else what was lost in flight may have been charged as well.
     """
+    lost = Charges(uncounted=0 if shared else arm.run.totals.get("lost_in_flight", 0))
     if arm.sums is not None:
-        return _of_sums(arm.sums.charges)
+        return _of_sums(arm.sums.charges + lost)
     places = np.flatnonzero(arm.measured) if places is None else places
     amounts, charges = charged(arm, places)
+    charges += lost
     refusal = charges.refusal
     sessions = arm.sessions[places].astype(np.int64)
     units = {PER_SUCCESS: arm.ok[places].astype(np.float64)}
@@ -244,7 +248,10 @@ def compared_costs(
 ) -> tuple[tuple[CostRatio, CostRatio, CostRatio], ...]:
     """Each ratio of the baseline, of the candidate, and candidate / baseline (an interval where paired)."""
     places = (match.baseline, match.candidate)
-    first, second = (spending(arm, at).ratios for arm, at in zip(arms, places, strict=True))
+    first, second = (
+        spending(arm, at, shared=match.paired).ratios
+        for arm, at in zip(arms, places, strict=True)
+    )
     rows = []
     for name in [name for name in first if name in second]:
         before, after = first[name], second[name]

@@ -241,6 +241,7 @@ def run_totals(
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
     portability, unchanged, masked = pool.counts(arm)
     issued = pool.issued(arm)
+    lost = issued - tally.ended
     never_sent = 0 if planned is None else planned - issued
     stall = Histogram()
     for worker in stats:
@@ -272,7 +273,7 @@ def run_totals(
         "completed": fates[Fate.COMPLETED],
         "failed": fates[Fate.FAILED],
         "cancelled": fates[Fate.CANCELLED],
-        "lost_in_flight": issued - tally.ended,
+        "lost_in_flight": lost,
         "never_sent": never_sent,
         "reconnected": tally.reconnected,
         "client_limit": dict(tally.limits),
@@ -322,7 +323,7 @@ def run_totals(
         "cost": {
             "usd": bill.usd + (0.0 if job.probe is None else job.probe["usd"]),
             "unpriced": dict(bill.unpriced),
-            "uncounted": bill.uncounted,
+            "uncounted": bill.uncounted + lost,
             "most_usd": most,
             "waited": total(worker.postponed for worker in stats),
         },

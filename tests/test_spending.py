@@ -16,14 +16,17 @@ from tbench.analysis.compare import compare
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
+from tbench.analysis.pairing import match
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
 from tbench.analysis.report.text import comparison_text, judgement_text, run_text
+from tbench.analysis.report.sentences import cost as cost_sentence
 from tbench.analysis.spending import (
     PER_SESSION,
     PER_SUCCESS,
     SKEWER,
     CostRatio,
     Terms,
+    compared_costs,
     over_runs,
     over_sessions,
     spending,
@@ -145,6 +148,20 @@ def test_a_replay_and_its_report_count_alike_what_may_have_been_charged() -> Non
 
     assert spent.usd == pytest.approx(tally.bill.usd) == pytest.approx(0.25 * len(Outcome))
     assert spent.uncounted == tally.bill.uncounted == len(Outcome) - 3
+
+
+def test_what_was_lost_in_flight_may_have_been_charged() -> None:
+    """Its answer is not known: a cost is one at least, and no ratio is made where it is over a percent."""
+    arm = run()
+    few, many = (
+        replace(arm, run=replace(arm.run, totals={**arm.run.totals, "lost_in_flight": lost}))
+        for lost in (1, len(arm))
+    )
+
+    assert [spending(each).uncounted for each in (arm, few, many)] == [0, 1, len(arm)]
+    assert "(1 request without token counts)" in cost_sentence(few, spending(few))
+    assert spending(many).refusal == f"{len(arm):,} requests without token counts"
+    assert {row[0].refusal for row in compared_costs([many, arm], match(many, arm))} == {None}
 
 
 def test_a_pair_is_compared_with_an_interval_and_reports_say_it() -> None:

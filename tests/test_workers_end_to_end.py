@@ -189,6 +189,8 @@ def test_a_killed_worker_is_counted_named_and_hangs_nobody(
     assert run.totals["lost_workers"] == ["worker 1 was killed by SIGKILL"]
     assert 1 <= run.totals["lost_in_flight"] <= 20  # with what ended in its last tenth of a second
     assert identity(run).planned == 400
+    uncounted = run.totals["lost_in_flight"] + run.totals["cancelled"]  # each may be charged
+    assert run.totals["cost"]["uncounted"] == uncounted
     assert "worker 1 was killed by SIGKILL" in (numbers(run)["invalid_because"] or "")
     assert playing.returncode == 130, said
 
