@@ -131,12 +131,13 @@ def over_sessions(share: Floats, among: Floats) -> tuple[float | None, float | N
 class Spending:
     """The cost of an arm's requests, and the ratios by their names.
 
-    `usd` is a lower bound where `uncounted` requests name no tokens, as those that were lost in flight, or there
-    is a `refusal`.
+    `usd` is a lower bound where `uncounted` requests name no tokens, as those that were lost in flight, or
+    there is a `refusal`. It is `known` where anything was charged, or may have been by prices that there are.
     """
 
     usd: float
     uncounted: int
+    known: bool
     refusal: str | None
     ratios: dict[str, CostRatio]
 
@@ -173,7 +174,13 @@ def spending(arm: Arm, places: Places | None = None, *, shared: bool = False) ->
             refusal=why,
             terms=None if value is None else Terms(amounts / total, per / count, sessions),
         )
-    return Spending(usd=total, uncounted=charges.uncounted, refusal=refusal, ratios=ratios)
+    return Spending(
+        usd=total,
+        uncounted=charges.uncounted,
+        known=charges.known,
+        refusal=refusal,
+        ratios=ratios,
+    )
 
 
 def _ratio(charges: Charges, count: float) -> tuple[float | None, str | None]:
@@ -192,6 +199,7 @@ def _of_sums(charges: Charges) -> Spending:
     return Spending(
         usd=charges.usd,
         uncounted=charges.uncounted,
+        known=charges.known,
         refusal=charges.refusal,
         ratios={PER_SUCCESS: ratio},
     )
@@ -240,6 +248,7 @@ def charged(arm: Arm, places: Places) -> tuple[Floats, Charges]:
         successes=int(arm.ok[places].sum()),
         uncounted=int((~counted & ~where(arm.columns, "outcome", *FREE)[places]).sum()),
         unpriced=frozenset(unpriced),
+        priced=not prices.keys().isdisjoint(words(arm.columns, "model")),
     )
 
 
@@ -249,8 +258,7 @@ def compared_costs(
     """Each ratio of the baseline, of the candidate, and candidate / baseline (an interval where paired)."""
     places = (match.baseline, match.candidate)
     first, second = (
-        spending(arm, at, shared=match.paired).ratios
-        for arm, at in zip(arms, places, strict=True)
+        spending(arm, at, shared=match.paired).ratios for arm, at in zip(arms, places, strict=True)
     )
     rows = []
     for name in [name for name in first if name in second]:

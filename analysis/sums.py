@@ -31,7 +31,8 @@ MOST_UNCOUNTED: Final = 0.01
 class Charges:
     """What `n` requests cost by list prices, US dollars. Those of parts of a run add up.
 
-    `uncounted` requests name no tokens, `unpriced` are the models that no price is known for.
+    `uncounted` requests name no tokens, `unpriced` are the models that no price is known for; one of the
+    others is `priced`.
     """
 
     usd: float = 0.0
@@ -39,6 +40,7 @@ class Charges:
     successes: int = 0
     uncounted: int = 0
     unpriced: frozenset[str] = frozenset()
+    priced: bool = False
 
     def __add__(self, other: "Charges") -> "Charges":
         return Charges(
@@ -47,7 +49,13 @@ class Charges:
             successes=self.successes + other.successes,
             uncounted=self.uncounted + other.uncounted,
             unpriced=self.unpriced | other.unpriced,
+            priced=self.priced or other.priced,
         )
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was charged, or may have been by prices that there are."""
+        return self.usd > 0 or (self.priced and self.uncounted > 0)
 
     @property
     def refusal(self) -> str | None:

@@ -1,18 +1,19 @@
 """Makers: who answers at a host, of what family a model is, and what acts on a request for it."""
 
+import math
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Final, Literal
 
 Level = Literal[
-    "state", "issuer", "gateway", "openai", "plain", "reasoning", "restless", "sampling"
+    "state", "issuer", "gateway", "openai", "plain", "reasoning", "restless", "sampling", "calling"
 ]
 """state: not even its issuer is asked again. issuer: nobody else can be. gateway: a strict one refuses.
 
 openai: OpenAI refuses it, as it knows no such member. plain: its models that do not reason refuse it.
 reasoning: those that reason do. restless: those do that cannot be asked not to. sampling: those that reason
-do unless they are asked not to.
+do unless they are asked not to. calling: those do from GPT-5.4 on, of a chat with tools.
 """
 Portable = Literal["off", "auto", "strict"]
 
@@ -83,6 +84,8 @@ CALM: Final = re.compile(r"gpt-5\.(?P<minor>\d+)(?!.*-(?:pro|codex|chat))(?:-.*)
 """Those of them that answer without reasoning if asked to; the first two versions do so by themselves."""
 LATER: Final = re.compile(r"gpt-(?:[6-9]|\d\d+)(?!.*-(?:astra|pro|codex|chat)).*")
 """Models after GPT-5 that know the effort `none`; whether they sample as asked then is not known."""
+CALLING: Final = 4
+"""From this version of 5 on, none of them calls functions in a chat while it reasons."""
 
 
 @lru_cache(maxsize=512)  # traffic asks few models
@@ -109,8 +112,12 @@ def refused(
     if not REASONS.fullmatch(name):
         return frozenset({"openai", "plain"})
     calm = CALM.fullmatch(name)
-    if calm and (effort == "none" or (effort is None and int(calm["minor"]) <= 2)):
-        return frozenset({"openai", "reasoning"})
-    if calm or LATER.fullmatch(name):
-        return frozenset({"openai", "reasoning", "sampling"})
-    return frozenset({"openai", "reasoning", "restless", "sampling"})
+    minor = int(calm["minor"]) if calm else math.inf
+    if not calm and not LATER.fullmatch(name):
+        return frozenset({"openai", "reasoning", "restless", "sampling"})
+    acting: set[Level] = {"openai", "reasoning"}
+    if minor >= CALLING:
+        acting.add("calling")
+    if not calm or (effort != "none" and (effort is not None or minor > 2)):
+        acting.add("sampling")
+    return frozenset(acting)

@@ -220,7 +220,9 @@ class Plan:
         if noted or not (again or self.rounds == 1):
             notes = _Notes(self._round(True, 0, 0, 0.0))
             if self.live:
-                notes.count_uses()
+                # Shifted copies and sessions one by one need all of the recording.
+                orderly = not self.by_session and len(self.clones) == 1
+                notes.count_uses(self.requests if orderly else None)
         for cycle in count() if self.rounds is None else range(self.rounds):
             last: Turn | None = None
             ordered: Iterator[Turn]
@@ -428,9 +430,12 @@ class _Notes:
         span = self.offsets[-1] if self.offsets else 0.0
         return span + gap_between_rounds(len(self.offsets), span)
 
-    def count_uses(self) -> None:
-        """Count in how many histories each request of the recording is, which is read to its end."""
-        self._read_on()
+    def count_uses(self, most: int | None) -> None:
+        """Count in how many histories each request is: of the recording's first `most`, or of all."""
+        if most is None:
+            self._read_on()
+        else:
+            self.holds(most - 1)
         self._uses.extend(repeat(0, len(self.ids)))
         for number in reversed(range(len(self.ids))):
             if (parent := self._parents[number]) >= 0:

@@ -92,6 +92,15 @@ def _other_shape(body: Json) -> Json:
     return {"response_format": None}
 
 
+def _calls_alone(body: Json) -> Json:
+    """No effort beside functions, which a model may be asked for by itself, too."""
+    tools, effort = body.get("tools"), body.get("reasoning_effort")
+    if effort == "none" or not isinstance(tools, list):
+        return {}
+    functions = any(isinstance(tool, dict) and tool.get("type") == "function" for tool in tools)
+    return {"reasoning_effort": "none"} if functions else {}
+
+
 MOST_LOGPROBS: Final = 20
 """So many likely tokens Together and OpenAI give for each."""
 
@@ -436,6 +445,14 @@ BONDS: Final[dict[str, Bond]] = {
             "chat": ("temperature", "top_p", "logprobs", "top_logprobs"),
             "responses": ("temperature", "top_p", "top_logprobs"),
         },
+    ),
+    "tools_effort": Bond(
+        level="calling",
+        drops=True,
+        why="OpenAI's models from GPT-5.4 on take functions in a chat with the effort none alone: they do "
+        "not reason (--to responses lets them)",
+        places={"chat": ("reasoning_effort",)},
+        rewrites=_calls_alone,
     ),
 }
 """Reason -> what it is about."""

@@ -291,6 +291,7 @@ def test_a_key_is_written_nowhere(
         (["--api-base", "http://joe:pw@127.0.0.1:9"], "TOGETHER_API_KEY or --api-key"),
         (["--experiment-base-dir", "/proc/none"], "--experiment-base-dir"),
         (["--log-dir", "/proc/none"], "--log-dir"),
+        (["--prices", "none.toml"], "--prices none.toml: No such file"),
     ],
 )
 def test_bad_options_are_one_line(

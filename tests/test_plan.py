@@ -360,6 +360,24 @@ def test_each_request_knows_in_how_many_histories_it_is(options: dict[str, Any])
     assert [planned.uses for planned in plan] == [uses[planned.index] for planned in plan]
 
 
+def test_the_first_requests_with_live_histories_are_not_kept_waiting_by_the_rest() -> None:
+    """A trace is read no further than its first requests go, and keeps no answer for those that do not."""
+    read = []
+
+    class Trace:
+        def __iter__(self) -> Iterator[Exchange]:
+            for exchange in conversations():
+                read.append(exchange.request.id)
+                yield exchange
+
+    plan = list(Plan(trace=Trace(), live=True, requests=9))
+    uses = Counter(at for planned in plan for at, _ in planned.history)
+
+    assert max(Counter(read).values()) <= 2
+    assert set(read) == {planned.exchange.request.id for planned in plan}
+    assert [planned.uses for planned in plan] == [uses[planned.index] for planned in plan]
+
+
 def test_a_trace_that_changes_while_it_is_read_is_refused() -> None:
     class Growing(list[Exchange]):
         def __iter__(self) -> Iterator[Exchange]:

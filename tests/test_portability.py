@@ -31,6 +31,7 @@ PLAIN_MODEL: frozenset[Level] = frozenset({"openai", "plain"})
 THINKER: frozenset[Level] = frozenset({"openai", "reasoning", "sampling"})
 RESTLESS: frozenset[Level] = THINKER | {"restless"}
 FUNCTION = {"type": "function", "name": "f"}
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 SAID = {"type": "text", "text": "Hi"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
@@ -393,9 +394,11 @@ def test_the_document_is_the_table() -> None:
         ("gpt-5.1-codex", "none", RESTLESS),
         ("gpt-5.1", None, {"openai", "reasoning"}),
         ("gpt-5.2-pro", None, RESTLESS),
-        ("gpt-5.4-mini", None, THINKER),
-        ("gpt-5.4-mini", "none", {"openai", "reasoning"}),
-        ("gpt-6-luna", "none", THINKER),
+        ("gpt-5.3", None, THINKER),
+        ("gpt-5.4-mini", None, THINKER | {"calling"}),
+        ("gpt-5.4-mini", "none", {"openai", "reasoning", "calling"}),
+        ("gpt-5.4-pro", None, RESTLESS),
+        ("gpt-6-luna", "none", THINKER | {"calling"}),
         ("gpt-6-astra", "none", RESTLESS),
     ],
 )
@@ -554,6 +557,32 @@ def test_what_has_openais_form_stays(body: dict[str, Any]) -> None:
     check_strict("chat/completions", {"model": "gpt-4o", **body})
 
 
+@pytest.mark.parametrize(
+    ("before", "changed"),
+    [
+        ({"tools": TOOLS}, True),
+        ({"tools": TOOLS, "reasoning_effort": "high"}, True),
+        ({"tools": TOOLS, "reasoning_effort": "none"}, False),
+        ({"tools": [], "reasoning_effort": "high"}, False),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, False),
+        ({"tools": 5, "reasoning_effort": "high"}, False),
+    ],
+)
+def test_a_chat_with_functions_goes_without_reasoning_where_it_must(
+    before: dict[str, Any], changed: bool
+) -> None:
+    """From GPT-5.4 on; a chat without them, and Responses, keep their effort."""
+    levels = refused(
+        "auto", host="h", model=None, to_host="api.openai.com", to_model="gpt-5.4", effort="none"
+    )
+    after = {**before, "reasoning_effort": "none"} if changed else before
+
+    assert carried(before, "chat", levels) == (after, ["tools_effort"] if changed else [])
+    assert carried(before, "responses", levels) == (before, [])
+    check_strict("chat/completions", {"model": "gpt-5.4", **after})
+    check_strict("responses", {"model": "gpt-5.4", "input": "Hi", "tools": [FUNCTION]})
+
+
 def test_responses_goes_without_a_chats_members() -> None:
     """Under the names by which --to responses counts them; the same where a strict server may be asked."""
     members = {"stop": ["x"], "seed": 1, "n": 1, "logit_bias": {"1": 1}}
@@ -643,6 +672,9 @@ def test_a_translation_for_openai_is_one_for_its_model() -> None:
         ("chat/completions", {"model": "openai/gpt-5.1", "stop": ["x"]}),
         ("chat/completions", {"model": "gpt-5", "temperature": 0.2}),
         ("chat/completions", {"model": "gpt-5.1", "temperature": 0.2, "reasoning_effort": "low"}),
+        ("chat/completions", {"model": "gpt-5.4", "tools": TOOLS}),
+        ("chat/completions", {"model": "gpt-5.5", "tools": TOOLS, "reasoning_effort": "high"}),
+        ("chat/completions", {"model": "gpt-6-luna", "tools": TOOLS, "reasoning_effort": None}),
         ("responses", {"model": "gpt-5", "top_p": 0.2}),
         ("responses", {"model": "gpt-5", "stop": ["x"]}),
         ("responses", {"model": "gpt-4o", "reasoning": {"effort": "low"}}),

@@ -18,8 +18,8 @@ from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.pairing import match
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
-from tbench.analysis.report.text import comparison_text, judgement_text, run_text
 from tbench.analysis.report.sentences import cost as cost_sentence
+from tbench.analysis.report.text import comparison_text, judgement_text, run_text
 from tbench.analysis.spending import (
     PER_SESSION,
     PER_SUCCESS,
@@ -159,9 +159,31 @@ def test_what_was_lost_in_flight_may_have_been_charged() -> None:
     )
 
     assert [spending(each).uncounted for each in (arm, few, many)] == [0, 1, len(arm)]
-    assert "(1 request without token counts)" in cost_sentence(few, spending(few))
+    assert "(1 request without token counts)" in cost_sentence((few, spending(few)))
     assert spending(many).refusal == f"{len(arm):,} requests without token counts"
     assert {row[0].refusal for row in compared_costs([many, arm], match(many, arm))} == {None}
+
+
+def test_what_may_have_been_charged_is_shown_where_nothing_was_counted() -> None:
+    """Requests that name no tokens, of a model that has a price."""
+    arm = run()
+    tokens = arm.columns["prompt_tokens"]
+    silent = changed(arm, prompt_tokens=np.full(len(tokens), -1))
+    assert f"cost: unknown ({len(tokens):,} requests without token counts)" in run_text(silent)
+    assert "cost: " not in run_text(changed(silent, {}))
+
+
+def test_what_a_cost_lacks_is_said_once_of_two_arms_that_lack_the_same() -> None:
+    arm = run()
+    spent = replace(spending(arm), usd=0.5, uncounted=16)
+    other = replace(spent, usd=0.25)
+
+    assert cost_sentence((arm, spent), (arm, other)) == (
+        "$0.500 and $0.250 at least (16 requests without token counts)"
+    )
+    assert cost_sentence((arm, spent), (arm, replace(other, uncounted=0))) == (
+        "$0.500 at least (16 requests without token counts) and $0.250"
+    )
 
 
 def test_a_pair_is_compared_with_an_interval_and_reports_say_it() -> None:

@@ -174,10 +174,10 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
     outcome, errors = sentences.outcome(comparison), comparison.errors
     small = f"Errors {errors.baseline:.2%} and {errors.candidate:.2%}"
     spent = [spending(arm) for arm in (first, second)]
-    if all(each.usd for each in spent):
+    if all(each.known for each in spent):
         by = ", ".join(price_sources(first.run, second.run)) or "list prices"
-        costs = map(sentences.cost, (first, second), spent)
-        small += f", cost {' and '.join(costs)} at {by}"
+        costs = sentences.cost(*zip((first, second), spent, strict=True))
+        small += f", cost {costs} at {by}"
     small += (
         " (baseline and candidate). Ratios are candidate / baseline, with their 95% intervals (~: "
         "approximate) and the requests that they are of."

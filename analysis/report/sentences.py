@@ -33,13 +33,22 @@ def requests(comparison: Comparisons) -> str:
     return f"{first:,} and {plural(second, 'request')}"
 
 
-def cost(arm: Arm, spent: Spending) -> str:
-    """What an arm's requests cost in all, and what is not in it."""
-    text = words.dollars(spent.usd)
+def cost(*sides: tuple[Arm, Spending]) -> str:
+    """What the requests of one arm or of two cost in all, and what is not in it: once where both lack it."""
+    texts = [words.dollars(spent.usd) if spent.usd else "unknown" for _, spent in sides]
+    lacks = [_not_in_it(*side) for side in sides]
+    if len(set(lacks)) == 1:
+        return " and ".join(texts) + lacks[0]
+    return " and ".join(map("".join, zip(texts, lacks, strict=True)))
+
+
+def _not_in_it(arm: Arm, spent: Spending) -> str:
+    """Behind a sum: what it lacks."""
     counts = f"{plural(spent.uncounted, 'request')} without token counts"
-    if why := spent.refusal or (counts if spent.uncounted else None):
-        text += f" at least ({why})"
-    return text + (", without the warm-up" if arm.warm else "")
+    why = spent.refusal or (counts if spent.uncounted else None)
+    least = " at least" * bool(spent.usd)
+    lacking = f"{least} ({why})" if why else ""
+    return lacking + (", without the warm-up" if arm.warm else "")
 
 
 def seen(comparison: Comparisons) -> str:

@@ -127,7 +127,7 @@ def cost_table(sides: Sides) -> Table | None:
             low, high, refusal = cost.interval if cost else (None, None, "no sessions known")
             shown = refusal or words.dollars_interval(low, high)
             row += [_usd(cost) if cost else "-", Cell(text=shown, ends=(low, high), unit="USD")]
-        if spent.usd:
+        if spent.known:
             rows.append(row)
     heads = ("run", "cost", *(head for title in TITLES.values() for head in (title, "95% CI")))
     caption = "Cost of each run by its prices, without the warm-up"

@@ -302,8 +302,8 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     yield f"throughput: {spoken(figures)}"
     if drain := drained(figures["drain"]):
         yield f"drain: {drain}"
-    if (spent := spending(arm)).usd:
-        yield f"cost: {sentences.cost(arm, spent)}" + "".join(
+    if (spent := spending(arm)).known:
+        yield f"cost: {sentences.cost((arm, spent))}" + "".join(
             f", {TITLES[name].removeprefix('cost/')} {words.amount(cost.value, 'USD')} {_sure(cost)}"
             for name, cost in spent.ratios.items()
             if cost.value is not None

@@ -26,6 +26,7 @@ from tbench.capture.synthesis.workload import read_params
 from tbench.replay.closing import Flags
 from tbench.replay.job import check_key
 from tbench.replay.options import ReplayOptions
+from tbench.replay.price_table import prices_at
 from tbench.replay.provenance import scrubbed, without_credentials
 from tbench.replay.system import headroom
 from tbench.replay.target import checked_base_url
@@ -212,6 +213,9 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
         address=address,
         label=options.model_label or str(called).rstrip("/").rsplit("/", 1)[-1],
     )
+    prices_at(
+        None, file=options.prices
+    )  # one that cannot be read is refused before a folder is made
     if options.api_key is not None:
         os.environ[KEY] = options.api_key
     check_key(

@@ -148,6 +148,7 @@ def _of_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
             f"Unsupported value: '{place}' does not support 'none' with this model.",
             code="unsupported_value",
         )
+    yield from _calls(body, model, effort)
     if body.get("max_tokens") is not None:
         yield Refusal(
             400,
@@ -170,6 +171,19 @@ def _of_openai(body: Mapping[str, Any]) -> Iterator[Refusal]:
                 "default (1) value is supported.",
                 code="unsupported_value",
             )
+
+
+def _calls(body: Mapping[str, Any], model: str, effort: object) -> Iterator[Refusal]:
+    """Functions of a chat, which some call only where they do not reason."""
+    if "input" in body or effort == "none" or not _SILENT.match(model):
+        return
+    tools = [tool for tool in _items(body.get("tools")) if isinstance(tool, dict)]
+    if any(tool.get("type") == "function" for tool in tools):
+        yield Refusal(
+            400,
+            f"Function tools with reasoning_effort are not supported for {model} in /v1/chat/completions. To "
+            "use function tools, use /v1/responses or set reasoning_effort to 'none'.",
+        )
 
 
 def _ill_formed(body: Mapping[str, Any]) -> Iterator[Refusal]:
@@ -214,6 +228,8 @@ _OPENAI: Final = re.compile(r"gpt-\d|o\d|chatgpt")
 _REASONING: Final = re.compile(r"o\d|gpt-[5-9](?!-chat)")
 _QUIET: Final = re.compile(r"gpt-5\.\d(?!.*-(?:pro|codex|chat))|gpt-6(?!.*-astra)")
 """Those of them that can be asked not to reason."""
+_SILENT: Final = re.compile(r"gpt-5\.[4-9](?!.*-(?:pro|codex|chat))|gpt-6(?!.*-astra)")
+"""Those that call functions in a chat only where they are."""
 _DEFAULTS: Final = {"gpt-5.1": "none", "gpt-5.2": "none"}
 """The effort of a model that is not asked for any."""
 
