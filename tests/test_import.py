@@ -1218,7 +1218,7 @@ def test_an_importer_is_one_file_and_one_row(
     """A format from outside: its rows are told by content, its calls go through every rule."""
 
     def calls(row: Any) -> Iterator[Call | LeftOut]:
-        yield Call(arrive_ns=scaled(row["acme"], "s"), lengths=Lengths(row["words"], 5))
+        yield Call(arrive_ns=scaled(row["acme"], "s"), body=Lengths(row["words"], 5))
 
     acme = Importer(
         calls=calls, matches=lambda row: "acme" in row, trust={"arrival": "reported"}, cannot="much"

@@ -1,27 +1,35 @@
 """Importers: make traces of logs and of public traces, in bounded memory, and say what each of them lacks.
 
-IMPORTERS is the table: a format is one file that makes an Importer, and its row here.
+IMPORTERS is the table: a format is an Importer, in a file of its own or of its kind, and its row here.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 from tbench.capture.importers.access_logs import ENVOY, NGINX
-from tbench.capture.importers.aiperf import AIPERF
-from tbench.capture.importers.batch import BATCH
-from tbench.capture.importers.conversations import MLPERF, SHAREGPT
-from tbench.capture.importers.har import HAR
-from tbench.capture.importers.http_logs import GOREPLAY, MITMPROXY, VCRPY
+from tbench.capture.importers.datasets import (
+    AIPERF,
+    BATCH,
+    EVALSCOPE,
+    GENAI_BENCH,
+    MLPERF,
+    SHAREGPT,
+)
+from tbench.capture.importers.gateways import BEDROCK, DATABRICKS, HELICONE, LITELLM, SAGEMAKER
+from tbench.capture.importers.http_logs import GOREPLAY, HAR, MITMPROXY, VCRPY
 from tbench.capture.importers.importer import Importer
-from tbench.capture.importers.langfuse import LANGFUSE
-from tbench.capture.importers.langsmith import LANGSMITH
-from tbench.capture.importers.litellm import LITELLM
 from tbench.capture.importers.otlp import OTLP
-from tbench.capture.importers.servegen import SERVEGEN
-from tbench.capture.importers.serving import DATABRICKS, SAGEMAKER
 from tbench.capture.importers.sessions import CLAUDE_CODE, CODEX
-from tbench.capture.importers.shapes import AZURE, BAILIAN, BURSTGPT, MOONCAKE, TRACELAB, WEKA
-from tbench.capture.importers.tables import BEDROCK, EVALSCOPE, GENAI_BENCH, HELICONE
+from tbench.capture.importers.shapes import (
+    AZURE,
+    BAILIAN,
+    BURSTGPT,
+    MOONCAKE,
+    SERVEGEN,
+    TRACELAB,
+    WEKA,
+)
+from tbench.capture.importers.tracers import LANGFUSE, LANGSMITH
 
 IMPORTERS: Final[Mapping[str, Importer]] = {
     "openai-batch": BATCH,

@@ -9,6 +9,7 @@ names of its variables. It logs when the answer is out: `msec` (s), `time_iso860
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
@@ -18,6 +19,7 @@ from tbench.capture.importers.importer import (
     CHAT,
     CLIENT_CLOSED,
     NO_ARRIVAL,
+    OTHER,
     Call,
     Importer,
     LeftOut,
@@ -26,15 +28,15 @@ from tbench.capture.importers.importer import (
     count,
     dumped,
     error_status,
+    first,
     http_status,
+    members,
     moment,
     scaled,
     text,
-    unpacked,
 )
 from tbench.capture.providers import PROMISED, Usage, endpoint_of
 
-OTHER: Final = LeftOut("not a request to a model")
 NO_LINE: Final = LeftOut("that are no line of an access log")
 LONGEST_LINE: Final = 2**20
 TOO_LONG: Final = LeftOut("longer than 1 MiB")
@@ -86,7 +88,7 @@ def _named(names: Sequence[str], match: re.Match[bytes]) -> Row:
     return dict(zip(names, words, strict=True))
 
 
-def envoy(row: Row) -> Iterator[Call | LeftOut]:
+def envoy(row: Row) -> Call | LeftOut:
     """One request; of Envoy AI Gateway with its tokens."""
     arrive, took = moment(row.get("start_time")), scaled(row.get("duration"), "ms")
     usage = Usage(
@@ -96,7 +98,7 @@ def envoy(row: Row) -> Iterator[Call | LeftOut]:
     model = _word(row, "gen_ai.request.model")
     asked = ("x-envoy-original-path", "x-envoy-origin-path", ":path", "path")
     flags = CUT_FLAGS.keys() & set((_word(row, "response_flags") or "").split(","))
-    yield _call(
+    return _call(
         method=_word(row, "method", ":method"),
         path=_word(row, *asked) or (CHAT if model else None),
         sure=model is not None,
@@ -116,14 +118,18 @@ def envoy(row: Row) -> Iterator[Call | LeftOut]:
     )
 
 
-def nginx(row: Row) -> Iterator[Call | LeftOut]:
+def nginx(row: Row) -> Call | LeftOut:
     """One request."""
     method, _, rest = (_word(row, "request") or "").partition(" ")
     end = scaled(row.get("msec"), "s") or moment(row.get("time_iso8601"))
-    end = end or _local(row.get("time_local"))
+    local = row.get("time_local")
+    if end is None and isinstance(local, str) and _CLOCK.fullmatch(local):
+        with suppress(ValueError):
+            end = moment(datetime.strptime(local, "%d/%b/%Y:%H:%M:%S %z"))
     took = scaled(row.get("request_time"), "s")
-    body = unpacked(row.get("request_body"))
-    yield _call(
+    body = row.get("request_body")  # nginx writes it as a text, or with `escape=none` as it came
+    sent = (body.encode() if isinstance(body, str) else dumped(body)) if members(body) else None
+    return _call(
         method=_word(row, "request_method") or method or None,
         path=_word(row, "request_uri", "uri") or rest.partition(" ")[0] or None,
         arrive_ns=None if end is None else end - (took or 0),
@@ -131,7 +137,7 @@ def nginx(row: Row) -> Iterator[Call | LeftOut]:
         host=_word(row, "http_host", "host"),
         size=count(row.get("content_length")),
         status=count(row.get("status")),
-        body=_sent(row["request_body"]) if isinstance(body, dict) else None,
+        body=sent,
     )
 
 
@@ -143,6 +149,7 @@ def _call(
     arrive_ns: int | None,
     size: int | None,
     status: int | None,
+    body: bytes | None = None,
     usage: Usage = Usage(),  # noqa: B008 (frozen)
     failure: str | None = None,
     outcome: Outcome | None = None,
@@ -159,7 +166,7 @@ def _call(
     return Call(
         arrive_ns=arrive_ns,
         path=path if endpoint.name in PROMISED else CHAT,
-        lengths=Lengths(usage.prompt or 0, usage.output or None, body_bytes=size or None),
+        body=body or Lengths(usage.prompt or 0, usage.output or None, body_bytes=size or None),
         usage=usage,
         status=status if answered else None,
         # Envoy writes 0 where no answer had begun.
@@ -171,25 +178,9 @@ def _call(
     )
 
 
-def _sent(body: Any) -> bytes:  # noqa: ANN401 (an object, or the text of one)
-    """A body that nginx wrote as a text, or with `escape=none` as it came."""
-    return body.encode() if isinstance(body, str) else dumped(body)
-
-
 def _word(row: Row, *names: str) -> str | None:
     """The first of several names that says something; `-` is how these logs say nothing."""
-    words = (text(row.get(name)) for name in names)
-    return next((word for word in words if word and word != "-"), None)
-
-
-def _local(value: object) -> int | None:
-    """The value of `time_local` as ns since 1970."""
-    if not isinstance(value, str) or not _CLOCK.fullmatch(value):
-        return None
-    try:
-        return moment(datetime.strptime(value, "%d/%b/%Y:%H:%M:%S %z").isoformat())
-    except ValueError:
-        return None
+    return first(lambda value: None if value == "-" else text(value), row, *names)
 
 
 ENVOY = Importer(

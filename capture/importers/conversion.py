@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tbench.capture.errors import InputError
 from tbench.capture.importers import IMPORTERS
-from tbench.capture.importers.exchanges import ExchangeMaker
+from tbench.capture.importers.exchanges import ExchangeMaker, Writer
 from tbench.capture.importers.importer import (
     NO_ARRIVAL,
     NO_CONTENT,
@@ -31,7 +31,6 @@ from tbench.capture.importers.importer import (
     Unwritable,
     dumped,
 )
-from tbench.capture.importers.lengths import Writer
 from tbench.capture.importers.mapping import certain_units, is_dated, mapped, parse_map, unread
 from tbench.capture.importers.rows import Shape, rows, shape
 from tbench.capture.records import TraceHeader
@@ -340,7 +339,8 @@ def _row_calls(importer: Importer, row: Row | LeftOut) -> Sequence[Call | LeftOu
     if isinstance(row, LeftOut):
         return [row]
     try:
-        calls = list(importer.calls(row))
+        made = importer.calls(row)
+        calls = [made] if isinstance(made, Call | LeftOut) else list(made)
         for call in calls:
             if isinstance(call, Call):
                 written = [part for part in (call.body, call.answer) if isinstance(part, Mapping)]
@@ -375,22 +375,24 @@ def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
 
 def _sized(job: Job, call: Call) -> Call | LeftOut:
     """The call with what is to be sent, of a size that fits a trace; or why it is left out."""
-    lengths = call.lengths or Lengths(0)
-    if call.body is None and not lengths.prompt and lengths.body_bytes is None:
-        if job.prompt_tokens is None:
-            return NO_CONTENT
-        lengths = Lengths(job.prompt_tokens, lengths.output)
-        call = replace(call, lengths=lengths)
-    if lengths.prompt > MOST_TOKENS or (lengths.body_bytes or 0) > MOST_BYTES:
-        return TOO_LARGE
-    if lengths.blocks and len(lengths.blocks) != -(-lengths.prompt // job.block_tokens):
-        return LeftOut(
-            f"whose hash ids do not cover the tokens by blocks of {job.block_tokens:,}: state --block-tokens"
-        )
-    if isinstance(call.body, Mapping):
-        call = replace(call, body={"model": call.model or job.model, **call.body})
-    data = dumped(call.body) if isinstance(call.body, Mapping) else call.body
-    return TOO_LARGE if data is not None and len(data) > MOST_BYTES else call
+    body = call.body
+    if isinstance(body, Lengths):
+        if not body.prompt and body.body_bytes is None:
+            if job.prompt_tokens is None:
+                return NO_CONTENT
+            body = Lengths(job.prompt_tokens, body.output)
+        if body.prompt > MOST_TOKENS or (body.body_bytes or 0) > MOST_BYTES:
+            return TOO_LARGE
+        if body.blocks and len(body.blocks) != -(-body.prompt // job.block_tokens):
+            return LeftOut(
+                f"whose hash ids do not cover the tokens by blocks of {job.block_tokens:,}: state "
+                "--block-tokens"
+            )
+        return replace(call, body=body)
+    if isinstance(body, Mapping):
+        body = {"model": call.model or job.model, **body}
+    data = dumped(body) if isinstance(body, Mapping) else body
+    return TOO_LARGE if len(data) > MOST_BYTES else replace(call, body=body)
 
 
 def _impossible(first: int, arrive: int, end: int | None) -> str | None:
@@ -412,8 +414,8 @@ def survey(job: Job, progress: Progress) -> Survey:
             counts.left_out[call.reason] += 1
             continue
         counts.exchanges += 1
-        kind = "rebuilt" if isinstance(call.body, Mapping) else "recorded"
-        counts.bodies["written" if call.body is None else kind] += 1
+        rebuilt = "rebuilt" if isinstance(call.body, Mapping) else "recorded"
+        counts.bodies["written" if isinstance(call.body, Lengths) else rebuilt] += 1
         counts.unnamed += call.model is None and not isinstance(call.body, bytes)
         counts.undated_answers += call.end_ns is None and call.answer is not None
         counts.times["end"] += call.end_ns is not None

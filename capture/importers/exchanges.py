@@ -1,6 +1,7 @@
 """Exchanges of calls: the request as it goes into a trace, and the answer with the times that are known.
 
-Bodies lose what a capture would not have kept: credentials, identities, headers not on the allowlist.
+Bodies lose what a capture would not have kept: credentials, identities, headers not on the allowlist. Where
+the log has sizes alone, prompts of so many tokens are written, which share text as they share hash ids.
 """
 
 import re
@@ -11,13 +12,114 @@ from random import Random
 from typing import Any, Final
 from urllib.parse import quote
 
-from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
-from tbench.capture.importers.importer import CHAT, EMBEDDINGS, Call, dumped
-from tbench.capture.importers.lengths import Writer
+import orjson
+
+from tbench.capture.exchange import Chunk, Exchange, Headers, Outcome, Request, Response
+from tbench.capture.importers.importer import CHAT, EMBEDDINGS, Call, Lengths, dumped
 from tbench.capture.providers import Usage, parse_response
+from tbench.capture.providers import endpoint_of as provider_endpoint
+from tbench.capture.recent import Recent
 from tbench.capture.redact import Redactor, safe_path, secrets_of
 from tbench.capture.sanitize import Retries, Sanitizer
-from tbench.capture.synthesis.generate import Arrivals
+from tbench.capture.synthesis.content import Prompts, RequestContent, Wanted
+from tbench.capture.synthesis.generate import Arrivals, body, endpoint_of
+from tbench.capture.synthesis.options import Api
+from tbench.capture.synthesis.scenario import Task
+from tbench.capture.synthesis.tokens import Tokens
+
+# Texts for requests of which only the size is known.
+
+REMEMBERED: Final = 8192
+"""Blocks whose text is kept; another is written again when it is needed, and comes out the same."""
+FORMS: Final[Mapping[str, tuple[Task, Api]]] = {
+    "messages": ("text-to-text", "messages"),
+    "responses": ("text-to-text", "responses"),
+    "embeddings": ("text-to-embeddings", "chat"),
+}
+"""How the bodies of endpoints are written, by name; all others take a chat's."""
+PAGE: Final = 4096
+"""Tokens of the text that bodies of a known number of bytes are cut from."""
+
+
+class Writer:
+    """Writes prompts of known sizes, the same for the same seed.
+
+    An id stands for its block and everything before it: equal ids make equal text, in every request and run.
+    """
+
+    def __init__(self, tokens: Tokens, block_tokens: int, seed: int) -> None:
+        self._tokens = tokens
+        self._block_tokens = block_tokens
+        self._seed = seed
+        self._random = Random(f"{seed} words")
+        self._blocks: Recent[int, str] = Recent(REMEMBERED)
+        self._prompts: Prompts | None = None
+
+    def bodies(self, calls: Sequence[Call], model: str) -> Iterator[tuple[bytes, Headers]]:
+        """For each call whose body is a length what its endpoint takes, and the headers that this demands.
+
+        Raises InputError where a tokenizer allows no such length.
+        """
+        calls = [call for call in calls if isinstance(call.body, Lengths)]
+        lengths = [call.body for call in calls if isinstance(call.body, Lengths)]
+        if not lengths:
+            return
+        self._prompts = self._prompts or Prompts(self._tokens)
+        plain = [Wanted(length.prompt) for length in lengths if not length.blocks and length.prompt]
+        texts = iter(self._prompts.write(plain, self._random))
+        for call, length in zip(calls, lengths, strict=True):
+            asked = call.model or model
+            if length.blocks:
+                text = self._prefixed(self._prompts, length)
+            elif length.prompt:
+                text = next(texts)
+            else:
+                room = (length.body_bytes or 0) - len(_written(call, asked, "", length)[0])
+                text = self._page(self._prompts, max(room, 1))
+            yield _written(call, asked, text, length)
+
+    def _page(self, prompts: Prompts, size: int) -> str:
+        """A text of so many bytes, in JSON as well."""
+        (page,) = prompts.write([Wanted(PAGE)], self._random)
+        plain = page.encode("ascii", "ignore").decode()
+        plain = "".join(
+            letter if letter.isprintable() and letter not in '"\\' else " " for letter in plain
+        )
+        return (plain * (size // len(plain) + 1))[:size]
+
+    def _prefixed(self, prompts: Prompts, length: Lengths) -> str:
+        """The text of full blocks, then of the last one as far as it goes."""
+        head = ""
+        for number in length.blocks[:-1]:
+            text = self._blocks.get(number)
+            if text is None:
+                rng = Random(f"{self._seed} block {number}")
+                (text,) = prompts.write([Wanted(self._block_tokens)], rng)
+            self._blocks.keep(number, text)
+            head += text
+        used = prompts.count(head) if head else 0
+        while used >= length.prompt:  # a tokenizer joins blocks otherwise than it counts them
+            head = head.rpartition(" ")[0]
+            used = prompts.count(head) if head else 0
+        rng = Random(f"{self._seed} block {length.blocks[-1]}")
+        (text,) = prompts.write([Wanted(length.prompt, head, used)], rng)
+        return text
+
+
+def _written(call: Call, model: str, text: str, length: Lengths) -> tuple[bytes, Headers]:
+    """The body that says this, as the call's endpoint takes it, and the headers that its API demands."""
+    name = provider_endpoint(call.method, call.path.partition("?")[0]).name
+    task, api = FORMS.get(name, ("text-to-text", "chat"))
+    content = RequestContent(texts=[text], input=length.prompt, output=length.output)
+    data = body(task, model, content, {}, api)
+    if name == "completions":
+        chat: dict[str, Any] = orjson.loads(data)
+        del chat["messages"]
+        data = dumped({**chat, "prompt": text})
+    return data, endpoint_of(task, api).headers
+
+
+# Exchanges.
 
 NOWHERE: Final = "imported.invalid"
 """The host of requests whose log names none: a name that no resolver knows."""
@@ -67,17 +169,15 @@ class ExchangeMaker:
 
     def exchanges(self, calls: Sequence[Call]) -> Iterator[Exchange]:
         """The exchanges of a few calls, in order."""
-        bodies = iter(
-            self._texts.bodies([call for call in calls if call.body is None], self._model)
-        )
+        written = self._texts.bodies(calls, self._model)
         for call in calls:
-            if call.body is None:
-                written = next(bodies)
-                call = replace(call, headers=(*call.headers, *written.headers))  # noqa: PLW2901
-                yield self._exchange(call, written.body, ours=True)
+            if isinstance(call.body, Lengths):
+                data, headers = next(written)
+                call = replace(call, headers=(*call.headers, *headers))  # noqa: PLW2901
+                yield self._exchange(call, data, ours=True)
             else:
-                body = dumped(call.body) if isinstance(call.body, Mapping) else call.body
-                yield self._exchange(call, body, ours=False)
+                data = dumped(call.body) if isinstance(call.body, Mapping) else call.body
+                yield self._exchange(call, data, ours=False)
 
     def _exchange(self, call: Call, body: bytes, *, ours: bool) -> Exchange:
         arrive = next(self._even) if call.arrive_ns is None else call.arrive_ns - self._origin
@@ -89,8 +189,16 @@ class ExchangeMaker:
             headers += (("content-type", "application/json"),)
         if call.session is not None:
             headers += (("x-session-id", self._redactor.pseudonym(call.session)),)
-        usage = _usage(call) if call.end_ns is None else Usage()
-        tokens = {"prompt_tokens": usage.prompt, "output_tokens": usage.output}
+        extra: dict[str, Any] = {}
+        if (
+            call.end_ns is None
+        ):  # its answer is in no trace: what the log, or the answer's bytes, counted is
+            usage = call.usage
+            if usage == Usage() and isinstance(call.answer, bytes):
+                timed = [(0.0, call.answer)]
+                usage = parse_response(timed, content_type=call.answer_type).usage
+            extra = {"prompt_tokens": usage.prompt, "output_tokens": usage.output}
+        address = _URL.fullmatch(call.host or "")  # which may have a key in it
         request = Request(
             id=blake2b(f"{self._name} {self._number}".encode(), digest_size=16).hexdigest(),
             seq=self._number,
@@ -98,13 +206,13 @@ class ExchangeMaker:
             end_ns=arrive,
             method=call.method,
             scheme=call.scheme,
-            host=_host(call.host or "") or NOWHERE,
+            host=(address and address[1]) or NOWHERE,
             path=safe_path(call.path, secrets),
             headers=headers,
             headers_withheld=withheld,
             body=body,
             body_bytes=len(body),
-            extra=tokens if call.end_ns is None else {},
+            extra=extra,
         )
         self._number += 1
         response = _response(call, arrive)
@@ -116,19 +224,6 @@ class ExchangeMaker:
         if response is not None:
             response = sanitizer.response(request.id, response, None, secrets)
         return Exchange(request=request, response=response)
-
-
-def _usage(call: Call) -> Usage:
-    """What was counted, by the log or in the answer's bytes: an answer without its end is in no trace."""
-    if call.usage != Usage() or not isinstance(call.answer, bytes):
-        return call.usage
-    return parse_response([(0.0, call.answer)], content_type=call.answer_type).usage
-
-
-def _host(address: str) -> str | None:
-    """The host of an address, which may be a URL with a key in it; None for one that is none."""
-    match = _URL.fullmatch(address)
-    return match and match[1]
 
 
 def _path(address: str) -> str:

@@ -1,5 +1,6 @@
-"""Requests as they were on the wire: flows of mitmproxy, GoReplay's files, cassettes of vcrpy.
+"""Requests as they were on the wire: HAR, flows of mitmproxy, GoReplay's files, cassettes of vcrpy.
 
+HAR 1.2 is what browsers, proxies and HTTP tools save: `time` is in ms, and there is no time of any token.
 mitmproxy stamps a request when its first byte came and an answer when its last one did. GoReplay 1.3 writes
 how long each message took; before, an answer has the time since its request, and a request has none.
 """
@@ -7,10 +8,28 @@ how long each message took; before, an answer has the time since its request, an
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
-from tbench.capture.endings import Failure
-from tbench.capture.importers.har import OTHER, web_call
-from tbench.capture.importers.importer import Call, Importer, LeftOut, Row, scaled, text
+from tbench.capture.decode import decode
+from tbench.capture.endings import Failure, named_outcome
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Outcome
+from tbench.capture.importers.importer import (
+    CUT_SHORT,
+    NO_ARRIVAL,
+    NO_BODY,
+    OTHER,
+    Call,
+    Importer,
+    LeftOut,
+    Row,
+    is_cut,
+    members,
+    moment,
+    scaled,
+    text,
+)
+from tbench.capture.providers import PROMISED, endpoint_of
 
 OLDEST_FLOW: Final = 17
 """mitmproxy 9, of 2022; what a request and an answer hold has not changed since."""
@@ -18,25 +37,144 @@ OLD_FLOW: Final = LeftOut("of a mitmproxy before 9: mitmdump -nr OLD -w NEW make
 BAD_HTTP: Final = LeftOut("whose HTTP is cut short or no HTTP")
 
 
-def mitmproxy(row: Row) -> Iterator[Call | LeftOut]:
+def web_call(
+    *,
+    method: str | None,
+    url: str,
+    headers: Iterable[tuple[str, str]],
+    body: object,
+    arrive_ns: int | None = None,
+    end_ns: int | None = None,
+    timed: bool = True,
+    status: object,
+    answer: object,
+    answer_headers: Iterable[tuple[str, str]],
+    failure: str | None,
+    outcome: Outcome | None = None,
+) -> Call | LeftOut:
+    """The call of a request as it was on the wire: bodies as bytes, encoded as their headers say.
+
+    `status` is an HTTP status, or anything else where there was no answer; `failure` and `outcome` say what
+    went wrong, with an answer too.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that is never closed, for one
+        return OTHER
+    method = (method or "POST").upper()
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.netloc
+        or endpoint_of(method, parts.path).name not in PROMISED
+    ):
+        return OTHER
+    if arrive_ns is None and timed:
+        return NO_ARRIVAL
+    if not isinstance(body, bytes) or not body:
+        return NO_BODY
+    fields, answer_fields = list(headers), list(answer_headers)
+    try:
+        body = decode(body, _header(fields, "content-encoding"))
+    except InputError:
+        return CUT_SHORT
+    if is_cut(body.decode("utf-8", "replace")):
+        return CUT_SHORT
+    answered = isinstance(status, int) and 100 <= status <= 999
+    try:
+        encoding = _header(answer_fields, "content-encoding")
+        answer = decode(answer, encoding) if isinstance(answer, bytes) and answered else None
+    except InputError:
+        answer = None
+    return Call(
+        arrive_ns=arrive_ns,
+        end_ns=end_ns,
+        method=method,
+        scheme=parts.scheme,
+        host=parts.netloc.rpartition("@")[2],
+        path=parts.path + (f"?{parts.query}" if parts.query else ""),
+        headers=tuple(
+            (name, value)
+            for name, value in fields
+            if not name.startswith(":")
+            and name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}
+        ),
+        body=body,
+        answer=answer or None,
+        answer_type=_header(answer_fields, "content-type") or "application/json",
+        status=status if isinstance(status, int) and answered else None,
+        # Of a whole answer words that mean nothing certain make no failure: its content tells.
+        failure=(failure if outcome else None) if answered else failure or "no answer",
+        outcome=outcome or (None if answered else Outcome.RESET),
+    )
+
+
+def _header(fields: Iterable[tuple[str, str]], name: str) -> str:
+    return next((value for field, value in fields if field.lower() == name), "")
+
+
+def har(row: Row) -> Iterator[Call | LeftOut]:
+    """One entry, or all of a document that stands on one line."""
+    if "log" in row:
+        entries = members(row.get("log")).get("entries")
+        for entry in entries if isinstance(entries, list) else ():
+            yield _entry(entry if isinstance(entry, dict) else {})
+    else:
+        yield _entry(row)
+
+
+def _entry(row: Row) -> Call | LeftOut:
+    request, response = members(row.get("request")), members(row.get("response"))
+    body = members(request.get("postData")).get("text")
+    arrive, took = moment(row.get("startedDateTime")), scaled(row.get("time"), "ms")
+    content = members(response.get("content"))
+    saved, answer = content.get("text"), None
+    if isinstance(saved, str) and saved:
+        try:
+            is_base64 = content.get("encoding") == "base64"
+            answer = b64decode(saved) if is_base64 else saved.encode("utf-8", "replace")
+        except ValueError:  # no base64 after all: as if nothing had been saved
+            answer = None
+    listed = request.get("headers")
+    pairs = [
+        (pair.get("name"), pair.get("value"))
+        for pair in map(members, listed if isinstance(listed, list) else ())
+    ]
+    return web_call(
+        method=text(request.get("method")),
+        url=text(request.get("url")) or "",
+        # A HAR has undone the encodings of bodies, whatever its headers say.
+        headers=[
+            (name, value)
+            for name, value in pairs
+            if isinstance(name, str) and isinstance(value, str)
+            if name.lower() != "content-encoding"
+        ],
+        body=body.encode("utf-8", "replace") if isinstance(body, str) else None,
+        arrive_ns=arrive,
+        end_ns=None if took is None or arrive is None else arrive + took,
+        status=response.get("status"),
+        answer=answer,
+        answer_headers=[("content-type", text(content.get("mimeType")) or "application/json")],
+        failure=text(response.get("_error")),
+        outcome=named_outcome(row.get("_outcome")) or named_outcome(response.get("_error")),
+    )
+
+
+def mitmproxy(row: Row) -> Call | LeftOut:
     """One flow."""
     request, response, error = (row.get(name) for name in ("request", "response", "error"))
     version = row.get("version")
     if row.get("type") != "http" or not isinstance(request, Mapping) or row.get("websocket"):
-        yield OTHER
-        return
+        return OTHER
     if not isinstance(version, int) or version < OLDEST_FLOW:
-        yield OLD_FLOW
-        return
+        return OLD_FLOW
     answered = isinstance(response, Mapping)
-    response = response if isinstance(response, Mapping) else {}
-    failed = error if isinstance(error, Mapping) else {}
+    response, failed = members(response), members(error)
     headers = list(_pairs(request.get("headers")))
     host = next((value for name, value in headers if name.lower() == "host"), None)
     host = host or _word(request.get("authority")) or _word(request.get("host"))
     end = scaled(response.get("timestamp_end") or failed.get("timestamp"), "s")
-    server, words = row.get("server_conn"), text(failed.get("msg"))
-    server = server if isinstance(server, Mapping) else {}
+    server, words = members(row.get("server_conn")), text(failed.get("msg"))
     ending = Failure(
         text=words or "",
         timed_out=False,
@@ -45,7 +183,7 @@ def mitmproxy(row: Row) -> Iterator[Call | LeftOut]:
         upstream_http2=server.get("alpn") == b"h2",
         head_seen=answered,
     )
-    yield web_call(
+    return web_call(
         method=_word(request.get("method")),
         url=f"{_word(request.get('scheme'))}://{host}{_word(request.get('path'))}",
         headers=headers,
@@ -60,16 +198,14 @@ def mitmproxy(row: Row) -> Iterator[Call | LeftOut]:
     )
 
 
-def goreplay(row: Row) -> Iterator[Call | LeftOut]:
+def goreplay(row: Row) -> Call | LeftOut:
     """One request, with its answer if the file has it."""
     if not isinstance(row.get("request"), tuple):
-        yield BAD_HTTP
-        return
+        return BAD_HTTP
     words, payload = row["request"]
     start, headers, body = _http(payload)
     if body is None or len(start) < 2:
-        yield BAD_HTTP
-        return
+        return BAD_HTTP
     arrive = scaled(words[2].decode(), "ns")
     status: object = None
     answer, answer_headers, end = None, list[tuple[str, str]](), None
@@ -83,7 +219,7 @@ def goreplay(row: Row) -> Iterator[Call | LeftOut]:
             is_new = len(words) > 3 and int(words[3]) >= 0
             end = (int(answer_words[2]) if is_new else arrive) + int(answer_words[3])
     host = next((value for name, value in headers if name.lower() == "host"), "")
-    yield web_call(
+    return web_call(
         method=start[0],
         url=f"http://{host}{start[1]}",
         headers=headers,
@@ -97,19 +233,16 @@ def goreplay(row: Row) -> Iterator[Call | LeftOut]:
     )
 
 
-def vcrpy(row: Row) -> Iterator[Call | LeftOut]:
+def vcrpy(row: Row) -> Call | LeftOut:
     """One interaction; nothing says when it was."""
-    request, response = row.get("request"), row.get("response")
-    request = request if isinstance(request, Mapping) else {}
-    response = response if isinstance(response, Mapping) else {}
-    status = response.get("status")
-    yield web_call(
+    request, response = members(row.get("request")), members(row.get("response"))
+    return web_call(
         method=text(request.get("method")),
         url=text(request.get("uri")) or "",
         headers=_pairs(request.get("headers")),
         body=_saved(request.get("body")),
         timed=False,
-        status=status.get("code") if isinstance(status, Mapping) else None,
+        status=members(response.get("status")).get("code"),
         answer=_saved(response.get("body")),
         answer_headers=_pairs(response.get("headers")),
         failure=None,
@@ -131,13 +264,9 @@ def _saved(body: object) -> bytes | None:
 
 
 def _word(value: object) -> str:
-    return (
-        value.decode("latin-1")
-        if isinstance(value, bytes)
-        else value
-        if isinstance(value, str)
-        else ""
-    )
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return value if isinstance(value, str) else ""
 
 
 def _pairs(fields: object) -> Iterator[tuple[str, str]]:
@@ -182,6 +311,16 @@ def _joined(body: bytes) -> bytes | None:
     return None
 
 
+HAR = Importer(
+    calls=har,
+    matches=lambda row: (
+        ("startedDateTime" in row and isinstance(row.get("request"), dict))
+        or isinstance(members(row.get("log")).get("entries"), list)
+    ),
+    trust={"arrival": "reported", "end": "derived"},
+    cannot="first tokens; browsers drop the bodies of streams",
+    documents=(("log", "entries"),),
+)
 MITMPROXY = Importer(
     calls=mitmproxy,
     matches=lambda row: {"version", "client_conn", "type"} <= row.keys(),

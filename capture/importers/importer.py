@@ -39,6 +39,9 @@ NO_CONTENT: Final = LeftOut("with neither content nor a size: --prompt-tokens st
 CUT_SHORT: Final = LeftOut("whose body is cut short or no JSON")
 CACHED: Final = LeftOut("answered from a cache, never sent to a model")
 NO_PROMPT: Final = LeftOut("without prompt tokens")
+NO_BODY: Final = LeftOut("without a body")
+NO_REQUESTS: Final = LeftOut("a conversation without a request")
+OTHER: Final = LeftOut("not a request to a model")
 
 
 LONGEST: Final = 128 * 2**20
@@ -81,14 +84,17 @@ class Lengths(NamedTuple):
     body_bytes: int | None = None
 
 
+UNSIZED: Final = Lengths(0)
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """One call of a model as a log tells it; None is what the log does not say.
 
     Times are ns since 1970 or, where the log has a clock of its own, since its start. `body` is what to send:
-    bytes as the application sent them, or a JSON object that is put together from what the log says; without
-    either `lengths` say how long a prompt to write. `answer` is what came back: bytes as they came, a JSON
-    object, or a text alone. `finish_reason` is why it ended. `failure` is one line on what went wrong,
+    bytes as the application sent them, a JSON object that is put together from what the log says, or for want
+    of both the length of a prompt to write. `answer` is what came back: bytes as they came, a JSON object, or
+    a text alone. `finish_reason` is why it ended. `failure` is one line on what went wrong,
     `outcome` what broke, where the log tells that. `id` tells repeated rows apart.
     """
 
@@ -101,8 +107,7 @@ class Call:
     path: str = CHAT
     headers: Headers = ()
     model: str | None = None
-    body: bytes | Mapping[str, Any] | None = None
-    lengths: Lengths | None = None
+    body: bytes | Mapping[str, Any] | Lengths = UNSIZED
     answer: bytes | Mapping[str, Any] | str | None = None
     answer_type: str = "application/json"
     finish_reason: str | None = None
@@ -116,7 +121,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Importer:
-    """A format: `calls` reads what one row holds, `matches` tells whether a row is of it.
+    """A format: `calls` makes a call of a row, several, or says why none; `matches` tells a row of it.
 
     `documents` are files that are one JSON object: for each the members on the way to its rows. `trust` says
     for each time that the format has where it comes from. `repeats` is whether rows may stand twice. `cannot`
@@ -125,7 +130,7 @@ class Importer:
     `plain` is the layout of its files where nothing in them tells it.
     """
 
-    calls: Callable[[Row], Iterator[Call | LeftOut]]
+    calls: Callable[[Row], Call | LeftOut | Iterable[Call | LeftOut]]
     matches: Callable[[Row], bool]
     trust: Mapping[str, Trust]
     cannot: str
@@ -275,6 +280,17 @@ def unpacked(value: object) -> Any:  # noqa: ANN401 (whatever it holds)
         except ValueError:
             return value
     return value
+
+
+def members(value: object) -> Mapping[str, Any]:
+    """An object, or the one that is JSON inside a string; empty for anything else."""
+    value = unpacked(value)
+    return value if isinstance(value, Mapping) else {}
+
+
+def first[Value](read: Callable[[object], Value | None], row: Row, *names: str) -> Value | None:
+    """What `read` makes of the first of several members, spellings mostly, that it can read."""
+    return next((value for name in names if (value := read(row.get(name))) is not None), None)
 
 
 def is_cut(value: object) -> bool:

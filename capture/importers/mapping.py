@@ -4,7 +4,7 @@ A unit is stated. Where it is not, it is taken only from a range that leaves no 
 that is a time of this century in one unit alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tbench.capture.endings import named_outcome
@@ -175,34 +175,29 @@ def is_dated(at_ns: int) -> bool:
     return CENTURY[0] <= at_ns / NS["s"] < CENTURY[1]
 
 
+FAILED: Final = LeftOut("that failed, of which the log has no request")
+
+
 def mapped(
     places: Mapping[str, Place],
     matches: Callable[[Row], bool] | None = None,
     cannot: str = "",
     *,
     repeats: bool = False,
-    other: Callable[[Row], LeftOut | None] = lambda _: None,
+    failed: str = "",
     documents: Sequence[tuple[str, ...]] = (),
 ) -> Importer:
     """An importer of rows whose fields stand at `places`, all units known.
 
-    `matches`, `cannot`, `repeats` and `documents` are those of Importer; `other` says why a row is none of a
-    call.
+    `matches`, `cannot`, `repeats` and `documents` are those of Importer; a row with anything in its member
+    `failed` is left out.
     """
-
-    def row_calls(row: Row) -> Iterator[Call | LeftOut]:
-        reason = other(row)
-        if reason is None:
-            yield from calls(places, row)
-        else:
-            yield reason
-
     trust: dict[str, Trust] = {"arrival": "reported"} if "arrival" in places else {}
     for name, source, span in (("end", "end", "duration"), ("first_token", "first_token", "ttft")):
         if source in places or span in places:
             trust[name] = "reported" if source in places else "derived"
     return Importer(
-        calls=row_calls,
+        calls=lambda row: FAILED if failed and row.get(failed) else mapped_call(places, row),
         matches=matches
         or (lambda row: any(at(row, place.path) is not None for place in places.values())),
         trust=trust,
@@ -212,15 +207,14 @@ def mapped(
     )
 
 
-def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
+def mapped_call(places: Mapping[str, Place], row: Row) -> Call | LeftOut:
     """The call of one row."""
     values = {name: at(row, place.path) for name, place in places.items()}
     units = {name: place.unit or "s" for name, place in places.items()}
     times = {name: _time(values[name], units[name]) for name in INSTANTS if name in places}
     arrive = times.get("arrival")
     if "arrival" in places and arrive is None:
-        yield NO_ARRIVAL
-        return
+        return NO_ARRIVAL
     for span, name in (("duration", "end"), ("ttft", "first_token")):
         length = scaled(values[span], units[span]) if span in places else None
         if times.get(name) is None and arrive is not None and length is not None:
@@ -228,11 +222,19 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
     usage = Usage(
         prompt=count(values.get("prompt_tokens")), output=count(values.get("output_tokens"))
     )
-    content = _content(values, usage)
-    if isinstance(content, LeftOut):
-        yield content
-        return
-    prompted = isinstance(content, dict) and "prompt" in content
+    # What to send: a body as it was, one put together, or the length alone.
+    messages, prompt = unpacked(values.get("messages")), text(values.get("prompt"))
+    sent: bytes | dict[str, Any] | Lengths = prompt_of(usage)
+    if any(is_cut(values.get(name)) for name in ("body", "messages")):
+        return CUT_SHORT
+    if isinstance(body := unpacked(values.get("body")), dict) and body:
+        raw = values["body"]
+        sent = raw.encode() if isinstance(raw, str) else dumped(body)
+    elif isinstance(messages, list) and messages:
+        sent = {"messages": messages}
+    elif prompt:
+        sent = {"prompt": prompt}
+    prompted = isinstance(sent, dict) and "prompt" in sent
     answer = unpacked(values.get("answer"))
     status, error = http_status(values.get("status")), text(values.get("error"))
     if error and error.strip().lower() in NO_ERROR:
@@ -244,14 +246,13 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
     if status == CLIENT_CLOSED:
         status, outcome = None, Outcome.CLIENT_ABORT
     session, identity = values.get("session"), values.get("id")
-    yield Call(
+    return Call(
         arrive_ns=arrive,
         end_ns=times.get("end"),
         first_token_ns=times.get("first_token"),
         path=text(values.get("path")) or (COMPLETIONS if prompted else CHAT),
         model=text(values.get("model")),
-        body=None if isinstance(content, Lengths) else content,
-        lengths=content if isinstance(content, Lengths) else None,
+        body=sent,
         answer=answer if isinstance(answer, dict | str) else None,
         usage=usage,
         status=status,
@@ -260,18 +261,3 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
         session=None if session in (None, "") else str(session),
         id=None if identity in (None, "") else str(identity),
     )
-
-
-def _content(values: Mapping[str, Any], usage: Usage) -> bytes | dict[str, Any] | Lengths | LeftOut:
-    """What to send: a body as it was, one put together, or the length alone."""
-    if any(is_cut(values.get(name)) for name in ("body", "messages")):
-        return CUT_SHORT
-    if isinstance(body := unpacked(values.get("body")), dict) and body:
-        raw = values["body"]
-        return raw.encode() if isinstance(raw, str) else dumped(body)
-    messages = unpacked(values.get("messages"))
-    if isinstance(messages, list) and messages:
-        return {"messages": messages}
-    if prompt := text(values.get("prompt")):
-        return {"prompt": prompt}
-    return prompt_of(usage)

@@ -25,8 +25,10 @@ from tbench.capture.importers.importer import (
     count,
     dumped,
     error_status,
+    first,
     http_status,
     is_cut,
+    members,
     moment,
     prompt_of,
     scaled,
@@ -43,7 +45,7 @@ INFERENCE: Final = {
     "embeddings": EMBEDDINGS,
 }
 """Operations that are one request to a model, and what they are replayed as."""
-OTHER: Final = LeftOut("not a span of inference")
+NO_INFERENCE: Final = LeftOut("not a span of inference")
 NO_SPAN: Final = LeftOut("no span")
 PARAMETERS: Final = {
     "gen_ai.request.max_tokens": "max_tokens",
@@ -87,9 +89,9 @@ def _call(span: Row) -> Call | LeftOut:
     operation = attributes.get("gen_ai.operation.name") or attributes.get("llm.request.type")
     path = INFERENCE.get({"completion": "text_completion"}.get(str(operation), str(operation)))
     if not attributes:
-        return OTHER if "name" in span else NO_SPAN
+        return NO_INFERENCE if "name" in span else NO_SPAN
     if path is None:
-        return OTHER
+        return NO_INFERENCE
     # OTLP gives nanoseconds, flat spans give dates.
     arrive, end = (
         scaled(span[nanoseconds], "ns") if nanoseconds in span else moment(span.get(date))
@@ -101,14 +103,17 @@ def _call(span: Row) -> Call | LeftOut:
     if arrive is None:
         return NO_ARRIVAL
     usage = Usage(
-        prompt=_count(attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
-        output=_count(attributes, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
-        cached=_count(
+        prompt=first(count, attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
+        output=first(
+            count, attributes, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"
+        ),
+        cached=first(
+            count,
             attributes,
             "gen_ai.usage.cache_read.input_tokens",
             "gen_ai.usage.cache_read_input_tokens",
         ),
-        reasoning=_count(attributes, "gen_ai.usage.reasoning.output_tokens"),
+        reasoning=count(attributes.get("gen_ai.usage.reasoning.output_tokens")),
     )
     # The convention's attribute says the first token; OpenLLMetry says it by the first chunk's event.
     waited = scaled(attributes.get("gen_ai.response.time_to_first_chunk"), "s")
@@ -118,8 +123,8 @@ def _call(span: Row) -> Call | LeftOut:
         if str(event.get("name")).endswith(CHUNK)
         and (at := scaled(event.get("timeUnixNano"), "ns")) is not None
     ]
-    first = min(chunks, default=None) if waited is None else arrive + waited
-    streamed = first is not None or any(
+    token = min(chunks, default=None) if waited is None else arrive + waited
+    streamed = token is not None or any(
         str(attributes.get(name)).lower() == "true" for name in STREAMED
     )
     content = _content(attributes, path, usage, streamed=streamed)
@@ -144,21 +149,20 @@ def _call(span: Row) -> Call | LeftOut:
     return Call(
         arrive_ns=arrive,
         end_ns=end,
-        first_token_ns=first,
+        first_token_ns=token,
         scheme="http" if address.startswith("http://") else "https",
         host=address,
         path=path,
         model=text(attributes.get("gen_ai.request.model")),
-        body=None if isinstance(content, Lengths) else content,
-        lengths=content if isinstance(content, Lengths) else None,
+        body=content,
         answer=None if error_status(status) else answer,
         finish_reason="tool_calls" if reason == "tool_call" else reason,
         usage=usage,
         status=status,
         failure=failure,
         outcome=outcome,
-        session=next(filter(None, (text(attributes.get(name)) for name in SESSIONS)), None),
-        id=f"{_either(span, 'traceId', 'trace_id')} {_either(span, 'spanId', 'span_id')}",
+        session=first(text, attributes, *SESSIONS),
+        id=f"{span.get('traceId') or span.get('trace_id')} {span.get('spanId') or span.get('span_id')}",
     )
 
 
@@ -170,8 +174,7 @@ def _ending(
     `error.type` is a status, an exception's name or a word; an exception's event has its name as well. A span
     of a client that left is no failure by the conventions, and of tbench's alone it is known.
     """
-    state = span.get("status")
-    state = state if isinstance(state, dict) else {}
+    state = members(span.get("status"))
     kind = attributes.get("error.type")
     outcome = named_outcome(attributes.get("tbench.outcome"))
     status = error_status(kind) or http_status(attributes.get("http.response.status_code"))
@@ -219,24 +222,10 @@ def _typed(value: object) -> Any:  # noqa: ANN401 (whatever it holds)
     if kind == "intValue":
         return scaled(inner, "ns")
     if kind == "arrayValue":
-        return (
-            [_typed(item) for item in _items(inner.get("values"))]
-            if isinstance(inner, dict)
-            else []
-        )
+        return [_typed(item) for item in _items(members(inner).get("values"))]
     if kind == "kvlistValue":
-        return _attributes(inner.get("values")) if isinstance(inner, dict) else {}
+        return _attributes(members(inner).get("values"))
     return inner
-
-
-def _either(span: Row, name: str, other: str) -> str:
-    return str(span.get(name) or span.get(other))
-
-
-def _count(attributes: Mapping[str, Any], *names: str) -> int | None:
-    return next(
-        (number for name in names if (number := count(attributes.get(name))) is not None), None
-    )
 
 
 def _content(

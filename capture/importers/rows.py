@@ -26,7 +26,7 @@ from tbench.capture.importers.recordings import (
     flows,
     goreplay,
 )
-from tbench.capture.importers.servegen import WINDOW, windows
+from tbench.capture.importers.shapes import WINDOW, windows
 from tbench.capture.jsontext import loads
 from tbench.capture.synthesis.dataset_files import BOM, READERS
 

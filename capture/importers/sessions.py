@@ -5,7 +5,7 @@ Code writes a row for each block of an answer, with a usage that may not be the 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from tbench.capture.importers.importer import (
@@ -16,13 +16,15 @@ from tbench.capture.importers.importer import (
     LeftOut,
     Row,
     count,
+    members,
     moment,
     prompt_of,
     text,
 )
 from tbench.capture.providers import Usage
+from tbench.capture.recent import Recent
 
-OTHER: Final = LeftOut("not an answer of a model")
+NO_ANSWER: Final = LeftOut("not an answer of a model")
 BLOCK: Final = LeftOut("of an answer that another row began")
 AGAIN: Final = LeftOut("that repeat the counts before them")
 OPEN: Final = 64
@@ -34,21 +36,18 @@ PROMPTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 
 def claude_answers(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
     """A row for each answer, and a reason for every other row of a session of Claude Code."""
-    logged: OrderedDict[str, object] = OrderedDict()
+    logged: Recent[str, object] = Recent(REMEMBERED)
     answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
     for row in rows:
         if isinstance(row, LeftOut):
             yield row
             continue
-        logged[str(row.get("uuid"))] = row.get("timestamp")
-        if len(logged) > REMEMBERED:
-            logged.popitem(last=False)
-        message = row.get("message")
-        usage = message.get("usage") if isinstance(message, Mapping) else None
-        if row.get("type") != "assistant" or not isinstance(usage, Mapping):
-            yield OTHER
+        logged.keep(str(row.get("uuid")), row.get("timestamp"))
+        message = members(row.get("message"))
+        usage = members(message.get("usage"))
+        if row.get("type") != "assistant" or not usage:
+            yield NO_ANSWER
             continue
-        assert isinstance(message, Mapping)
         read, created, rest = (
             count(usage.get(name)) or 0
             for name in ("cache_read_input_tokens", "cache_creation_input_tokens", "input_tokens")
@@ -90,22 +89,21 @@ def codex_answers(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
     asked: object = None
     before: object = None
     for row in rows:
-        payload = {} if isinstance(row, LeftOut) else row.get("payload")
-        if isinstance(row, LeftOut) or not isinstance(payload, Mapping):
-            yield row if isinstance(row, LeftOut) else OTHER
+        if isinstance(row, LeftOut):
+            yield row
             continue
-        kind, info = text(payload.get("type")), payload.get("info")
-        usage = info.get("last_token_usage") if isinstance(info, Mapping) else None
+        payload = members(row.get("payload"))
+        kind, info = text(payload.get("type")), members(payload.get("info"))
+        usage = members(info.get("last_token_usage"))
         if row.get("type") == "session_meta":
             session = payload.get("id")
         elif row.get("type") == "turn_context":
             model = payload.get("model")
         elif kind in PROMPTS or (kind == "message" and payload.get("role") == "user"):
             asked = row.get("timestamp")
-        if kind != "token_count" or not isinstance(usage, Mapping):
-            yield OTHER
+        if kind != "token_count" or not usage:
+            yield NO_ANSWER
             continue
-        assert isinstance(info, Mapping)
         total = info.get("total_token_usage")
         if total is not None and total == before:
             yield AGAIN
@@ -126,27 +124,26 @@ def codex_answers(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
         asked = None
 
 
-def calls(row: Row) -> Iterator[Call | LeftOut]:
+def call(row: Row) -> Call | LeftOut:
     """One answer, as the joined rows have it."""
     usage, arrive = row["usage"], moment(row["arrival"])
     if not usage.prompt:
-        yield NO_PROMPT
-    elif arrive is None:
-        yield NO_ARRIVAL
-    else:
-        yield Call(
-            arrive_ns=arrive,
-            end_ns=moment(row["end"]),
-            model=text(row["model"]),
-            lengths=prompt_of(usage),
-            usage=usage,
-            session=text(row["session"]),
-            id=row.get("id"),
-        )
+        return NO_PROMPT
+    if arrive is None:
+        return NO_ARRIVAL
+    return Call(
+        arrive_ns=arrive,
+        end_ns=moment(row["end"]),
+        model=text(row["model"]),
+        body=prompt_of(usage),
+        usage=usage,
+        session=text(row["session"]),
+        id=row.get("id"),
+    )
 
 
 CLAUDE_CODE = Importer(
-    calls=calls,
+    calls=call,
     matches=lambda row: {"uuid", "parentUuid", "sessionId", "type"} <= row.keys(),
     trust={"arrival": "derived", "end": "derived"},
     cannot="texts, first tokens, shared prefixes; an arrival is when the prompt's last part was logged",
@@ -154,7 +151,7 @@ CLAUDE_CODE = Importer(
     joined=claude_answers,
 )
 CODEX = Importer(
-    calls=calls,
+    calls=call,
     matches=lambda row: (
         {"timestamp", "type", "payload"} <= row.keys()
         and row["type"] in ("session_meta", "turn_context", "response_item", "event_msg")
