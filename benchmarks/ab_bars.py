@@ -30,7 +30,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from tbench.capture.synthesis import Workload, parse, write
+from tbench.capture.synthesis.generate import write
+from tbench.capture.synthesis.scenario import parse
+from tbench.capture.synthesis.workload import Workload
 from tbench.demo import server as tbench_server
 
 MEDIAN_S, SIGMA = 0.030, 0.25

@@ -14,7 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tbench.capture.synthesis import Workload, estimated, load_tokens, parse, write
+from tbench.capture.synthesis.generate import write
+from tbench.capture.synthesis.scenario import parse
+from tbench.capture.synthesis.tokens import estimated, load_tokens
+from tbench.capture.synthesis.workload import Workload
 
 CASES = (
     ("text-to-text", "D(100,100)", {}, 1),

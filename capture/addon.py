@@ -24,10 +24,19 @@ from mitmproxy.proxy.layers.http import _http1
 from tbench.capture.endings import Failure
 from tbench.capture.errors import TbenchError
 from tbench.capture.exchange import LED_BACK, Outcome
-from tbench.capture.intake import USUAL_PORTS, Intake, Live, RequestHead, ResponseHead
-from tbench.capture.recorder import MAX_PENDING, RecorderSetup, Recording, begin
+from tbench.capture.intake import (
+    MAX_PENDING,
+    USUAL_PORTS,
+    Intake,
+    Live,
+    RecorderSetup,
+    Recording,
+    RequestHead,
+    ResponseHead,
+    Selection,
+    begin,
+)
 from tbench.capture.redact import mask_lookalikes
-from tbench.capture.selection import Selection
 
 logger = logging.getLogger(__name__)
 

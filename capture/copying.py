@@ -23,11 +23,12 @@ from tbench.capture.container_reader import Frame, Losses
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
-from tbench.capture.filters import FIELDS, HASHES, Facts, Filter, Pass, meant, none_left, span_ns
+from tbench.capture.filters import FIELDS, HASHES, Filter, Pass, meant, none_left, span_ns
 from tbench.capture.frames import BLOCK, HEADER, INDEX
 from tbench.capture.records import STEPS, read_header
 from tbench.capture.terminal import named
 from tbench.capture.trace_index import TraceIndex
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import Trace, lineage, unrepeated
 
 OURS: Final = frozenset({HEADER, BLOCK, INDEX})

@@ -9,7 +9,6 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
 from hashlib import blake2b
 from heapq import nsmallest
 from math import isfinite
@@ -18,75 +17,11 @@ from typing import Any, Final, NamedTuple
 from tbench.capture.arrival_order import FOREVER
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
-from tbench.capture.providers import ParsedRequest, ParsedResponse, Usage, parse_request
-from tbench.capture.sessions import SESSION_HEADERS, Place, Sessions
+from tbench.capture.providers import ParsedRequest
+from tbench.capture.sessions import Place, Sessions
 from tbench.capture.terminal import named
-from tbench.capture.trace_info import answer_of, judged
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import Trace
-
-
-class Facts:
-    """An exchange, understood as far as it is asked: its request, its answer, its place in a session."""
-
-    def __init__(
-        self, exchange: Exchange, place: Place | None = None, parsed: ParsedRequest | None = None
-    ) -> None:
-        self.exchange = exchange
-        self.request = exchange.request
-        self.place = place
-        if parsed is not None:
-            self.parsed = parsed
-
-    @cached_property
-    def parsed(self) -> ParsedRequest:
-        request = self.request
-        encoding = request.header("content-encoding")
-        return parse_request(request.method, request.path, request.body, encoding)
-
-    @cached_property
-    def answer(self) -> ParsedResponse | None:
-        return answer_of(self.exchange)
-
-    @property
-    def usage(self) -> Usage:
-        """What the server counted; of a trace without answers, what its log or its maker counted."""
-        if self.answer is not None:
-            return self.answer.usage
-        counts = [self.request.extra.get(f"{side}_tokens") for side in ("prompt", "output")]
-        prompt, output = (count if isinstance(count, int) else None for count in counts)
-        return Usage(prompt=prompt, output=output)
-
-    @property
-    def outcome(self) -> str:
-        return str(judged(self.exchange, self.parsed.info, self.answer))
-
-    @property
-    def sessions(self) -> tuple[str, ...]:
-        """The names of its session: its number (`s12`), and what a header calls it."""
-        headers = map(self.request.header, SESSION_HEADERS)
-        numbered = (self.place.session,) if self.place else ()
-        return (*numbered, *(name for name in headers if name))
-
-    @property
-    def tools(self) -> int:
-        """The tools that its request offers."""
-        tools = (self.parsed.payload or {}).get("tools")
-        return len(tools) if isinstance(tools, list) else 0
-
-    @property
-    def ttft(self) -> float | None:
-        """Seconds from its arrival to the first token."""
-        first = self.answer.first_token if self.answer else None
-        return None if first is None else first - self.request.arrive_ns / 1e9
-
-    @property
-    def e2e(self) -> float | None:
-        """Seconds from its arrival to the last content of a stream, to the last byte of anything else."""
-        response = self.exchange.response
-        if response is None or self.answer is None:
-            return None
-        last = self.answer.last_token
-        return (response.end_ns / 1e9 if last is None else last) - self.request.arrive_ns / 1e9
 
 
 class Field(NamedTuple):

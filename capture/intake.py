@@ -1,23 +1,221 @@
 """Intake: which exchanges are recorded, and their records while they are in flight.
 
 Whoever carries the traffic (mitmproxy's addon, the transport of an application) says what passes; nothing
-here knows which library that is.
+here knows which library that is. A `Recording` is what the user asked for, `begin` starts it.
 """
 
+import hashlib
+import re
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from fnmatch import fnmatchcase
+from pathlib import Path
+from secrets import token_bytes
+from typing import Any, Final, Literal, NamedTuple
 from uuid import uuid4
 
+from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING, Outcome, Request, Response
-from tbench.capture.providers import CREDENTIAL_HEADERS
-from tbench.capture.recorder import RecorderSetup
-from tbench.capture.redact import Secrets, safe_path, secrets_of
+from tbench.capture.providers import CREDENTIAL_HEADERS, PROVIDERS
+from tbench.capture.recorder import Recorder
+from tbench.capture.records import TraceHeader
+from tbench.capture.redact import Redactor, Secrets, safe_path, secrets_of
+from tbench.capture.sanitize import Sanitizer
 from tbench.capture.sessions import SESSION_HEADERS
-from tbench.capture.tee import Tee
+from tbench.capture.tee import Budget, Tee
+from tbench.capture.trace_reader import PROCESSES, process_path
+from tbench.capture.trace_writer import TraceWriter
+
+# Selection: which requests are recorded. Everything else passes through untouched and uncounted.
+
+RECORDED: Final = tuple(
+    (method, pattern)
+    for provider in PROVIDERS.values()
+    for method, pattern in (
+        *((method, f"*{tail}") for method, tail in provider.endpoints),
+        *provider.also_recorded,
+    )
+)
+"""Method and glob of what is recorded unless `--path` says otherwise: inference, and the model list."""
+
+API_HOSTS: Final = (
+    *(host for provider in PROVIDERS.values() for host in provider.hosts),
+    r"localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[?::1\]?",
+)
+"""The hosts that `--mode proxy` looks into unless `--host` says otherwise: APIs, and this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Filters of a capture. No `hosts` means any host, no `paths` means inference; `sample` is a share."""
+
+    hosts: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    sample: float = 1.0
+    _hosts: tuple[re.Pattern[str], ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sample <= 1:
+            raise InputError(
+                f"--sample {self.sample:g} is not a share: give a number above 0, up to 1"
+            )
+        hosts = []
+        for host in self.hosts:
+            try:
+                hosts.append(re.compile(host, re.IGNORECASE))
+            except re.error as error:
+                raise InputError(f"--host {host!r} is not a regular expression: {error}") from None
+        object.__setattr__(self, "_hosts", tuple(hosts))
+
+    def leaves_out(self, method: str, host: str, path: str) -> str | None:
+        """Which filter keeps this request out, `host` or `path`; None when none. A query is ignored."""
+        if not self.wants_host(host):
+            return "host"
+        path = path.partition("?")[0]
+        if self.paths:
+            wanted = any(fnmatchcase(path, glob) for glob in self.paths)
+        else:
+            route = path.rstrip("/")
+            wanted = any(method == verb and fnmatchcase(route, glob) for verb, glob in RECORDED)
+        return None if wanted else "path"
+
+    def wants_host(self, host: str) -> bool:
+        """Whether the host filter lets `host` or `host:port` in."""
+        bare = re.sub(r":\d+$", "", host)
+        return not self._hosts or any(p.fullmatch(host) or p.fullmatch(bare) for p in self._hosts)
+
+    def draws(self, key: str) -> bool:
+        """Whether the sample holds `key`: always the same answer for the same session."""
+        if self.sample >= 1:
+            return True
+        digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        return int.from_bytes(digest) < self.sample * 2**64
+
+    def allow_hosts(self) -> list[str]:
+        """The hosts as mitmproxy's `allow_hosts`: regular expressions over HOST:PORT."""
+        return [rf"^(?:{host})(?::\d+)?$" for host in self.hosts]
+
+
+# Recording: where it goes, and the parts that do it, wired together.
+
+MAX_PENDING = 256 << 20
+Privacy = Literal["full", "shape"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What the processes of one capture share: its id, its clocks at the start, ns, its pseudonyms' key."""
+
+    capture_id: str = field(default_factory=lambda: uuid4().hex)
+    wall_ns: int = field(default_factory=time.time_ns)
+    mono_ns: int = field(default_factory=time.monotonic_ns)
+    key: bytes = field(default_factory=lambda: token_bytes(32), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What the user asked for. `max_pending` and `rotate_bytes` are bytes, `rotate_s` seconds.
+
+    `privacy` says what is written of bodies and addresses: what passed, or stand-ins of the same shape.
+    Of a capture by several `processes` each makes a recording of its own, with the same `output`, the name
+    of the whole, and the same `origin`.
+    """
+
+    output: Path
+    selection: Selection
+    upstream: str | None = None
+    mode: str = "reverse"
+    max_pending: int = MAX_PENDING
+    rotate_bytes: int | None = None
+    rotate_s: float | None = None
+    privacy: Privacy = "full"
+    origin: Origin = field(default_factory=Origin, compare=False)
+    process: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.processes > PROCESSES:
+            raise InputError(f"--processes {self.processes}: must be at most {PROCESSES}")
+
+    @property
+    def files(self) -> list[Path]:
+        """The first file of each process."""
+        return [process_path(self.output, number) for number in range(self.processes)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderSetup:
+    """A recording under way. `now` is the capture's clock: ns since its origin."""
+
+    recorder: Recorder
+    redactor: Redactor
+    selection: Selection
+    now: Callable[[], int]
+    numbers: range = range(sys.maxsize)
+    """Numbers that no other process of this capture gives: for connections, and in order of arrival."""
+
+
+def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSetup:
+    """Create the trace file and start its writer thread.
+
+    Raises InputError where the file exists or cannot be made. `on_failure`: see Recorder.
+    """
+    origin, selection = recording.origin, recording.selection
+
+    def now() -> int:
+        return time.monotonic_ns() - origin.mono_ns
+
+    upstream, disguise = recording.upstream, None
+    filters = {"hosts": list(selection.hosts), "paths": list(selection.paths)}
+    if recording.privacy == "shape":
+        from tbench.capture.privacy.traffic import shape  # noqa: PLC0415 (most captures need none)
+
+        disguise = shape(origin.key)
+        upstream, filters = upstream and disguise.address(upstream), {}
+    place = {"process": recording.process, "processes": recording.processes}
+    header = TraceHeader(
+        capture_id=origin.capture_id,
+        wall_ns=origin.wall_ns,
+        mono_ns=0,
+        upstream=upstream,
+        filters=filters,
+        sampling=selection.sample,
+        privacy=recording.privacy,
+        tokens_source="server_usage",
+        extra={"mode": recording.mode, **(place if recording.processes > 1 else {})},
+    )
+    try:
+        writer = TraceWriter(
+            recording.files[recording.process],
+            header,
+            rotate_bytes=recording.rotate_bytes,
+            rotate_s=recording.rotate_s,
+        )
+    except OSError as error:
+        raise InputError(f"{recording.output}: cannot be written: {error.strerror}") from None
+    redactor = Redactor(origin.key)
+    recorder = Recorder(
+        writer,
+        Sanitizer(redactor, disguise=disguise),
+        Budget(recording.max_pending),
+        now=now,
+        on_failure=on_failure,
+    )
+    recorder.start()
+    return RecorderSetup(
+        recorder=recorder,
+        redactor=redactor,
+        selection=selection,
+        now=now,
+        numbers=range(recording.process, sys.maxsize, recording.processes),
+    )
+
+
+# What passes.
 
 USUAL_PORTS = {"http": 80, "https": 443}
 

@@ -4,7 +4,7 @@ A benchmark's traffic is rarely that of an application. How far the two are apar
 dimension, next to how far two halves of one trace are apart: what is no more than that may be chance.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
@@ -14,12 +14,13 @@ from math import sqrt
 from operator import itemgetter
 from typing import Any, Final
 
-from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.filters import Facts, Filter, Pass
+from tbench.capture.exchange import Exchange
+from tbench.capture.filters import Filter, Pass
 from tbench.capture.histogram import Histogram
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest
-from tbench.capture.trace_info import WINDOWS_S, Dispersion
+from tbench.capture.recent import Recent
+from tbench.capture.trace_info import WINDOWS_S, Dispersion, Facts
 from tbench.capture.trace_reader import Trace
 
 # Exchange by exchange.
@@ -80,21 +81,16 @@ def _unequal(first: Exchange, second: Exchange) -> Iterator[str]:
         pairs.append(("response", first.response, second.response))
     for name, record, other in pairs:
         for member in fields(record):
-            values = [
-                _since(side, member.name, start)
-                for side, start in zip((record, other), starts, strict=True)
-            ]
+            values = []
+            for side, start in zip((record, other), starts, strict=True):
+                value = getattr(side, member.name)
+                if member.name in _TIMES and value is not None:
+                    value -= start
+                elif member.name == "chunks":
+                    value = [(chunk.at_ns - start, chunk.size) for chunk in value]
+                values.append(value)
             if values[0] != values[1]:
                 yield f"{name}.{member.name}"
-
-
-def _since(record: Request | Response, name: str, start: int) -> Any:  # noqa: ANN401 (any field's)
-    value = getattr(record, name)
-    if name in _TIMES and value is not None:
-        return value - start
-    if name == "chunks":
-        return [(chunk.at_ns - start, chunk.size) for chunk in value]
-    return value
 
 
 # As mixes of traffic.
@@ -125,7 +121,7 @@ class Prefixes:
     """Which share of the prompts' whole blocks begins as an earlier prompt did."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._seen: Recent[int, None] = Recent(REMEMBERED)
         self.blocks = self.shared = 0
 
     def add(self, prompt: bytes) -> tuple[int, int]:
@@ -138,10 +134,7 @@ class Prefixes:
             total += 1
             new = new or number not in self._seen
             shared += not new
-            self._seen[number] = None
-            self._seen.move_to_end(number)
-            if len(self._seen) > REMEMBERED:
-                self._seen.popitem(last=False)
+            self._seen.keep(number, None)
         return total, shared
 
 

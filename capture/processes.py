@@ -28,8 +28,8 @@ from tbench.capture.container_writer import check_new
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.proxy import Setup
 from tbench.capture.recorder import Counts
+from tbench.capture.runtime import stop_signals
 from tbench.capture.status import Listening, Status, Watch
-from tbench.capture.terminal import stop_signals
 
 WAKE_S = 0.1
 Word = Literal["listening", "tick", "warn", "error", "end"]

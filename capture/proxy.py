@@ -29,13 +29,13 @@ from mitmproxy.master import Master
 from mitmproxy.options import CONF_BASENAME, KEY_SIZE, Options
 
 from tbench.capture.addon import Capture
-from tbench.capture.descriptors import allow_descriptors
 from tbench.capture.errors import InputError
 from tbench.capture.histogram import Histogram
-from tbench.capture.recorder import FLUSH_S, Recording, begin
+from tbench.capture.intake import Recording, begin
+from tbench.capture.recorder import FLUSH_S
 from tbench.capture.redact import mask_address
+from tbench.capture.runtime import allow_descriptors, stop_signals
 from tbench.capture.status import Listening, Status, Watch, notices
-from tbench.capture.terminal import stop_signals
 
 # Where a capture listens and where it forwards: checked before anything begins.
 

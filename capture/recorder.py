@@ -13,19 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from secrets import token_bytes
-from typing import Any, Literal, Protocol
-from uuid import uuid4
+from typing import Any, Protocol
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
-from tbench.capture.records import Clock, Gap, TraceHeader
-from tbench.capture.redact import Redactor, Secrets
+from tbench.capture.records import Clock, Gap
+from tbench.capture.redact import Secrets
 from tbench.capture.sanitize import Sanitizer
-from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
-from tbench.capture.trace_reader import PROCESSES, process_path
-from tbench.capture.trace_writer import TraceWriter
 
 TICK_S = 0.05
 """The writer wakes so often to seal and sync what is due, also when nothing comes."""
@@ -344,118 +339,3 @@ class _Losses:
             Gap(from_ns=since, to_ns=now_ns, requests=n[0], responses=n[1], bytes=n[2], reason=why)
             for why, n in pending.items()
         ]
-
-
-# Recording: what is recorded and where it goes, and the parts that do it, wired together.
-
-MAX_PENDING = 256 << 20
-Privacy = Literal["full", "shape"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """What the processes of one capture share: its id, its clocks at the start, ns, its pseudonyms' key."""
-
-    capture_id: str = field(default_factory=lambda: uuid4().hex)
-    wall_ns: int = field(default_factory=time.time_ns)
-    mono_ns: int = field(default_factory=time.monotonic_ns)
-    key: bytes = field(default_factory=lambda: token_bytes(32), repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
-    """What the user asked for. `max_pending` and `rotate_bytes` are bytes, `rotate_s` seconds.
-
-    `privacy` says what is written of bodies and addresses: what passed, or stand-ins of the same shape.
-    Of a capture by several `processes` each makes a recording of its own, with the same `output`, the name
-    of the whole, and the same `origin`.
-    """
-
-    output: Path
-    selection: Selection
-    upstream: str | None = None
-    mode: str = "reverse"
-    max_pending: int = MAX_PENDING
-    rotate_bytes: int | None = None
-    rotate_s: float | None = None
-    privacy: Privacy = "full"
-    origin: Origin = field(default_factory=Origin, compare=False)
-    process: int = 0
-    processes: int = 1
-
-    def __post_init__(self) -> None:
-        if self.processes > PROCESSES:
-            raise InputError(f"--processes {self.processes}: must be at most {PROCESSES}")
-
-    @property
-    def files(self) -> list[Path]:
-        """The first file of each process."""
-        return [process_path(self.output, number) for number in range(self.processes)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecorderSetup:
-    """A recording under way. `now` is the capture's clock: ns since its origin."""
-
-    recorder: Recorder
-    redactor: Redactor
-    selection: Selection
-    now: Callable[[], int]
-    numbers: range = range(sys.maxsize)
-    """Numbers that no other process of this capture gives: for connections, and in order of arrival."""
-
-
-def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSetup:
-    """Create the trace file and start its writer thread.
-
-    Raises InputError where the file exists or cannot be made. `on_failure`: see Recorder.
-    """
-    origin, selection = recording.origin, recording.selection
-
-    def now() -> int:
-        return time.monotonic_ns() - origin.mono_ns
-
-    upstream, disguise = recording.upstream, None
-    filters = {"hosts": list(selection.hosts), "paths": list(selection.paths)}
-    if recording.privacy == "shape":
-        from tbench.capture.privacy.traffic import shape  # noqa: PLC0415 (most captures need none)
-
-        disguise = shape(origin.key)
-        upstream, filters = upstream and disguise.address(upstream), {}
-    place = {"process": recording.process, "processes": recording.processes}
-    header = TraceHeader(
-        capture_id=origin.capture_id,
-        wall_ns=origin.wall_ns,
-        mono_ns=0,
-        upstream=upstream,
-        filters=filters,
-        sampling=selection.sample,
-        privacy=recording.privacy,
-        tokens_source="server_usage",
-        extra={"mode": recording.mode, **(place if recording.processes > 1 else {})},
-    )
-    try:
-        writer = TraceWriter(
-            recording.files[recording.process],
-            header,
-            rotate_bytes=recording.rotate_bytes,
-            rotate_s=recording.rotate_s,
-        )
-    except OSError as error:
-        raise InputError(f"{recording.output}: cannot be written: {error.strerror}") from None
-    redactor = Redactor(origin.key)
-    recorder = Recorder(
-        writer,
-        Sanitizer(redactor, disguise=disguise),
-        Budget(recording.max_pending),
-        now=now,
-        on_failure=on_failure,
-    )
-    recorder.start()
-    return RecorderSetup(
-        recorder=recorder,
-        redactor=redactor,
-        selection=selection,
-        now=now,
-        numbers=range(recording.process, sys.maxsize, recording.processes),
-    )

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from tbench.capture.exchange import NOTHING, Chunk, Outcome, Request, Response
 from tbench.capture.frames import FARTHEST
-from tbench.capture.versions import version
+from tbench.capture.runtime import version
 
 # Form: what fields a record must have, of which types, and how they are taken out of it.
 
@@ -200,10 +200,18 @@ def header_map(header: TraceHeader) -> dict[str, Any]:
     )
 
 
-def request_record(request: Request) -> dict[str, Any]:
-    """A request as it is written."""
-    known = {name: getattr(request, name) for name in REQUEST}
-    return {"type": "request", **known} | _unknown(request.extra, REQUEST)
+def record_of(item: Request | Gap | Clock) -> dict[str, Any]:
+    """A request, a gap or a clock reading as it is written."""
+    kind, table = _KINDS[type(item)]
+    known = {name: getattr(item, name) for name in table}
+    return {"type": kind, **known} | _unknown(item.extra, table)
+
+
+_KINDS: Final[Mapping[type, tuple[str, Fields]]] = {
+    Request: ("request", REQUEST),
+    Gap: ("gap", GAP),
+    Clock: ("clock", CLOCK),
+}
 
 
 def response_record(request_id: str, response: Response) -> dict[str, Any]:
@@ -213,18 +221,6 @@ def response_record(request_id: str, response: Response) -> dict[str, Any]:
     chunks = pack_chunks(response.chunks)
     extra = _unknown(response.extra, _WHOLE_RESPONSE)
     return {"type": "response", "id": request_id, **known, **chunks} | extra
-
-
-def gap_record(gap: Gap) -> dict[str, Any]:
-    """A gap as it is written."""
-    known = {name: getattr(gap, name) for name in GAP}
-    return {"type": "gap", **known} | _unknown(gap.extra, GAP)
-
-
-def clock_record(clock: Clock) -> dict[str, Any]:
-    """A clock reading as it is written."""
-    known = {name: getattr(clock, name) for name in CLOCK}
-    return {"type": "clock", **known} | _unknown(clock.extra, CLOCK)
 
 
 def read_header(header: Mapping[str, Any]) -> TraceHeader:

@@ -4,7 +4,6 @@ Runs in the writer thread, where a millisecond delays no traffic.
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -13,6 +12,7 @@ from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Chunk, Outcome, Request, Response
 from tbench.capture.providers import endpoint_of, parse_recorded, recorded_outcome
+from tbench.capture.recent import Recent
 from tbench.capture.redact import (
     Redactor,
     Secrets,
@@ -51,15 +51,14 @@ class Retries:
 
     def __init__(self, *, window_ns: int = WINDOW_NS, capacity: int = CAPACITY) -> None:
         self._window_ns = window_ns
-        self._capacity = capacity
-        self._asks: OrderedDict[bytes, list[_Attempt]] = OrderedDict()
-        self._open: OrderedDict[str, _Attempt] = OrderedDict()
+        self._asks: Recent[bytes, list[_Attempt]] = Recent(capacity)
+        self._open: Recent[str, _Attempt] = Recent(capacity)
 
     def begin(self, ask: bytes, id: str, at_ns: int, *, count: int | None = None) -> str | None:  # noqa: A002
         """Note an attempt; returns the id of the one it repeats. `count` is the SDK's own, if any."""
         # A list: an empty deque takes 600 bytes, and nearly every ask is attempted once.
-        attempts = self._asks.setdefault(ask, [])
-        self._asks.move_to_end(ask)
+        attempts = self._asks.get(ask, [])
+        self._asks.keep(ask, attempts)
         earlier = None
         if count != 0:
             recent = [a for a in attempts if at_ns - (a.failed_ns or a.began_ns) <= self._window_ns]
@@ -72,10 +71,7 @@ class Retries:
         attempt = _Attempt(id, at_ns)
         attempts.append(attempt)
         del attempts[:-ATTEMPTS]
-        self._open[id] = attempt
-        for table in (self._asks, self._open):
-            while len(table) > self._capacity:
-                table.popitem(last=False)
+        self._open.keep(id, attempt)
         return earlier.id if earlier else None
 
     def end(self, id: str, response: Response) -> None:  # noqa: A002

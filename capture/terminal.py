@@ -7,7 +7,6 @@ does it on a `capture.console.Console`, which escapes its words before it styles
 import io
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,15 +150,6 @@ def guarded() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
-
-
-# Stopping: the signals that end a long run in good order, and output to a terminal that has gone.
-
-
-def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that ask for an end: Ctrl-C, SIGTERM and, but under nohup, that of a closed terminal."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
 
 
 @contextmanager

@@ -1,25 +1,26 @@
-"""What a trace holds, in figures: the content of `tbench trace info` and `trace head`."""
+"""What a trace holds: the facts of an exchange, and the figures of `tbench trace info` and `trace head`."""
 
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import orjson
 
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import (
+    ParsedRequest,
     ParsedResponse,
-    RequestInfo,
+    Usage,
     parse_recorded,
     parse_request,
     recorded_outcome,
-    request_info,
 )
-from tbench.capture.sessions import Sessions
+from tbench.capture.sessions import SESSION_HEADERS, Place, Sessions
 from tbench.capture.trace_reader import Trace
 
 # Dispersion: how bursty arrivals are. Poisson traffic has 1 in every window, bursts have more.
@@ -79,26 +80,74 @@ def pieces(response: Response) -> Iterator[tuple[float, bytes]]:
         start += chunk.size
 
 
-def info_of(exchange: Exchange) -> RequestInfo:
-    """What the exchange's request asks for."""
-    request = exchange.request
-    encoding = request.header("content-encoding")
-    return request_info(request.method, request.path, request.body, encoding)
+class Facts:
+    """An exchange, understood as far as it is asked: its request, its answer, its place in a session."""
 
+    def __init__(
+        self, exchange: Exchange, place: Place | None = None, parsed: ParsedRequest | None = None
+    ) -> None:
+        self.exchange = exchange
+        self.request = exchange.request
+        self.place = place
+        if parsed is not None:
+            self.parsed = parsed
 
-def answer_of(exchange: Exchange) -> ParsedResponse | None:
-    """What the exchange's response says; None without one. Times are seconds since the origin."""
-    response = exchange.response
-    if response is None:
-        return None
-    return parse_recorded(response, pieces(response))
+    @cached_property
+    def parsed(self) -> ParsedRequest:
+        request = self.request
+        encoding = request.header("content-encoding")
+        return parse_request(request.method, request.path, request.body, encoding)
 
+    @cached_property
+    def answer(self) -> ParsedResponse | None:
+        """What its response says; None without one. Times are seconds since the capture's origin."""
+        response = self.exchange.response
+        return parse_recorded(response, pieces(response)) if response else None
 
-def judged(exchange: Exchange, info: RequestInfo, answer: ParsedResponse | None) -> Outcome:
-    """The exchange's outcome by today's judgement, whichever version recorded it."""
-    if exchange.response is None or answer is None:
-        return exchange.outcome
-    return recorded_outcome(exchange.response, answer, endpoint=info.endpoint)
+    @property
+    def usage(self) -> Usage:
+        """What the server counted; of a trace without answers, what its log or its maker counted."""
+        if self.answer is not None:
+            return self.answer.usage
+        counts = [self.request.extra.get(f"{side}_tokens") for side in ("prompt", "output")]
+        prompt, output = (count if isinstance(count, int) else None for count in counts)
+        return Usage(prompt=prompt, output=output)
+
+    @property
+    def outcome(self) -> str:
+        """Its outcome by today's judgement, whichever version recorded it."""
+        response, answer = self.exchange.response, self.answer
+        if response is None or answer is None:
+            return str(self.exchange.outcome)
+        return str(recorded_outcome(response, answer, endpoint=self.parsed.info.endpoint))
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The names of its session: its number (`s12`), and what a header calls it."""
+        headers = map(self.request.header, SESSION_HEADERS)
+        numbered = (self.place.session,) if self.place else ()
+        return (*numbered, *(name for name in headers if name))
+
+    @property
+    def tools(self) -> int:
+        """The tools that its request offers."""
+        tools = (self.parsed.payload or {}).get("tools")
+        return len(tools) if isinstance(tools, list) else 0
+
+    @property
+    def ttft(self) -> float | None:
+        """Seconds from its arrival to the first token."""
+        first = self.answer.first_token if self.answer else None
+        return None if first is None else first - self.request.arrive_ns / 1e9
+
+    @property
+    def e2e(self) -> float | None:
+        """Seconds from its arrival to the last content of a stream, to the last byte of anything else."""
+        response = self.exchange.response
+        if response is None or self.answer is None:
+            return None
+        last = self.answer.last_token
+        return (response.end_ns / 1e9 if last is None else last) - self.request.arrive_ns / 1e9
 
 
 class Overview:
@@ -116,15 +165,15 @@ class Overview:
 
     def add(self, exchange: Exchange) -> None:
         """Count the next exchange."""
-        request, response = exchange.request, exchange.response
-        info, answer = info_of(exchange), answer_of(exchange)
+        request, response, facts = exchange.request, exchange.response, Facts(exchange)
+        info, answer = facts.parsed.info, facts.answer
         self._counts["requests"] += 1
         self._counts["responses"] += response is not None
         self._counts["retries"] += request.retry_of is not None
         self._counts["redirected"] += response is not None and response.led_back
         self._counts["masked"] += bool(request.extra.get("body_masked"))
         self._counts["bytes"] += request.body_bytes + (response.body_bytes if response else 0)
-        self._outcomes[str(judged(exchange, info, answer))] += 1
+        self._outcomes[facts.outcome] += 1
         self._endpoints[info.endpoint] += 1
         if info.model is not None:
             self._models[info.model] += 1
@@ -132,9 +181,8 @@ class Overview:
             for name, tokens in (("prompt", answer.usage.prompt), ("output", answer.usage.output)):
                 if tokens is not None:
                     self._counts[f"{name}_tokens"] += tokens
-        place = self._sessions.assign(
-            request, answer=answer.text if answer else None, response=response
-        )
+        text = answer.text if answer else None
+        place = self._sessions.assign(request, parsed=facts.parsed, answer=text, response=response)
         self._counts["sessions"] += place.turn == 0 and request.retry_of is None
         self._first = request.arrive_ns if self._first is None else self._first
         self._last = request.arrive_ns
@@ -189,22 +237,18 @@ def exchange_row(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
     `e2e_s` is to the last content of a stream, to the last byte of anything else, as everywhere. With
     `bodies` also what was said, as text: undecodable bytes become U+FFFD.
     """
-    request, response = exchange.request, exchange.response
-    info, answer = info_of(exchange), answer_of(exchange)
-    arrive_s = request.arrive_ns / 1e9
-    first = answer.first_token if answer else None
-    last = answer.last_token if answer else None
-    end = response.end_ns / 1e9 if response and last is None else last
+    request, response, facts = exchange.request, exchange.response, Facts(exchange)
+    answer = facts.answer
     figures = {
-        "offset_s": arrive_s,
+        "offset_s": request.arrive_ns / 1e9,
         "id": request.id,
         "method": request.method,
         "path": request.path,
-        "model": info.model,
+        "model": facts.parsed.info.model,
         "status": response.status if response else None,
-        "outcome": str(judged(exchange, info, answer)),
-        "ttft_s": None if first is None else first - arrive_s,
-        "e2e_s": None if end is None else end - arrive_s,
+        "outcome": facts.outcome,
+        "ttft_s": facts.ttft,
+        "e2e_s": facts.e2e,
         "request_bytes": request.body_bytes,
         "response_bytes": response.body_bytes if response else None,
         "prompt_tokens": answer.usage.prompt if answer else None,
@@ -222,9 +266,8 @@ def decoded(exchange: Exchange) -> dict[str, Any]:
     as JSON); `response` is a JSON object or the text of a stream, `answer` the first choice's text and
     `error` what a server complained about. None where absent.
     """
-    request, answer = exchange.request, answer_of(exchange)
-    encoding = request.header("content-encoding")
-    parsed = parse_request(request.method, request.path, request.body, encoding)
+    facts = Facts(exchange)
+    parsed, answer = facts.parsed, facts.answer
     messages = [
         {
             "role": str(message.get("role")),
@@ -240,7 +283,7 @@ def decoded(exchange: Exchange) -> dict[str, Any]:
     except ValueError:
         response = text
     return {
-        "request": _text(request) if parsed.payload is None else parsed.payload,
+        "request": _text(exchange.request) if parsed.payload is None else parsed.payload,
         "messages": messages,
         "response": response,
         "answer": (answer.text or None) if answer else None,

@@ -15,10 +15,8 @@ from tbench.capture.records import (
     Clock,
     Gap,
     TraceHeader,
-    clock_record,
-    gap_record,
     header_map,
-    request_record,
+    record_of,
     response_record,
 )
 from tbench.capture.remote import as_path
@@ -72,7 +70,7 @@ class TraceWriter:
 
     def request(self, request: Request) -> None:
         """Record a request, at its end. A body over the format's limit is left out, with a gap for it."""
-        self._write_whole(request_record(request), arrive_ns=request.arrive_ns, seq=request.seq)
+        self._write_whole(record_of(request), arrive_ns=request.arrive_ns, seq=request.seq)
 
     def response(self, request_id: str, response: Response) -> None:
         """Record the response to an earlier request, at its end."""
@@ -88,11 +86,11 @@ class TraceWriter:
 
     def gap(self, gap: Gap) -> None:
         """Record that something was lost."""
-        self._write(gap_record(gap))
+        self._write(record_of(gap))
 
     def clock(self, clock: Clock) -> None:
         """Record both clocks; later segments take the pair as their anchor."""
-        self._write(clock_record(clock))
+        self._write(record_of(clock))
         self.header = replace(self.header, mono_ns=clock.mono_ns, wall_ns=clock.wall_ns)
 
     def pump(self) -> None:

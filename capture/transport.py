@@ -22,9 +22,17 @@ import httpx
 from tbench.capture.endings import httpx_outcome
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import LED_BACK, Outcome
-from tbench.capture.intake import Intake, RequestHead, ResponseHead
-from tbench.capture.recorder import MAX_PENDING, Counts, Privacy, Recording, begin
-from tbench.capture.selection import Selection
+from tbench.capture.intake import (
+    MAX_PENDING,
+    Intake,
+    Privacy,
+    Recording,
+    RequestHead,
+    ResponseHead,
+    Selection,
+    begin,
+)
+from tbench.capture.recorder import Counts
 
 logger = logging.getLogger("tbench.capture")
 

@@ -14,7 +14,7 @@ from orjson import dumps
 
 from tbench.capture.redact import hides, looks_secret, mask_address
 from tbench.capture.remote import as_path
-from tbench.capture.versions import version
+from tbench.capture.runtime import version
 from tbench.replay.estimate import Survey, as_map
 from tbench.replay.senders import CLOCKS
 from tbench.replay.target import host_variable

@@ -21,7 +21,7 @@ import trio
 
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.remote import RemotePath, as_path
-from tbench.capture.terminal import stop_signals
+from tbench.capture.runtime import stop_signals
 from tbench.capture.trace_reader import together
 from tbench.replay.cost import Bill
 from tbench.replay.estimate import Survey, first_look

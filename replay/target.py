@@ -46,7 +46,7 @@ from tbench.capture.redact import (
     masked_members,
     secrets_of,
 )
-from tbench.capture.versions import version
+from tbench.capture.runtime import version
 from tbench.replay.cost import Price
 from tbench.replay.dialects import DIALECTS, Mute, translated
 from tbench.replay.makers import Level, Portable, changes_hands, levels, maker, refused

@@ -10,7 +10,7 @@ from typing import Self
 from tbench.board import Board
 from tbench.capture.console import Console
 from tbench.capture.container_writer import part_of
-from tbench.capture.recorder import Recording
+from tbench.capture.intake import Recording
 from tbench.capture.status import Listening, Status
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import PART, segment_path

@@ -16,13 +16,13 @@ from mitmproxy.websocket import WebSocketData
 
 from tbench.capture.addon import STREAM_ABOVE, Capture, Script
 from tbench.capture.exchange import Exchange, Outcome
+from tbench.capture.intake import RecorderSetup, Selection
 from tbench.capture.providers import endpoint_of
-from tbench.capture.recorder import Recorder, RecorderSetup
+from tbench.capture.recorder import Recorder
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor
 from tbench.capture.repair import check
 from tbench.capture.sanitize import Sanitizer
-from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget
 from tbench.capture.trace_info import trace_info
 from tbench.capture.trace_reader import read_trace

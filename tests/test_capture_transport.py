@@ -22,7 +22,7 @@ import pytest
 
 import tbench
 from tbench.capture.exchange import Exchange, Outcome
-from tbench.capture.trace_info import answer_of, info_of
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import read_trace
 from tests.conftest import PATIENCE_S, Done, Server
 from tests.test_capture_end_to_end import (
@@ -173,7 +173,10 @@ def test_the_trace_is_the_proxys(recorded: Recorded) -> None:
     """The same requests, answers, outcomes, usage and header fields, for every call of every SDK."""
     for call in recorded.calls:
         inside, proxy = recorded.of(call)
-        assert (inside.outcome, info_of(inside)) == (proxy.outcome, info_of(proxy)), call
+        assert (inside.outcome, Facts(inside).parsed.info) == (
+            proxy.outcome,
+            Facts(proxy).parsed.info,
+        ), call
         assert inside.request.body == proxy.request.body, call
         assert inside.request.path == proxy.request.path, call
         assert inside.request.headers[1:] == proxy.request.headers[1:], (
@@ -188,7 +191,7 @@ def test_the_trace_is_the_proxys(recorded: Recorded) -> None:
         assert inside.response.headers == proxy.response.headers, call
         if not call.endswith("left"):
             assert inside.response.body == proxy.response.body, call
-            ours, theirs = answer_of(inside), answer_of(proxy)
+            ours, theirs = Facts(inside).answer, Facts(proxy).answer
             assert ours
             assert theirs
             assert (ours.usage, ours.text, ours.tool_calls) == (
@@ -212,7 +215,7 @@ def test_each_case_has_its_outcome(recorded: Recorded) -> None:
 def test_the_first_token_is_not_later_than_the_sdk_saw_it(recorded: Recorded, sdk: str) -> None:
     """It is stamped on its way to the SDK, and its request on its way from it."""
     exchange, _ = recorded.of(f"{sdk}-read")
-    answer = answer_of(exchange)
+    answer = Facts(exchange).answer
     assert answer
     assert answer.first_token is not None
     first_s = answer.first_token - exchange.request.arrive_ns / 1e9
@@ -254,7 +257,7 @@ def upstream() -> Iterator[Upstream]:
 
 
 def by_model(path: Path) -> dict[str, Exchange]:
-    return {str(info_of(exchange).model): exchange for exchange in read_trace(path)}
+    return {str(Facts(exchange).parsed.info.model): exchange for exchange in read_trace(path)}
 
 
 def test_each_way_to_fail_has_the_proxys_outcome(upstream: Upstream, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from tbench.capture.histogram import Histogram
-from tbench.capture.recorder import Counts, Recording
-from tbench.capture.selection import Selection
+from tbench.capture.intake import Recording, Selection
+from tbench.capture.recorder import Counts
 from tbench.capture.status import Listening, Status
 from tbench.capture_view import View, base_url_lines, files_of, live_line, proxy_lines, summary
 

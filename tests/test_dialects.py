@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
+from tbench.capture.intake import Selection
 from tbench.capture.providers import (
     GENERATIVE,
     PROMISED,
@@ -21,7 +22,6 @@ from tbench.capture.providers import (
     provider_of,
     request_info,
 )
-from tbench.capture.selection import Selection
 from tbench.capture.sessions import Sessions
 from tests.recorded import chat_request
 

@@ -16,9 +16,9 @@ from tbench import __main__ as entry
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.exporters import EXPORTERS
 from tbench.capture.exporters.exporter import Exporter, Record, Row, lines
-from tbench.capture.filters import Facts
 from tbench.capture.importers.importer import LeftOut
 from tbench.capture.records import TraceHeader
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
 from tests.recorded import chat_request

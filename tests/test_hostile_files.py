@@ -28,7 +28,7 @@ from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.frames import FARTHEST, MAX_RECORDS
 from tbench.capture.jsontext import loads, read_json
-from tbench.capture.records import header_map, request_record, response_record
+from tbench.capture.records import header_map, record_of, response_record
 from tbench.replay.pacing import Occupancy, diffused
 from tests.benchmark_folder import BenchmarkFolder
 from tests.recorded import chat_request
@@ -124,7 +124,7 @@ def test_times_beyond_what_64_bits_can_subtract_are_no_records(
 
 
 def record(number: int, at_ns: int) -> dict[str, Any]:
-    return request_record(request(number, 0)) | {"arrive_ns": at_ns, "end_ns": at_ns}
+    return record_of(request(number, 0)) | {"arrive_ns": at_ns, "end_ns": at_ns}
 
 
 def sealed(path: Path, records: list[dict[str, Any]]) -> Path:
@@ -136,7 +136,7 @@ def sealed(path: Path, records: list[dict[str, Any]]) -> Path:
 
 
 def changed(**changes: Any) -> list[dict[str, Any]]:
-    return [request_record(request(0, 10**9)), response_record("r0", response(2 * 10**9)) | changes]
+    return [record_of(request(0, 10**9)), response_record("r0", response(2 * 10**9)) | changes]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tbench.capture.endings import named_outcome
 from tbench.capture.exchange import Exchange, Outcome
-from tbench.capture.filters import Facts
 from tbench.capture.importers import IMPORTERS
 from tbench.capture.importers.conversion import resolve, survey, write
 from tbench.capture.importers.importer import Call
 from tbench.capture.synthesis.tokens import calibrated
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import read_trace
 
 MESSAGES = [{"role": "user", "content": "hi"}]

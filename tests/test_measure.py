@@ -9,7 +9,7 @@ import pytest
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor, Secrets
-from tbench.capture.trace_info import answer_of, info_of, judged
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.measure import recorded_samples, to_sample
@@ -203,6 +203,6 @@ def test_a_body_without_times_was_there_at_its_end(tmp_path: Path) -> None:
     captured, exchange = recorded(tmp_path, replace(ANSWERED, chunks=()))
 
     assert captured.outcome is Outcome.OK
-    assert judged(exchange, info_of(exchange), answer_of(exchange)) is Outcome.OK
+    assert Facts(exchange).outcome == Outcome.OK
     assert captured.token_times == (4.0, 4.0)
     assert captured.first_byte == 4.0

@@ -9,8 +9,9 @@ import pytest
 
 from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
-from tbench.capture.synthesis import Workload, parse
 from tbench.capture.synthesis.generate import exchanges
+from tbench.capture.synthesis.scenario import parse
+from tbench.capture.synthesis.workload import Workload
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import refused_by
 from tbench.replay.makers import Level, changes_hands, family, maker, refused

@@ -21,18 +21,16 @@ from hypothesis import strategies as st
 from tbench import CaptureTransport
 from tbench.capture.container_reader import open_container
 from tbench.capture.exchange import Chunk, Exchange, Request, Response
-from tbench.capture.filters import Facts
 from tbench.capture.frames import BLOCK
 from tbench.capture.mixes import prompt_bytes
 from tbench.capture.privacy.bodies import MEMBERS, Bodies
 from tbench.capture.privacy.masks import Masks
 from tbench.capture.privacy.redaction import Content, redact
-from tbench.capture.privacy.standins import StandIns
+from tbench.capture.privacy.standins import ASCII_PIECE, PIECE, StandIns
 from tbench.capture.privacy.traffic import blanks, shape
-from tbench.capture.privacy.words import ASCII_PIECE, PIECE
 from tbench.capture.providers import parse_recorded, parse_request
 from tbench.capture.sessions import Sessions
-from tbench.capture.trace_info import trace_info
+from tbench.capture.trace_info import Facts, trace_info
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.api import replay

@@ -152,7 +152,7 @@ def test_a_provider_is_one_file_and_one_row(
         "--probe", "off", "--speed", 100, "-o", "x.run", "--json")  # fmt: skip
     report = json.loads(run("report", "x.run", "--json", "--samples"))
 
-    probe = "from tbench.capture.selection import API_HOSTS; print(*API_HOSTS)"
+    probe = "from tbench.capture.intake import API_HOSTS; print(*API_HOSTS)"
     hosts = subprocess.check_output(
         [sys.executable, "-c", probe], cwd=tmp_path, env=environment, text=True
     )

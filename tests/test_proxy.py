@@ -12,9 +12,8 @@ import pytest
 import zstandard
 
 from tbench.capture.errors import InputError
+from tbench.capture.intake import Recording, Selection
 from tbench.capture.proxy import Setup, check_port, parse_upstream, run
-from tbench.capture.recorder import Recording
-from tbench.capture.selection import Selection
 from tbench.capture.status import Listening, Status, notices
 
 

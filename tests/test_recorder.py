@@ -12,11 +12,11 @@ import pytest
 from tbench.capture import container_writer
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
-from tbench.capture.recorder import REQUEST_OVERHEAD, Recorder, Recording, begin
+from tbench.capture.intake import Recording, Selection, begin
+from tbench.capture.recorder import REQUEST_OVERHEAD, Recorder
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.redact import Redactor, Secrets
 from tbench.capture.sanitize import Sanitizer
-from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter

@@ -19,8 +19,8 @@ from tbench.capture.container_reader import open_container
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
+from tbench.capture.runtime import version
 from tbench.capture.trace_info import pieces
-from tbench.capture.versions import version
 from tbench.replay import columns as blocks
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan

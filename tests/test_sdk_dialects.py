@@ -10,7 +10,7 @@ import pytest
 
 from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.providers import ParsedResponse
-from tbench.capture.trace_info import answer_of, info_of
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import read_trace
 from tests.conftest import Server, run_tbench
 
@@ -47,7 +47,7 @@ class Stage:
     report: dict[str, Any]
 
     def answer(self, name: str) -> ParsedResponse:
-        answer = answer_of(self.exchanges[name])
+        answer = Facts(self.exchanges[name]).answer
         assert answer
         return answer
 
@@ -103,7 +103,7 @@ def test_the_trace_says_what_the_sdk_was_told(stage: Stage, name: str) -> None:
     usage, case = answer.usage, CASES[name]
 
     assert exchange.outcome == case.outcome
-    assert info_of(exchange).model == case.arguments["model"]
+    assert Facts(exchange).parsed.info.model == case.arguments["model"]
     if said.error is not None:
         assert answer.error in said.error
         return
@@ -112,7 +112,7 @@ def test_the_trace_says_what_the_sdk_was_told(stage: Stage, name: str) -> None:
     if said.usage != (None,) * 5:  # OpenAI's SDK tells nothing of a response that broke off
         counts = usage.prompt, usage.output, usage.cached, usage.reasoning, usage.created
         assert counts == said.usage
-    if info_of(exchange).stream:
+    if Facts(exchange).parsed.info.stream:
         assert answer.first_token is not None
         assert answer.first_answer is not None
         if usage.reasoning:  # a busy machine may read both at once

@@ -3,7 +3,7 @@
 import pytest
 
 from tbench.capture.errors import InputError
-from tbench.capture.selection import API_HOSTS, Selection
+from tbench.capture.intake import API_HOSTS, Selection
 
 
 @pytest.mark.parametrize(

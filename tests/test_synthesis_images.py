@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from tbench.capture.errors import InputError
-from tbench.capture.synthesis import Workload, exchanges, parse
 from tbench.capture.synthesis.dataset import Columns, Dataset, Row, load_dataset
+from tbench.capture.synthesis.generate import exchanges
 from tbench.capture.synthesis.images import data_url, generated, readable
+from tbench.capture.synthesis.scenario import parse
+from tbench.capture.synthesis.workload import Workload
 from tbench.simulator.prompt import image_size
 
 RED = (255, 0, 0)

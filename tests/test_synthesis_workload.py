@@ -14,10 +14,12 @@ from tokenizers import Tokenizer
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
-from tbench.capture.synthesis import Arrivals, Workload, exchanges, load_tokens, parse, write
 from tbench.capture.synthesis.dataset import Dataset, Row
+from tbench.capture.synthesis.generate import Arrivals, exchanges, write
 from tbench.capture.synthesis.options import SynthOptions
-from tbench.capture.synthesis.workload import read_params, resolve
+from tbench.capture.synthesis.scenario import parse
+from tbench.capture.synthesis.tokens import load_tokens
+from tbench.capture.synthesis.workload import Workload, read_params, resolve
 
 LINES = Dataset(name="lines", rows=[Row(f"line {n} of the set") for n in range(50)])
 PLAIN: dict[str, Any] = {"model": "m", "requests": 20, "seed": 1}

@@ -17,10 +17,11 @@ from tbench.capture.container_reader import Container
 from tbench.capture.copying import Part, copy
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Response
-from tbench.capture.filters import Condition, Facts, bind
+from tbench.capture.filters import Condition, bind
 from tbench.capture.frames import BLOCK
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.repair import check
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import resolve

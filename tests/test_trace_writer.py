@@ -26,7 +26,7 @@ from tbench.capture.container_reader import Losses
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.records import pack_chunks, read_chunks
-from tbench.capture.versions import version
+from tbench.capture.runtime import version
 from tests.recorded import chat_request
 
 HEADER = TraceHeader(
@@ -491,9 +491,9 @@ def test_a_flipped_bit_costs_at_most_one_blocks_exchanges(tmp_path: Path, close:
 
 
 def _map(record: Request | Response) -> dict:
-    from tbench.capture.records import request_record, response_record
+    from tbench.capture.records import record_of, response_record
 
-    return request_record(record) if isinstance(record, Request) else response_record("", record)
+    return record_of(record) if isinstance(record, Request) else response_record("", record)
 
 
 class ContainerWriterOf:

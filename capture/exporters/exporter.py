@@ -16,10 +16,11 @@ import orjson
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Headers, Request, Response
-from tbench.capture.filters import Facts, Filter, Pass, none_left
+from tbench.capture.filters import Filter, Pass, none_left
 from tbench.capture.frames import printable
 from tbench.capture.importers.importer import LeftOut
 from tbench.capture.providers import CREDENTIAL_HEADERS
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import Trace
 from tbench.capture.writing import whole_file
 

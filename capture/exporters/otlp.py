@@ -13,8 +13,8 @@ from tbench.capture.exporters.exporter import NO_ANSWER, Exporter, Record, Row, 
 from tbench.capture.importers.importer import LeftOut
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import GENERATIVE, PROVIDERS, ParsedResponse
+from tbench.capture.runtime import version
 from tbench.capture.spoken import ToolCall, calls_in, spoken
-from tbench.capture.versions import version
 
 OTHER: Final = LeftOut("of an endpoint that the conventions have no name for")
 OPERATIONS: Final = {"completions": "text_completion", "embeddings": "embeddings"} | dict.fromkeys(

@@ -24,7 +24,7 @@ from tbench.capture.exporters.exporter import (
     json_of,
 )
 from tbench.capture.importers.importer import LeftOut
-from tbench.capture.versions import version
+from tbench.capture.runtime import version
 
 NO_TEXT: Final = LeftOut("whose body is no text")
 NO_HEAD: Final = LeftOut("that failed without an HTTP answer")

@@ -135,9 +135,9 @@ def _mlperf_messages(row: Row) -> list[dict[str, Any]]:
     if role == "tool" and isinstance(results, list) and results:
         if not all(isinstance(result, dict) for result in results):
             return []
-        names = ("tool_call_id", "content")
+        wanted = ("tool_call_id", "content")
         return [
-            {"role": "tool", **{name: result.get(name) for name in names}} for result in results
+            {"role": "tool", **{name: result.get(name) for name in wanted}} for result in results
         ]
     if role not in ("user", "assistant", "tool"):
         return []

@@ -13,7 +13,6 @@ from tbench.capture import frames
 from tbench.capture.container_reader import Losses
 from tbench.capture.copying import NOT_COPIED, TIMES, NewTrace
 from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.filters import Facts
 from tbench.capture.importers import IMPORTERS
 from tbench.capture.importers.importer import Trust
 from tbench.capture.mixes import prompt_bytes
@@ -27,12 +26,13 @@ from tbench.capture.records import (
     STEPS,
     TraceHeader,
     header_map,
-    request_record,
+    record_of,
     response_record,
 )
 from tbench.capture.redact import Redactor, Secrets, safe_path, secrets_of
 from tbench.capture.sanitize import Sanitizer
 from tbench.capture.sessions import SESSION_HEADERS, Sessions
+from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import Trace, lineage
 
 TOKENS_SOURCES: Final = {"server_usage"}
@@ -173,7 +173,7 @@ def redact(
     with NewTrace(path, header_map(header)) as copy:
         for exchange in trace:
             made = redaction.exchange(exchange)
-            _write(copy, request_record(made.request))
+            _write(copy, record_of(made.request))
             if made.response is not None:
                 _write(copy, response_record(made.request.id, made.response))
             requests += 1

@@ -16,12 +16,12 @@ from typing import Any, Final
 from tbench.capture.decode import decoder
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import LED_BACK, Chunk, Headers, Request, Response
+from tbench.capture.intake import API_HOSTS
 from tbench.capture.jsontext import loads, rewritten
 from tbench.capture.privacy.bodies import Bodies, Kind, is_word
 from tbench.capture.privacy.standins import Blanks, StandIns
 from tbench.capture.providers import CREDENTIAL_HEADERS, PROVIDERS, is_stream, parse_request
 from tbench.capture.redact import PSEUDONYM_HEADERS
-from tbench.capture.selection import API_HOSTS
 from tbench.capture.synthesis.tokens import Counted
 
 _MEDIA: Final = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tbench.capture.option import Option, check
+from tbench.capture.synthesis.scenario import Task
 
 CONTENT, DATASET, LENGTHS = "What is sent", "Dataset", "Lengths"
 
@@ -59,7 +60,7 @@ class SynthOptions:
         Option(help="Number of requests to make.", unit="N", group=CONTENT, least=1, common=True),
     ]
     task: Annotated[
-        Literal["text-to-text", "image-text-to-text", "text-to-embeddings", "text-to-rerank"],
+        Task,
         Option(
             help="text-to-text, image-text-to-text, text-to-embeddings or text-to-rerank.",
             unit="TASK",

@@ -10,8 +10,8 @@ from typing import Final, Self
 
 import trio
 
-from tbench.capture.descriptors import allow_descriptors
 from tbench.capture.exchange import Outcome
+from tbench.capture.runtime import allow_descriptors
 from tbench.replay.engine.connection import Connection, InFlight
 from tbench.replay.engine.dial import Dialer, stamped
 from tbench.replay.engine.reader import Reader

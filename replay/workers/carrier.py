@@ -17,8 +17,8 @@ from dataclasses import asdict
 from typing import Any, Final, Literal, NamedTuple
 
 from tbench.capture.errors import TbenchError
+from tbench.capture.runtime import version
 from tbench.capture.trace_reader import Trace, read_trace
-from tbench.capture.versions import version
 from tbench.replay.system import BEHIND, headroom, in_front, step_back
 from tbench.replay.workers.counters import SharedCounters
 from tbench.replay.workers.process import start as start_process

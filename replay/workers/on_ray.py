@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from tbench.capture.errors import InputError, InvalidRunError
-from tbench.capture.versions import version
+from tbench.capture.runtime import version
 from tbench.replay.system import Headroom
 from tbench.replay.workers.carrier import BLOCK, Carrier, Report, Stream
 from tbench.replay.workers.counters import SharedCounters

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, NamedTuple, Protocol
 
-from tbench.capture.terminal import stop_signals
+from tbench.capture.runtime import stop_signals
 from tbench.replay.system import Headroom, headroom
 
 # Processes of this very package, whatever the folder that they are started in holds.

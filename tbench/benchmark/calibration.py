@@ -15,8 +15,10 @@ from tbench.benchmark.conduct import check_hope, cost_of, hopeless, too_much
 from tbench.benchmark.plan import BenchmarkPlan
 from tbench.board import Board
 from tbench.capture.providers import ParsedRequest, parse_request
-from tbench.capture.synthesis import Task, Workload, calibrated, parse, write
-from tbench.capture.synthesis.tokens import RATIOS
+from tbench.capture.synthesis.generate import write
+from tbench.capture.synthesis.scenario import Task, parse
+from tbench.capture.synthesis.tokens import RATIOS, calibrated
+from tbench.capture.synthesis.workload import Workload
 from tbench.capture.trace_reader import Trace
 from tbench.replay.estimate import OverBudgetError, estimate
 from tbench.replay.job import Job, resolve

@@ -21,8 +21,9 @@ from tbench.benchmark.report import sweep_text
 from tbench.benchmark.sweep import BATCHED, Point, kept, search
 from tbench.benchmark.upload import Delivery, Upload
 from tbench.capture.errors import InputError, InvalidRunError, TbenchError, UnreachableError
-from tbench.capture.synthesis import Workload, parse
 from tbench.capture.synthesis.content import materials
+from tbench.capture.synthesis.scenario import parse
+from tbench.capture.synthesis.workload import Workload
 from tbench.capture.synthesis.workload import resolve as workload_from
 from tbench.capture.terminal import plural
 from tbench.commands.output import show, terminable, terminal

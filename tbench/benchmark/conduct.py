@@ -28,7 +28,9 @@ from tbench.benchmark.plan import BenchmarkPlan
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
-from tbench.capture.synthesis import Workload, parse, write
+from tbench.capture.synthesis.generate import write
+from tbench.capture.synthesis.scenario import parse
+from tbench.capture.synthesis.workload import Workload
 from tbench.capture.trace_reader import read_trace
 from tbench.replay import metrics
 from tbench.replay.closing import Flags, changed, check_reached

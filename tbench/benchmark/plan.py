@@ -19,9 +19,8 @@ from tbench.capture.errors import InputError
 from tbench.capture.option import values
 from tbench.capture.redact import hides
 from tbench.capture.store import Address, read_address
-from tbench.capture.synthesis import parse
 from tbench.capture.synthesis.options import SynthOptions
-from tbench.capture.synthesis.scenario import DEFAULTS
+from tbench.capture.synthesis.scenario import DEFAULTS, parse
 from tbench.capture.synthesis.workload import read_params
 from tbench.replay.closing import Flags
 from tbench.replay.job import check_key

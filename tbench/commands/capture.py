@@ -198,10 +198,9 @@ def capture(
     in flight may end first (--grace), a second Ctrl-C cuts them short. Or `tbench capture -- python app.py`:
     runs that with its traffic coming here, and ends with its exit code.
     """
+    from tbench.capture.intake import API_HOSTS, Recording, Selection
     from tbench.capture.processes import run
     from tbench.capture.proxy import Setup, check_certificate, parse_upstream
-    from tbench.capture.recorder import Recording
-    from tbench.capture.selection import API_HOSTS, Selection
     from tbench.capture.status import Watch
     from tbench.capture.terminal import heard
     from tbench.capture_view import View, files_of, summary

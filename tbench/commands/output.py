@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, TypedDict
 
 from tbench.capture.errors import InputError
 from tbench.capture.option import Option
-from tbench.capture.terminal import naming, stop_signals, styled
+from tbench.capture.runtime import stop_signals
+from tbench.capture.terminal import naming, styled
 from tbench.capture.writing import PRIVATE, SHARED, check_folder, whole_file
 
 if TYPE_CHECKING:

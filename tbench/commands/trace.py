@@ -52,7 +52,7 @@ def synth(
     Prompt tokens are those of the text alone: a server's chat template adds its own.
     """
     from tbench.capture.errors import InputError
-    from tbench.capture.synthesis import Arrivals, write
+    from tbench.capture.synthesis.generate import Arrivals, write
     from tbench.capture.synthesis.workload import resolve
 
     if rate is not None and poisson is not None:

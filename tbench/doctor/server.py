@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from tbench.capture.descriptors import allow_descriptors
+from tbench.capture.runtime import allow_descriptors
 
 LIFE_S: Final = 120.0
 NEAR_S: Final = 0.001

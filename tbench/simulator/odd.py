@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tbench.capture.exchange import Outcome
-from tbench.capture.terminal import plural, stop_signals
+from tbench.capture.runtime import stop_signals
+from tbench.capture.terminal import plural
 from tbench.simulator.answer import named_event
 from tbench.simulator.command import ServeOptions
 from tbench.simulator.odd_chat import (

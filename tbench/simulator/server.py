@@ -16,7 +16,8 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tbench.capture.errors import InputError
-from tbench.capture.terminal import plural, stop_signals
+from tbench.capture.runtime import stop_signals
+from tbench.capture.terminal import plural
 from tbench.capture.writing import check_folder
 from tbench.simulator.answer import JSON_TYPE
 from tbench.simulator.call import ClientGoneError, HungUpError, Ledger, Receive, Send
