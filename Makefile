@@ -80,7 +80,7 @@ soak: .venv/.ok ## an hour of capture and replay at half of what a capture carri
 
 # A test that fails and then passes has raced: it is listed as RERUN with its failure, to be mended, and holds nobody up.
 test: .venv/.ok ## the test-suite with line coverage
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=93 --durations=25 --hypothesis-profile=ci -raR --reruns 2 --only-rerun . --rerun-show-tracebacks
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=93 --durations=25 --hypothesis-profile=ci -raR --reruns 2 --only-rerun . --rerun-show-tracebacks
 
 check: lint types ## lint, format, types
 

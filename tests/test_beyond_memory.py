@@ -3,11 +3,11 @@
 The limit is lowered, so that both ways can be gone.
 """
 
-import gc
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -426,13 +426,20 @@ def test_repeated_runs_are_judged_alike_with_one_of_them_in_memory(
             write(path, 2 * number + place, factor, wall_ns=began, failing=0.02 * (number > 0))
     together = judged(tmp_path)
     read: list[int] = []
-    take = Desk.take
+    tables: list[ref[Table]] = []
+    make, take = Table.__init__, Desk.take
+
+    def made(table: Table, *given: Any, **named: Any) -> None:
+        tables.append(ref(table))
+        make(table, *given, **named)
 
     def watched(desk: Desk, table: Table) -> None:
         take(desk, table)
-        tables = [each for each in gc.get_objects() if isinstance(each, Table) and each._desk]
-        read.append(sum(bool(each._stores) for each in tables if each is not table))
+        held = [known() for known in tables]
+        others = [each for each in held if each is not None and each is not table and each._desk]
+        read.append(sum(bool(each._stores) for each in others))
 
+    monkeypatch.setattr(Table, "__init__", made)
     monkeypatch.setattr(Desk, "take", watched)
     monkeypatch.setattr(arms, "HELD", 0)
     assert judged(tmp_path) == together

@@ -233,8 +233,14 @@ def test_a_sender_that_was_stopped_knows_it(
 
 @pytest.fixture
 def busy() -> Iterator[None]:
-    """A process for each core that wants all of it."""
-    loop = "import time\nend = time.monotonic() + 120\nwhile time.monotonic() < end: pass"
+    """A process for each core that takes it for 20 ms at a time; one that never slept starved the client."""
+    loop = """
+import time
+end = time.monotonic() + 60
+while (now := time.monotonic()) < end:
+    while time.monotonic() < now + 0.02: pass
+    time.sleep(0.005)
+"""
     processes = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(os.cpu_count() or 1)]
     yield
     for process in processes:

@@ -772,7 +772,8 @@ def test_each_body_that_openai_refuses_is_taken_when_portable(
             traced = exchange(endpoint, {"model": MODEL, **body}, "api.together.xyz")
             traced.request.id, traced.request.seq = f"{seq:032x}", seq
             writer.exchange(traced)
-    flags = ("t.msgpack", "--concurrency", 1, "--base-url", server, "--model", model)
+    together = ("--concurrency", len(bodies))
+    flags = ("t.msgpack", *together, "--base-url", server, "--model", model)
     strict = tbench("replay", *flags, "--portable", "strict", "-o", "a.run")
     tbench("replay", *flags, "--portable", "off", "-o", "b.run")
     taken, bare = (read_run(tmp_path / name).columns for name in ("a.run", "b.run"))
