@@ -1,8 +1,10 @@
 """A text of its own planted in every place of requests and answers where an application may have one."""
 # ruff: noqa: E501 (data)
 
+import gzip
 import json
 import re
+import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +14,9 @@ from tbench.capture.exchange import Chunk, Exchange, Request, Response
 from tbench.capture.records import TraceHeader
 
 MS = 10**6
+BEGIN_NS = 100_000 * MS
+"""Behind the agents' traffic."""
+GZIP = b"\x1f\x8b\x08"
 HEADERS = [
     "user-agent",
     "x-session-id",
@@ -223,6 +228,54 @@ def requests(m: Planted) -> Iterator[tuple[str, Any, Any, int]]:
     yield "/v1/images/generations", {"model": "m", "prompt": m("prompt")}, {
         "data": [{"b64_json": m.base64("picture"), "revised_prompt": m("prompt"), "url": f"https://{m('url')}"}],
     }, 200  # fmt: skip
+    yield "/v1/messages", {
+        "model": "m", "stream": True, "tool_choice": {"type": "tool", "name": m("tool")},
+        "messages": [{"role": "user", "content": [
+            {"type": "image", "source": {"type": "file", "file_id": m("id")}},
+            {"type": "tool_result", "tool_use_id": m("id"), "content": [
+                {"type": "image", "source": {"type": "base64", "media_type": m("media"), "data": m.base64("gif")}}]},
+        ]}],
+    }, [
+        {"type": "message_start", "message": {"id": m("id"), "model": f"/srv/{m('model')}", "content": []}},
+        *({"type": "content_block_start", "index": at, "content_block": block} for at, block in enumerate((
+            {"type": "thinking", "thinking": m("thought"), "signature": m.base64("signature")},
+            {"type": "redacted_thinking", "data": m.base64("redacted")},
+            {"type": "tool_use", "id": m("id"), "name": m("tool"), "input": {m("key"): m("value")}},
+            {"type": "web_search_tool_result", "tool_use_id": m("id"), "content": [{"title": m("title")}]}))),
+        *({"type": "content_block_delta", "index": at, "delta": delta} for at, delta in enumerate((
+            {"type": "thinking_delta", "thinking": m("thought")}, {"type": "signature_delta", "signature": m("sig")},
+            {"type": "input_json_delta", "partial_json": json.dumps({m("key"): m("value")})},
+            {"type": "citations_delta", "citation": {"cited_text": m("cited"), "url": f"https://{m('url')}"}},
+            {"type": m("type"), m("key"): m("value")}))),
+        {"type": "message_delta", "delta": {"stop_reason": m("reason"), "stop_sequence": m("stop")}},
+        {"type": "error", "error": {"type": m("type"), "message": m("message")}},
+    ], 200  # fmt: skip
+    yield "/v1/responses", {"model": "m", "stream": True, "input": m("text"), "user": m("user")}, [
+        {"type": "response.created", "response": {"id": m("id"), "instructions": m("system"), "tools": [
+            {"type": "function", "name": m("tool"), "parameters": {m("key"): m("value")}}]}},
+        *({"type": f"response.{name}.delta", "item_id": m("id"), "delta": m("said")} for name in (
+            "output_text", "refusal", "reasoning_text", "reasoning_summary_text", "function_call_arguments",
+            "mcp_call_arguments", "code_interpreter_call_code", "custom_tool_call_input", "audio.transcript")),
+        {"type": "response.image_generation_call.partial_image", "partial_image_b64": m.base64("picture")},
+        {"type": "response.output_item.done", "item": {"type": "function_call", "call_id": m("id"),
+         "name": m("tool"), "arguments": json.dumps({m("key"): m("value")})}},
+        {"type": "response.failed", "response": {"error": {"code": m("code"), "message": m("message")}}},
+        'data: {"type": "response.output_text.delta", "delta": "' + m("cut off"),
+    ], 200  # fmt: skip
+    yield "/v1/chat/completions", gzip.compress(_bytes({
+        "model": "m", "messages": [{"role": "function", "name": m("tool"), "content": m("result")}],
+        "functions": [{"name": m("tool"), "description": m("about"), "parameters": {m("key"): m("value")}}],
+        "function_call": {"name": m("tool")}, "prompt_token_ids": list(m("ids").encode()),
+    })), gzip.compress(_bytes({"choices": [{"message": {
+        "content": m("said"), "function_call": {"name": m("tool"), "arguments": m("no json")},
+        "audio": {"id": m("id"), "data": m.base64("audio"), "transcript": m("said")}}}]})), 200  # fmt: skip
+    part = '--x\r\nContent-Disposition: form-data; name="{}"; filename="{}"\r\n\r\n{}\r\n'
+    yield "/v1/audio/transcriptions", part.format(m("field"), m("file"), m("sound")), {
+        "text": m("said"), "words": [{"word": m("word")}], "segments": [{"text": m("said")}]}, 200  # fmt: skip
+    yield "/v1/audio/speech", {"model": "m", "input": m("text"), "instructions": m("text"), "voice": m("voice")}, (
+        b"ID3\x04" + m("sound").encode()), 200  # fmt: skip
+    yield "/v1/moderations", {"model": "m", "input": [{"type": "text", "text": m("text")}]}, {
+        "results": [{"categories": {m("category"): True}, m("member"): m("value")}]}, 200  # fmt: skip
     yield f"/v1/files/{m('path')}", m("no json"), f"<html>{m('page')}", 502
 
 
@@ -230,16 +283,17 @@ def exchanges(m: Planted) -> list[Exchange]:
     """The exchanges as a capture has them, with headers, ids and notes of their makers."""
     made = []
     for number, (path, body, answer, status) in enumerate(requests(m)):
-        at, data, (kind, reply) = number * 100 * MS, _bytes(body), answered(answer)
+        at, data, (kind, reply) = BEGIN_NS + number * 100 * MS, _bytes(body), answered(answer)
         notes: Mapping[str, Any] = {"note": m("note"), "unsupported": m("note"), m("name"): 5}
         request = Request(
             id=m("id"), seq=number, arrive_ns=at, end_ns=at, method="POST", scheme="https", path=path,
             host=f"{m('customer')}.openai.azure.com", client=m("client"), body=data, body_bytes=len(data),
-            headers=(("content-type", "application/json"), *((name, m(name)) for name in HEADERS)), extra=notes,
+            headers=(*_kind(data), *((name, m(name)) for name in HEADERS)), extra=notes,
         )  # fmt: skip
         response = Response(
             head_ns=at + MS, end_ns=at + 3 * MS, status=status, body=reply, body_bytes=len(reply),
-            headers=(("content-type", kind), *((name, m(name)) for name in ANSWER_HEADERS)), extra=notes,
+            headers=(*_coded(reply), ("content-type", kind), *((name, m(name)) for name in ANSWER_HEADERS)),
+            extra=notes,
             chunks=(Chunk(at + 2 * MS, len(reply)),), error=m("error"),
         )  # fmt: skip
         made.append(Exchange(request=request, response=response))
@@ -262,10 +316,31 @@ def header(m: Planted) -> TraceHeader:
 def answered(answer: Any) -> tuple[str, bytes]:
     """The media type and the bytes of an answer."""
     if not isinstance(answer, list):
-        return "application/json" if isinstance(answer, dict) else "text/html", _bytes(answer)
+        kinds = {dict: "application/json", bytes: "audio/mpeg"}
+        kind = "application/json" if _coded(answer) else kinds.get(type(answer), "text/html")
+        return kind, _bytes(answer)
     events = (each if isinstance(each, str) else f"data: {json.dumps(each)}\n\n" for each in answer)
     return "text/event-stream", "".join(events).encode()
 
 
+def inflated(data: bytes) -> bytes:
+    """The data, and all that lies in it compressed by gzip."""
+    streams = (match.start() for match in re.finditer(GZIP, data))
+    return data + b"".join(zlib.decompressobj(31).decompress(data[at:]) for at in streams)
+
+
+def _coded(body: Any) -> list[tuple[str, str]]:
+    coded = isinstance(body, bytes) and body.startswith(GZIP)
+    return [("content-encoding", "gzip")] if coded else []
+
+
+def _kind(body: bytes) -> list[tuple[str, str]]:
+    form = body.startswith(b"--x")
+    kind = "multipart/form-data; boundary=x" if form else "application/json"
+    return [*_coded(body), ("content-type", kind)]
+
+
 def _bytes(body: Any) -> bytes:
+    if isinstance(body, bytes):
+        return body
     return (body if isinstance(body, str) else json.dumps(body)).encode()

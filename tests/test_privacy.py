@@ -4,10 +4,10 @@ import json
 import struct
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import replace
-from itertools import combinations, takewhile
+from dataclasses import dataclass, replace
+from itertools import combinations, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ from tbench.simulator.messages import MESSAGES
 from tbench.simulator.prompt import PrefixCache
 from tbench.simulator.responses import RESPONSES
 from tests import private_places
-from tests.answering import EVENTS, Given, Received, answering, chat
-from tests.conftest import PATIENCE_S, Server, until
-from tests.private_places import Planted
+from tests.answering import Given, Received, answering, chat
+from tests.conftest import PATIENCE_S, Server, run_tbench, until
+from tests.private_places import Planted, inflated
 from tests.private_traffic import exchanges, fingerprints, strings, write
 
 DIALECTS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
@@ -83,46 +83,6 @@ def served(requests: Iterable[Request]) -> tuple[list[int], int]:
     return tokens, cached
 
 
-def test_a_server_counts_the_same_tokens_and_hits(
-    traffic: tuple[list[Exchange], list[str]], copy: Path
-) -> None:
-    """Prompts within 1 %, each of them, and the hit rate within 2 points."""
-    (were, cached_then), (are, cached_now) = (
-        served(exchange.request for exchange in trace) for trace in (traffic[0], read_trace(copy))
-    )
-
-    assert are == pytest.approx(were, rel=0.01)
-    assert cached_now / sum(are) == pytest.approx(cached_then / sum(were), abs=0.02)
-    assert cached_then / sum(were) > 0.3  # there is something to lose
-
-
-def test_nothing_that_anybody_wrote_is_in_the_file(
-    traffic: tuple[list[Exchange], list[str]], pieces: set[bytes], copy: Path
-) -> None:
-    """No 12 bytes of any text, name, id, picture or address, in any decompressed byte."""
-    data = contents(copy)
-
-    assert told(data, pieces) == []
-    assert b"halvorsen" not in data.lower()
-    assert b"acme-70b" in data  # a model's name is the protocol's
-
-
-def test_nothing_that_anybody_wrote_goes_out_in_a_replay(
-    traffic: tuple[list[Exchange], list[str]], pieces: set[bytes], copy: Path, tmp_path: Path
-) -> None:
-    """What a server receives: paths, headers, bodies; the texts are those of the copy."""
-    with answering(lambda _received: chat()) as server:
-        replay(copy, base_url=server.url, api_key_env="", speed=200.0, out=tmp_path / "a.run")
-        received = list(server.received)
-
-    data = b"".join(
-        repr((one.path, sorted(one.headers.items()))).encode() + one.body for one in received
-    )
-    assert len(received) == len(traffic[0])
-    assert told(data, pieces) == []
-    assert b"halvorsen" not in data.lower()
-
-
 @given(st.text(max_size=400), st.text(max_size=300), st.text(max_size=300))
 def test_texts_are_as_long_and_alike_as_far_as_they_were(head: str, one: str, other: str) -> None:
     """Whatever the script; and where blocks differ, so does what stands for them."""
@@ -155,113 +115,156 @@ def test_names_stay_apart(names: list[str]) -> None:
     assert [len(name) for name in made_up] == [len(name.encode()) for name in names]
 
 
-def test_a_capture_of_the_shape_writes_no_content(
-    traffic: tuple[list[Exchange], list[str]], pieces: set[bytes], tmp_path: Path
-) -> None:
-    """Not in the file under way, nor in the whole one: requests, answers, refusals that quote, dead hosts."""
-    bodies = [exchange.request.body or b"" for exchange in traffic[0][:12]]
-    answers = [exchange.response.body or b"" for exchange in traffic[0][:12] if exchange.response]
-    quoted = json.dumps({"error": {"message": traffic[1][-1], "type": "halvorsen_error"}}).encode()
-    given = iter([*(Given([answer], headers=EVENTS) for answer in answers), Given([quoted], 400)])
-    path = tmp_path / "trace.msgpack"
-    with answering(lambda _received: next(given)) as server:
-        transport = CaptureTransport(path, privacy="shape", paths="*")
-        with httpx.Client(transport=transport) as client:
-            for body in [*bodies, bodies[0]]:
-                client.post(f"{server.url}/tenant-halvorsen/v1/chat/completions", content=body)
-            with pytest.raises(httpx.ConnectError):
-                client.post("http://halvorsen.invalid/v1/chat/completions", content=bodies[0])
-            until(lambda: transport.counts.responses == len(bodies) + 2)
-            before = path.with_name("trace.msgpack.part")
-            data = contents(before)
-    data += contents(path)
+@pytest.fixture(scope="module")
+def places() -> tuple[Planted, list[Exchange]]:
+    """A text of its own in every place that may have one."""
+    marks = Planted({"authorization": KEY})
+    return marks, private_places.exchanges(marks)
 
-    assert told(data, pieces) == []
-    assert b"halvorsen" not in data.lower()
-    trace = read_trace(path)
-    assert trace.header.privacy == "shape"
-    assert [exchange.outcome for exchange in trace] == ["ok"] * 12 + ["http_error", "connect_error"]
+
+KEY = "sk-proj-Quokka0123456789Zanzibar"
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Planted, Path]:
-    """A trace with a text of its own in every place that may have one."""
-    marks = Planted()
-    path = tmp_path_factory.mktemp("places") / "source.msgpack"
-    made = private_places.exchanges(marks)
-    with TraceWriter(path, private_places.header(marks), clock=lambda: 0.0) as writer:
-        for exchange in made:
+def hidden(pieces: set[bytes], places: tuple[Planted, list[Exchange]]) -> set[bytes]:
+    """What nobody may read of the agents' traffic, nor of any place."""
+    return pieces | places[0].pieces
+
+
+@pytest.fixture(scope="module")
+def original(
+    traffic: tuple[list[Exchange], list[str]],
+    places: tuple[Planted, list[Exchange]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """All of it, with a header that has texts, too."""
+    path = tmp_path_factory.mktemp("original") / "source.msgpack"
+    with TraceWriter(path, private_places.header(places[0]), clock=lambda: 0.0) as writer:
+        for exchange in (*traffic[0], *places[1]):
             writer.exchange(exchange)
-    return marks, path
+    return path
 
 
-@pytest.mark.parametrize("content", ["shape", "hash", "drop"])
-def test_a_copy_has_nothing_of_any_place(
-    planted: tuple[Planted, Path], content: Content, tmp_path: Path
-) -> None:
-    """Headers, addresses, models, tools, files, vectors, errors, logs: each text stands where it may leak."""
-    marks, source = planted
-    out = tmp_path / "copy.msgpack"
-    redact(read_trace(source), out, content, shape() if content == "shape" else blanks())
+@dataclass(frozen=True)
+class Shaped:
+    """A trace without content, all that was written while it was made, and what a terminal showed."""
 
-    assert told(contents(source), marks.pieces), "they are in the original"
-    assert told(contents(out), marks.pieces) == []
-    assert read_trace(out).totals["requests"] == read_trace(source).totals["requests"]
+    trace: Path
+    bytes: bytes
+    shown: str = ""
 
 
-@pytest.mark.parametrize("by", ["transport", "proxy"])
-def test_a_capture_of_the_shape_and_its_replay_have_nothing_of_any_place(
-    by: str, serve: Callable[..., Server], tmp_path: Path
-) -> None:
-    """Of the same exchanges as a server and a client have them: no file has them, nor what a replay sends."""
-    marks = Planted()
-    exchanges = private_places.exchanges(marks)
-    answers = iter(exchange.response for exchange in exchanges)
+@pytest.fixture(scope="module", params=["copy", "transport", "proxy"])
+def shaped(
+    request: pytest.FixtureRequest,
+    original: Path,
+    traffic: tuple[list[Exchange], list[str]],
+    places: tuple[Planted, list[Exchange]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Shaped:
+    """Each way to take the content out; a capture has the same exchanges of a server and a client."""
+    path = tmp_path_factory.mktemp("shaped") / "trace.msgpack"
+    if request.param == "copy":
+        done = run_tbench(path.parent, "trace", "redact", original, "-o", path)
+        assert done.code == 0, done
+        return Shaped(path, contents(path), done.out + done.err)
+    made = [*traffic[0], *places[1]]
+    answers = iter(exchange.response for exchange in made)
 
     def answer(_received: Received) -> Given:
         response = next(answers)
         assert response
         return Given([response.body or b""], response.status or 200, response.headers)
 
-    path = tmp_path / "trace.msgpack"
     with answering(answer) as server, ExitStack() as stack:
         transport, url, shown = None, server.url, ""
-        if by == "transport":
+        if request.param == "transport":
             transport = CaptureTransport(path, privacy="shape", paths="*")
         else:
             told_to = ("--upstream", url, "--port", 0, "--path", "*", "--privacy", "shape")
-            proxy = serve("capture", *told_to, "-o", path)
+            proxy = Server("capture", *told_to, "-o", path)
             url = proxy.url
             stack.callback(proxy.stop)
         client = stack.enter_context(httpx.Client(transport=transport, timeout=PATIENCE_S))
-        for exchange in exchanges:
-            request = exchange.request
-            headers = dict(request.headers) | {"authorization": f"Bearer {marks('key')}"}
-            client.post(f"{url}{request.path}", content=request.body, headers=headers)
+        for sent in (exchange.request for exchange in made):
+            headers = dict(sent.headers) | {"authorization": f"Bearer {KEY}"}
+            client.post(f"{url}{sent.path}", content=sent.body, headers=headers)
+        if transport:
+            with pytest.raises(httpx.ConnectError):
+                client.post(
+                    "http://halvorsen.invalid/v1/chat/completions", content=made[0].request.body
+                )
         part = path.with_name("trace.msgpack.part")
-        until(lambda: trace_info(read_trace(part))["responses"] == len(exchanges))
-        data = contents(part)
-    data += contents(path)
-    if by == "proxy":
+        until(lambda: trace_info(read_trace(part))["responses"] >= len(made))
+        under_way = contents(part)
+    if request.param == "proxy":
         shown = proxy.said
+    return Shaped(path, under_way + contents(path), shown)
+
+
+def test_no_12_bytes_of_anything_are_in_a_shape(
+    shaped: Shaped, original: Path, hidden: set[bytes], places: tuple[Planted, list[Exchange]]
+) -> None:
+    """Texts, names, ids, pictures, headers, addresses, models, errors, logs: in no decompressed byte.
+
+    Nor in the file while it was under way, nor in what a terminal showed.
+    """
+    assert len(places[0].marks) > 600
+    assert len(told(contents(original), hidden)) > 8000, "they are in the original"
+    assert told(shaped.bytes, hidden) == []
+    assert told(shaped.shown.encode(), places[0].pieces) == []
+    assert b"halvorsen" not in shaped.bytes.lower() + shaped.shown.lower().encode()
+    assert b"acme-70b" in shaped.bytes  # a model's name is the protocol's
+    assert read_trace(shaped.trace).header.privacy == "shape"
+
+
+def test_no_12_bytes_of_anything_go_out_in_its_replay(
+    shaped: Shaped, traffic: tuple[list[Exchange], list[str]], hidden: set[bytes], tmp_path: Path
+) -> None:
+    """What a server receives (paths, headers, bodies), and what the run keeps."""
     with answering(lambda _received: chat()) as server:
-        options: dict[str, Any] = {"base_url": server.url, "api_key_env": "", "concurrency": 1.0}
-        run = replay(path, **options, allow_unsafe=True, out=tmp_path / "a.run")
+        options: dict[str, Any] = {"base_url": server.url, "api_key_env": "", "concurrency": 4.0}
+        run = replay(shaped.trace, **options, allow_unsafe=True, out=tmp_path / "a.run")
         sent = b"".join(
             repr((each.path, sorted(each.headers.items()))).encode() + each.body
             for each in server.received
         )
 
-    assert told(data + shown.encode(), marks.pieces) == []
-    assert told(sent + contents(run.path), marks.pieces) == []
-    assert run.totals["completed"] == len(server.received) >= 7
+    assert told(sent + contents(run.path), hidden) == []
+    assert b"halvorsen" not in (sent + contents(run.path)).lower()
+    assert run.totals["completed"] == len(server.received) >= len(traffic[0]) + 7
+
+
+def test_a_server_counts_the_same_tokens_and_hits(
+    traffic: tuple[list[Exchange], list[str]], shaped: Shaped
+) -> None:
+    """Prompts within 1 %, each of them, and the hit rate within 2 points."""
+    agents = islice(read_trace(shaped.trace), len(traffic[0]))
+    (were, cached_then), (are, cached_now) = (
+        served(exchange.request for exchange in trace) for trace in (traffic[0], agents)
+    )
+
+    assert are == pytest.approx(were, rel=0.01)
+    assert cached_now / sum(are) == pytest.approx(cached_then / sum(were), abs=0.02)
+    assert cached_then / sum(were) > 0.3  # there is something to lose
+
+
+@pytest.mark.parametrize("content", ["hash", "drop"])
+def test_no_12_bytes_of_anything_are_in_a_copy_without_texts(
+    original: Path, content: Content, hidden: set[bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "copy.msgpack"
+    redact(read_trace(original), out, content, blanks())
+
+    assert told(contents(out), hidden) == []
+    assert read_trace(out).totals["requests"] == read_trace(original).totals["requests"]
 
 
 def contents(path: Path) -> bytes:
     """Every byte of a container, decompressed."""
     container = open_container(path)
     raw = b"".join(frame.raw for frame in container.walk() if frame.code == BLOCK)
-    return raw + repr(container.header).encode() + repr(container.index).encode()
+    return inflated(raw) + repr(container.header).encode() + repr(container.index).encode()
 
 
 def told(data: bytes, pieces: set[bytes]) -> list[bytes]:
