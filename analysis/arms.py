@@ -379,6 +379,17 @@ def find_runs(text: str | Path) -> list[Path]:
     return paths
 
 
+def runs_among(text: str | Path) -> list[Path]:
+    """The runs that a folder or a glob names; none of a single file, nor where it names a trace."""
+    path = as_path(text)
+    files = [] if path.is_file() else path.glob("*.run") if path.is_dir() else matching(path)
+    return [
+        file
+        for file in files
+        if file.is_file() and open_container(file).header.get("kind") == "run"
+    ]
+
+
 def load_replicates(*texts: str | Path, desk: Desk | None = None) -> Replicates:
     """The runs that folders or globs name, as one arm. Raises InputError for what is no run.
 

@@ -270,7 +270,7 @@ def _draw(sums: Sums, arm: Arm, taken: Taken, stretch: Floats) -> None:
         return {
             "session": arm.sessions[at],
             "block": fine * BLOCKS // FINE,
-            "failed": arm.failed[at].astype(np.float64),
+            "failed": np.where((arm.ok | arm.failed)[at], arm.failed[at], np.nan),
             **{name: values[at] for name, values in taken.items()},
         }
 

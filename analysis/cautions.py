@@ -277,9 +277,10 @@ def _error_mix(compared: ComparedArms) -> str | None:
     if not errors.low <= 0 <= errors.high:
         parts.append(f"failures {errors.baseline:.1%} against {errors.candidate:.1%}")
     # Equal rates may hide that timeouts became refusals, which says as much of a server.
-    for kind in sorted({*errors.kinds_baseline, *errors.kinds_candidate}):
-        first = errors.kinds_baseline.get(kind, 0) / errors.n_baseline
-        second = errors.kinds_candidate.get(kind, 0) / errors.n_candidate
+    kinds = errors.kinds_baseline, errors.kinds_candidate
+    for kind in sorted({*kinds[0], *kinds[1]}):
+        counts = (side.get(kind, 0) for side in kinds)
+        first, second = (count / n for count, n in zip(counts, compared.sizes, strict=True))
         if abs(first - second) > MIX:
             parts.append(f"{kind} {first:.1%} against {second:.1%}")
     if not parts:

@@ -153,10 +153,12 @@ def _held(
     """Two arms whose samples are at hand, with what sessions have in common."""
     matched = match(baseline, candidate, paired=options.paired, warmup=options.warmup)
     sides = ((baseline, matched.baseline), (candidate, matched.candidate))
-    if not len(matched.baseline) or not len(matched.candidate):
-        raise InputError("nothing is left to compare after the warm-up; try --warmup none")
     sessions = clusters_of(*(arm.sessions[at] for arm, at in sides), paired=matched.paired)
-    first, second = (Failures.of(arm.failed[at], arm.kinds(at)) for arm, at in sides)
+    first, second = (
+        Failures.of(arm.failed[at], arm.kinds(at), (arm.ok | arm.failed)[at]) for arm, at in sides
+    )
+    if not first.n or not second.n:
+        raise InputError("nothing is left to compare after the warm-up; try --warmup none")
     errors = error_difference(first, second, sessions=sessions)
     compared = ComparedArms(baseline=baseline, candidate=candidate, match=matched, errors=errors)
     return compared, sessions

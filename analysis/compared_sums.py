@@ -144,7 +144,7 @@ def compared_sums(baseline: Arm, candidate: Arm) -> ComparedSums:
     """Two arms that have sums, as two samples. Raises InputError where an arm has nothing but warm-up."""
     arms = (baseline, candidate)
     failures = [
-        Failures(events=sums.failed, requests=sums.requests, kinds=sums.kinds)
+        Failures(events=sums.failed, requests=sums.counted, kinds=sums.kinds)
         for arm in arms
         if (sums := arm.sums) is not None
     ]

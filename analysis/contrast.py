@@ -254,9 +254,9 @@ class Contrast:
                 "report of three metrics in five says so somewhere): the interval may be too narrow; repeat "
                 "with >= 3 interleaved runs",
             )
-        if interval.doubt > NARROWEST and 2 * interval.doubt > COARSE * math.log(
-            interval.high / interval.low
-        ):
+        # An interval with an open end is wider than any step.
+        width = math.log(interval.high / interval.low) if interval.low > 0 else math.inf
+        if interval.doubt > NARROWEST and 2 * interval.doubt > COARSE * width:
             yield Caution(
                 code="STEPS",
                 text=f"values go in steps of about {interval.doubt:.1%} here (a clock that ticks, or whole "

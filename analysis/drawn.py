@@ -105,7 +105,9 @@ class DrawnSessions(Clusters):
     def failures(self, n: tuple[int, int]) -> float:
         """The excess of the difference of the arms' failure rates, of so many requests."""
         rates = [
-            self.terms(side, (failed - failed.mean()) / size if len(failed) else failed)
+            self.terms(
+                side, (failed - np.nansum(failed) / max(np.isfinite(failed).sum(), 1)) / size
+            )
             for side, size in enumerate(n)
             for failed in [self.drawn(side, "failed")]
         ]

@@ -133,7 +133,7 @@ def _part(run: RunView) -> _Part:
             open_loop=arm.open_loop,
             judged=Judged(between=metrics.gaps(metrics.counted(columns))),
         ),
-        failed=float(arm.failed[places].mean()),
+        failed=share_of(failure_figures([run])),
         values={
             "ttft": ttft,
             "output_tokens": tokens.astype(np.float32),

@@ -15,10 +15,10 @@ from tbench.analysis import power
 from tbench.analysis.arms import (
     Replicates,
     check_distinct,
-    find_runs,
     invalid_runs,
     load_arm,
     load_replicates,
+    runs_among,
     started_ns,
 )
 from tbench.analysis.contrast import SURE_REQUESTS, SURE_S
@@ -27,9 +27,7 @@ from tbench.analysis.metrics import METRICS
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import CONFIDENCE
 from tbench.analysis.variance import Spread, Within, correlation, spread
-from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
-from tbench.capture.remote import as_path, matching
 from tbench.replay.metrics import minimum_n
 
 RUNS: Final = (3, 4, 5, 6, 8, 10, 15, 20)
@@ -305,12 +303,9 @@ def load_pilot(texts: Sequence[str | Path]) -> tuple[Replicates, ...]:
 
 def _load(text: str | Path) -> Replicates:
     """One run, one trace (whatever its name says), or the runs of a folder or a glob."""
-    path = as_path(text)
-    if not path.is_file() and any(path.glob("*.run") if path.is_dir() else matching(path)):
-        first = find_runs(path)[0]
-        if first.is_file() and open_container(first).header.get("kind") == "run":
-            return load_replicates(text)
-    return Replicates(name=str(text), runs=(load_arm(path),))
+    if runs_among(text):
+        return load_replicates(text)
+    return Replicates(name=str(text), runs=(load_arm(text),))
 
 
 def _gathered(arms: Sequence[Replicates]) -> tuple[Replicates, ...]:

@@ -20,7 +20,8 @@ _REQUESTS_FOR_BLOCKS = 256
 class ErrorDifference:
     """The share of failed requests in each arm (0 to 1), and candidate - baseline with its interval.
 
-    `kinds_*` count the outcomes other than ok by name, those included that nobody blames on the server.
+    `n_*` are those that succeeded or failed: what somebody else ended is neither. `kinds_*` count the
+    outcomes other than ok by name, those included that nobody blames on the server.
     """
 
     baseline: float
@@ -39,22 +40,28 @@ class ErrorDifference:
 class Failures:
     """How many requests of each fine block of an arm failed, and all outcomes other than ok by name.
 
-    `failed` says which, in arrival order; it is empty where that is more than memory holds.
+    `requests` are those that succeeded or failed. `failed` and `counted` say which, in arrival order; both
+    are empty where that is more than memory holds.
     """
 
     events: Ints
     requests: Ints
     kinds: Mapping[str, int]
     failed: Truths = field(default_factory=lambda: np.empty(0, dtype=bool))
+    counted: Truths = field(default_factory=lambda: np.empty(0, dtype=bool))
 
     @classmethod
-    def of(cls, failed: Truths, kinds: Mapping[str, int]) -> "Failures":
-        blocks = fine_blocks(failed)
+    def of(
+        cls, failed: Truths, kinds: Mapping[str, int], counted: Truths | None = None
+    ) -> "Failures":
+        """Of requests in arrival order; without `counted` all succeeded or failed."""
+        counted = np.ones_like(failed) if counted is None else counted
         return cls(
-            events=np.array([int(block.sum()) for block in blocks]),
-            requests=np.array([len(block) for block in blocks]),
+            events=np.array([int(block.sum()) for block in fine_blocks(failed)]),
+            requests=np.array([int(block.sum()) for block in fine_blocks(counted)]),
             kinds=kinds,
             failed=failed,
+            counted=counted,
         )
 
     @property
@@ -89,7 +96,7 @@ def error_difference(
     they add to the variance.
     """
     parts = [
-        sign * (arm.failed - arm.failed.mean()) / len(arm.failed)
+        sign * (arm.failed - arm.rate * arm.counted) / arm.n
         for sign, arm in ((-1, baseline), (1, candidate))
         if len(arm.failed)
     ]

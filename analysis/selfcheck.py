@@ -148,7 +148,7 @@ def self_check(
     halves = [half for arm in arms for half in balanced(arm, random)]
     by_gate: dict[Gate, list[GateRow]] = {}
     for first_half, second_half in halves:
-        for judged in evaluate_gates((first_half, second_half), gates).rows:
+        for judged in evaluate_gates((first_half, second_half), gates, warmup=options.warmup).rows:
             # What cannot be tested has no verdict to count, and would make the shares of the others smaller.
             if judged.comparison.verdict is not Verdict.SKIPPED:
                 by_gate.setdefault(judged.gate, []).append(judged)

@@ -10,7 +10,7 @@ import pytest
 from tbench.analysis.arms import Arm
 from tbench.analysis.compare import CompareOptions, Comparison, Comparisons, Verdict, compare
 from tbench.analysis.comparison import NO_DIFFERENCE
-from tbench.analysis.report import sentences
+from tbench.analysis.report import sentences, tables
 from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.page import comparison_head
 from tbench.analysis.report.text import comparison_text, pair_text
@@ -337,6 +337,21 @@ def test_a_clock_that_ticks_is_said_and_contradicts_nothing() -> None:
     assert half.confidence == "95%"
 
 
+def test_a_clock_that_ticks_beside_timeouts_leaves_an_end_open() -> None:
+    """4.5 % of the baseline time out, 1.5 % of the candidate: how much lower its p95 is nobody knows."""
+    ticking = [columns(2400), columns(2400, 3)]
+    for one, every in zip(ticking, (22, 66), strict=True):
+        for name in ("sent", "first_token", "last_token"):
+            one[name] = np.round(one[name] / 0.05) * 0.05
+        one["outcome"][::every] = "timeout"
+
+    found = compare(arm(ticking[0]), arm(ticking[1], "b"), CompareOptions(metrics=("ttft",)))
+
+    late = row(found, "ttft", 0.95)
+    assert (late.baseline, late.low, late.refusal) == (None, None, None)
+    assert late.high is not None
+
+
 def test_a_difference_that_drifts_is_no_headline() -> None:
     """The candidate slows down half-way: said with low confidence, and no discovery."""
     step = columns(2400, 3)
@@ -412,6 +427,17 @@ def test_each_caution_appears_when_its_cause_does(spoil: Any, code: str) -> None
 
     assert code in codes(compare(arm(columns(2400)), arm(spoilt, "b")))
     assert code not in codes(compare(arm(columns(2400)), arm(columns(2400, 3), "b")))
+
+
+def test_lag_explains_nothing_of_a_median_that_nobody_knows() -> None:
+    """Half of the candidate's requests time out: how far its median lies from the baseline's is unknown."""
+    spoilt = columns(2400, 3)
+    late(spoilt)
+    spoilt["outcome"][1::2] = "timeout"
+
+    text = dict(sentences.caveats(compare(arm(columns(2400)), arm(spoilt, "b"))))["lag"]
+
+    assert text.endswith("so much of TTFT or E2E can be the client's")
 
 
 @pytest.mark.parametrize(("lost", "change"), [(0.46, "+"), (0.6, "the candidate's lies among")])
@@ -506,6 +532,21 @@ def test_failures_are_an_endpoint_of_their_own() -> None:
     assert errors.low > 0
     assert errors.method.startswith("block t, K=")
     assert dict(errors.kinds_candidate) == {"http_error": round(errors.candidate * 2400)}
+
+
+def test_what_somebody_else_ended_is_no_success() -> None:
+    """A quarter of the candidate's is cancelled, a third of the others fails: as the page's table says."""
+    base, worse = columns(2400), columns(2400, 3)
+    worse["outcome"][::4], worse["outcome"][1::4] = "cancelled", "http_error"
+
+    first, second = arm(base), arm(worse, "b")
+    errors = compare(first, second).errors
+    table = tables.outcome_table({"b": (second,)}).only("share failed")
+
+    assert (errors.baseline, errors.n_baseline) == (0, 2400)
+    assert (errors.candidate, errors.n_candidate) == (1 / 3, 1800)
+    assert errors.low < 1 / 3 < errors.high
+    assert table.rows[0][0].value == errors.candidate
 
 
 def test_end_to_end_is_compared_once_more_at_equal_lengths() -> None:

@@ -18,6 +18,7 @@ from tbench.analysis.power import margin_needed
 from tbench.analysis.report.planning import self_check_json, self_check_text
 from tbench.analysis.selfcheck import MOST_SPLITS, SelfCheck, balanced, self_check
 from tbench.capture.errors import InputError
+from tbench.replay.pacing import parse_warmup
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
 
@@ -102,6 +103,18 @@ def test_the_gate_judges_the_splits(repeated: Repeated) -> None:
     assert all(one.verdicts == {"PASS": 6} for one in quiet.splits)
     assert all(one.verdicts.get("INCONCLUSIVE", 0) >= 3 for one in wild.splits)
     assert all(sum(one.verdicts.values()) == one.count == 6 for one in wild.splits)
+
+
+def test_the_splits_leave_out_the_same_warm_up(repeated: Repeated) -> None:
+    """350 of 700 requests are left, too few for a gate on p95: `--warmup` holds for gates as for pairs."""
+    arm = repeated([1.0] * 6, 700)
+
+    def gates(warmup: str) -> list[str]:
+        question = CompareOptions(metrics=("ttft",), quantiles=(0.5,), warmup=parse_warmup(warmup))
+        return [splits.gate.what for splits in check(arm, question=question).splits]
+
+    assert "ttft:p95" in gates("none")
+    assert "ttft:p95" not in gates("50%")
 
 
 def test_what_is_refused_says_why(repeated: Repeated) -> None:

@@ -501,6 +501,7 @@ def test_runs_are_judged_by_their_target(
     words = ("--target", "prod", "--settings", "own.toml")
     one = tbench("report", "A-0.run", *words)
     pair = tbench("compare", "A-0.run", "B-0.run", *words)
+    patterns = tbench("compare", "A-0*", "B-0*", *words)
     arms = tbench("compare", "A-*.run", "B-*.run", *words)
     noise = tbench("compare", "--self-check", "A-*.run", *words)
     plan = tbench("power", "A-*.run", *words)
@@ -509,6 +510,9 @@ def test_runs_are_judged_by_their_target(
     assert "settings: slo from own.toml [targets.prod]" in one.err
     assert (pair.code, "advisory" in pair.out) == (0, True), pair.err
     assert "settings: margin: one pair of runs gets no verdict" in pair.err
+    assert (patterns.code, "advisory" in patterns.out) == (0, True), (
+        "a pattern of one run is one run"
+    )
     assert (arms.code, "margin 30%" in arms.out) == (0, True), arms.err
     assert f"settings: slo: {UNCOUNTED}" in arms.err
     assert noise.code == 0, noise.err

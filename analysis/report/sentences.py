@@ -321,10 +321,16 @@ def _brief(code: str, text: str, comparison: Comparisons) -> str:
             )[0]
             apart = abs(float(first) - float(second))
             lag = f"client lag differs by {three(apart)} ms at p{level}"
-            medians = [
-                row for row in comparison.rows if (row.metric, row.quantile) == ("ttft", 0.5)
-            ]
-            moved = medians and (medians[0].candidate or 0.0) - (medians[0].baseline or 0.0)
+            moved = next(
+                (
+                    row.candidate - row.baseline
+                    for row in comparison.rows
+                    if (row.metric, row.quantile) == ("ttft", 0.5)
+                    and row.candidate is not None
+                    and row.baseline is not None
+                ),
+                None,
+            )
             if not moved:
                 return f"{lag}: so much of TTFT or E2E can be the client's"
             verdict = "cannot explain" if apart < abs(moved) * 1e3 / 2 else "may explain much of"

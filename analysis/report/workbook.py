@@ -141,7 +141,9 @@ def table(book: Book, title: str, made: Table) -> Worksheet:
 def _part(cell: Cell, part: str) -> Cell | Value:
     """What of a cell a column holds: the cell itself, or an end of its interval."""
     if part == "value":
-        return cell if cell.value is not None else cell.text.strip("-") or None
+        if cell.value is not None:
+            return cell
+        return None if cell.text in ("", "-") else cell.text
     interval = cell if cell.ends else cell.below
     if interval is None or interval.ends is None:
         return None

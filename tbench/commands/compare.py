@@ -197,8 +197,9 @@ def compare(flags: CompareFlags) -> int:
                 "--markdown, no --unpaired, --slo, --trend, no baseline file"
             )
         return _self_checked(flags)
-    several = len(runs) > 2 or any(not path.is_file() for path in runs)
-    repeated = several and (flags.margin is not None or flags.asked("slo"))
+    # A margin of the settings is no order: it judges what can only be judged, several runs of an arm.
+    ready = flags.margin is not None or flags.asked("slo")
+    repeated = ready and (len(runs) > 2 or _several(runs))
     if repeated or flags.asked("margin") or flags.gate or history:
         if flags.metric or flags.quantile or flags.unpaired:
             raise InputError(
@@ -213,6 +214,13 @@ def compare(flags: CompareFlags) -> int:
     if flags.junit is not None:
         raise InputError("--junit has a test case for each gate: give --margin or --gate")
     return _paired(flags, shared)
+
+
+def _several(paths: list[Path]) -> bool:
+    """Whether a folder or a glob names several runs: a trace is one, and so is a run by its pattern."""
+    from tbench.analysis.arms import runs_among
+
+    return any(len(runs_among(path)) > 1 for path in paths)
 
 
 def _paired(flags: CompareFlags, shared: Shared) -> int:
