@@ -275,26 +275,20 @@ def _request_head(flow: http.HTTPFlow) -> RequestHead:
 
 
 def _response_head(flow: http.HTTPFlow) -> ResponseHead:
-    extra, head = _circumstances(flow), flow.response
-    if head is None:
-        return ResponseHead(extra=extra)
-    return ResponseHead(head.status_code, head.headers.fields, head.http_version, extra)
-
-
-def _circumstances(flow: http.HTTPFlow) -> dict[str, Any]:
-    """What the format says beside an answer, and what its connection cost, ns, where it opened one."""
-    server = flow.server_conn
+    """The head of an answer, what the format says beside it, and what its connection cost, ns, if any."""
+    head, server = flow.response, flow.server_conn
     extra: dict[str, Any] = {"unsupported": "websocket"} if flow.websocket else {}
     if flow.metadata.get(LED_BACK):
         extra[LED_BACK] = True
     start, tcp, tls = server.timestamp_start, server.timestamp_tcp_setup, server.timestamp_tls_setup
-    if start is None or tcp is None:
-        return extra
-    extra["upstream_reused"] = start < flow.request.timestamp_start
-    if not extra["upstream_reused"]:
-        extra["upstream_connect_ns"] = round((tcp - start) * 1e9)
-        extra["upstream_tls_ns"] = round((tls - tcp) * 1e9) if tls else None
-    return extra
+    if start is not None and tcp is not None:
+        extra["upstream_reused"] = start < flow.request.timestamp_start
+        if not extra["upstream_reused"]:
+            extra["upstream_connect_ns"] = round((tcp - start) * 1e9)
+            extra["upstream_tls_ns"] = round((tls - tcp) * 1e9) if tls else None
+    if head is None:
+        return ResponseHead(extra=extra)
+    return ResponseHead(head.status_code, head.headers.fields, head.http_version, extra)
 
 
 class _PatientClient(_http1.Http1Client):

@@ -55,7 +55,11 @@ class ContainerWriter:
         marker: bytes | None = None,
     ) -> None:
         self.path = path
-        self.part = path.claim() if isinstance(path, RemotePath) else _part_of_new(path)
+        if isinstance(path, RemotePath):
+            self.part = path.claim()
+        else:
+            check_new(path)
+            self.part = part_of(path)
         self._header = dict(header)
         self._clock = clock
         self._marker = marker or os.urandom(frames.MARKER_BYTES)
@@ -70,7 +74,12 @@ class ContainerWriter:
         self._arrivals: list[int] = []
         self._opened_at = 0.0
         self._finished = False
-        self._fd: int | None = _create(self.part)
+        # Only its owner may read it, from its first byte on; never one that exists.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self._fd: int | None = os.open(self.part, flags, 0o600)
+        except FileExistsError:  # since a moment
+            raise InputError(f"{self.part}: another process has begun it; choose another") from None
         try:
             self._write(frames.header_frame(self._header, self._marker))
         except Exception:
@@ -268,19 +277,6 @@ def check_new(path: Path) -> None:
             f"{part}: another process writes it, or one was killed; "
             f"save it with 'tbench trace repair {part} -o NEW', or remove it"
         )
-
-
-def _part_of_new(path: Path) -> Path:
-    check_new(path)
-    return part_of(path)
-
-
-def _create(part: Path) -> int:
-    """A new file that only its owner may read, from its first byte on; never one that exists."""
-    try:
-        return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:  # since a moment
-        raise InputError(f"{part}: another process has begun it; choose another") from None
 
 
 def _rename(part: Path, path: Path) -> None:

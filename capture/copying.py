@@ -210,8 +210,13 @@ def _carry(
         edges = frames.edges(frame.raw)
         records = zip(segments[number].container.unpack(frame.raw), edges, edges[1:], strict=False)
         for place, (lying, start, end) in enumerate(records):
-            record, packed = _moved(lying, frame.raw[start:end], shifts[number])
-            kind = record.get("type")
+            record, packed, kind = lying, frame.raw[start:end], lying.get("type")
+            shift_ns = shifts[number]  # to the first capture's clock
+            times = TIMES.get(str(kind), ()) if shift_ns else ()
+            moved = {name: lying[name] + shift_ns for name in times if type(lying.get(name)) is int}
+            if moved:
+                record = {**lying, **moved}
+                packed = frames.pack(record)
             if kind in {"request", "response"}:
                 mark = marked[place] if place < len(marked) else 0
                 targets = files[mark - 1 : mark] if mark else ()
@@ -223,16 +228,6 @@ def _carry(
                 ]
             for file in targets:
                 file.record(packed, record)
-
-
-def _moved(record: dict[str, Any], packed: bytes, shift_ns: int) -> tuple[dict[str, Any], bytes]:
-    """A record on the first capture's clock, and its bytes; as it lies where that is its own clock."""
-    if not shift_ns:
-        return record, packed
-    names = TIMES.get(str(record.get("type")), ())
-    moved = {name: record[name] + shift_ns for name in names if type(record.get(name)) is int}
-    record = {**record, **moved}
-    return record, frames.pack(record) if moved else packed
 
 
 def _overlaps(gap: Mapping[str, Any], part: Part) -> bool:

@@ -180,12 +180,9 @@ class Recorder:
         self._fail(why, but=writing)
         with suppress(Empty):
             while True:
-                self._lose(writing)
+                if writing is not None:
+                    self._losses.lost(writing, "disk")
                 writing = self._queue.get_nowait()
-
-    def _lose(self, item: Item | None) -> None:
-        if item is not None:
-            self._losses.lost(item, "disk")
 
     def _run(self) -> None:
         while True:

@@ -173,7 +173,10 @@ class Sessions:
         arrive_ns, client = request.arrive_ns, request.client
         # Where no tool is in play, and nothing quotable was said, nobody looks for more than the parent.
         agents = bool(self._callers or self._quotable)
-        news = messages[_after_the_last_answer(messages) :] if agents else ()
+        news: Sequence[Mapping[str, Any]] = ()
+        if agents:  # what stands behind the assistant's last message
+            answers = (at for at, m in enumerate(messages, 1) if m.get("role") == "assistant")
+            news = messages[max(answers, default=0) :]
         results = [id_ for message in news for id_ in results_in(message)]
 
         parent, exact = self._parent(messages, chain, client)
@@ -339,14 +342,6 @@ def _name(request: Request, parsed: ParsedRequest) -> str | None:
     if isinstance(conversation, dict):
         conversation = conversation.get("id")
     return conversation if isinstance(conversation, str) and conversation else None
-
-
-def _after_the_last_answer(messages: Sequence[Mapping[str, Any]]) -> int:
-    """The place of the first message behind the assistant's last."""
-    places = (
-        at for at in range(len(messages), 0, -1) if messages[at - 1].get("role") == "assistant"
-    )
-    return next(places, 0)
 
 
 def _texts(messages: Iterable[Mapping[str, Any]]) -> list[str]:

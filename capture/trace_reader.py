@@ -119,7 +119,12 @@ class Trace:
         by the index (and the body, where that may have begun other requests), and what is lost of them is not
         noticed. None are read fastest: each response is None.
         """
-        return together(self.each(answers=answers), _weight)
+
+        def weight(exchange: Exchange) -> int:
+            answer = exchange.response
+            return exchange.request.body_bytes + (answer.body_bytes if answer else 0)
+
+        return together(self.each(answers=answers), weight)
 
     def each(self, *, answers: Answers = "whole") -> Iterator[Exchange]:
         """The same, made one by one."""
@@ -256,11 +261,6 @@ def together[Item](items: Iterable[Item], weight: Callable[[Item], int]) -> Iter
     yield from batch
 
 
-def _weight(exchange: Exchange) -> int:
-    answer = exchange.response
-    return exchange.request.body_bytes + (answer.body_bytes if answer else 0)
-
-
 def read_trace(path: str | Path) -> Trace:
     """Open a trace by its first segment, a folder or a glob; `.part` files of running captures too.
 
@@ -391,8 +391,12 @@ def _joined(containers: list[Container]) -> Trace:
         for name in sorted(lineage(copy.header) & files.keys() - {copy.header.capture_id}):
             path, other = files[name].container.path, copy.container.path
             raise _repeated(path, other, "the second is a copy of requests of the first")
-    # A process of which there is no file at all has lost one, at least.
-    return Trace(captured, sum(map(_missing, captured)) + sum(processes.values()) - len(captured))
+    # A process of which there is no file at all has lost one, at least. Of the others those segments are
+    # missing that must exist: before the first, between two, after one that goes on.
+    missing = sum(processes.values()) - len(captured)
+    for capture in captured:
+        missing += capture[-1].header.segment + 1 - len(capture) + capture[-1].continued
+    return Trace(captured, missing)
 
 
 def _process(header: TraceHeader) -> tuple[int, int]:
@@ -407,12 +411,6 @@ def _process(header: TraceHeader) -> tuple[int, int]:
     return 0, 1
 
 
-def _missing(capture: list[Segment]) -> int:
-    """Segments that must exist and do not: before the first, between two, after one that goes on."""
-    last = capture[-1]
-    return last.header.segment + 1 - len(capture) + last.continued
-
-
 def _files(path: Path) -> list[Path]:
     """The files of a folder or a glob; a file with the later segments of its trace."""
     if path.is_dir():
@@ -420,8 +418,9 @@ def _files(path: Path) -> list[Path]:
     if path.exists():
         base = path.with_suffix("") if path.suffix == PART else path
         number = rf"{re.escape(base.stem)}(\.p\d+)?(\.\d{{4,}})?{re.escape(base.suffix)}({PART})?"
-        names = _names(base.parent)
-        others = {base.parent / name for name in names if re.fullmatch(number, name)}
+        folder = base.parent  # one of runs holds many, of which few are wanted: no Path of each
+        names = folder.names() if isinstance(folder, RemotePath) else os.listdir(folder)  # noqa: PTH208
+        others = {folder / name for name in names if re.fullmatch(number, name)}
         return [path, *_settled([*(others - {base, base.with_name(base.name + PART)})])]
     part = path.with_name(path.name + PART)
     if part.exists():
@@ -429,13 +428,6 @@ def _files(path: Path) -> list[Path]:
     if matches := matching(path):
         return _settled(matches)
     raise InputError(f"{path}: no such file, folder or matching glob")
-
-
-def _names(folder: Path) -> list[str]:
-    """What a folder holds, quickly: one of runs holds many, of which few are wanted."""
-    if isinstance(folder, RemotePath):
-        return folder.names()
-    return os.listdir(folder)  # noqa: PTH208
 
 
 def _settled(files: list[Path]) -> list[Path]:

@@ -207,14 +207,34 @@ class _File:
 
     def begin(self, request: httpx.Request, stream: str) -> "_Passage | None":
         """A request that is to be recorded; None for one that only passes through, and is counted."""
-        if why := self._over():
+        why = None
+        if self.forked:
+            why = "this process was forked; make the transport after the fork"
+        elif (self._pid, self.recording.output) not in self._all:
+            self.intake.recorder.lose("closed")
+            why = "its transports were closed"
+        if why:
             self._tell(f"what follows is not recorded: {why}")
             return None
         try:
-            return self._begin(request, stream)
+            arrive_ns = self.now()
+            if arrive_ns >= self._clock_ns:
+                self._clock_ns = arrive_ns + CLOCK_EVERY_NS
+                self.intake.recorder.clock({})
+            url = request.url
+            head = RequestHead(
+                request.method,
+                url.scheme,
+                url.raw_host.decode("ascii").strip("[]"),
+                url.port,
+                url.raw_path.decode("ascii", "replace"),
+                request.headers.raw,
+            )
+            if self.intake.wants(head):
+                return _Passage(self, request, stream, head, arrive_ns)
         except Exception as error:  # whatever is wrong here, the application sends its request
             self.fail(error)
-            return None
+        return None
 
     @property
     def forked(self) -> bool:
@@ -231,30 +251,6 @@ class _File:
         if line not in self._told:
             self._told.add(line)
             logger.error("%s: %s", self.recording.output, line)
-
-    def _over(self) -> str | None:
-        if self.forked:
-            return "this process was forked; make the transport after the fork"
-        if (self._pid, self.recording.output) not in self._all:
-            self.intake.recorder.lose("closed")
-            return "its transports were closed"
-        return None
-
-    def _begin(self, request: httpx.Request, stream: str) -> "_Passage | None":
-        arrive_ns = self.now()
-        if arrive_ns >= self._clock_ns:
-            self._clock_ns = arrive_ns + CLOCK_EVERY_NS
-            self.intake.recorder.clock({})
-        url = request.url
-        head = RequestHead(
-            request.method,
-            url.scheme,
-            url.raw_host.decode("ascii").strip("[]"),
-            url.port,
-            url.raw_path.decode("ascii", "replace"),
-            request.headers.raw,
-        )
-        return _Passage(self, request, stream, head, arrive_ns) if self.intake.wants(head) else None
 
 
 class _Passage:

@@ -20,7 +20,6 @@ from tbench.capture.providers import (
     parse_request,
     parse_response,
     provider_of,
-    request_info,
 )
 from tbench.capture.sessions import Sessions
 from tests.recorded import chat_request
@@ -467,7 +466,7 @@ def test_no_request_is_too_strange_to_be_described(payload: Json, path: str) -> 
 )
 def test_the_endpoint_of_a_request(method: str, path: str, endpoint: str) -> None:
     """What is inference is recorded, and what is not is left out."""
-    info = request_info(method, path, b"{}")
+    info = parse_request(method, path, b"{}").info
 
     assert info.endpoint == endpoint
     assert (endpoint in {"messages", "responses"}) is (endpoint in PROMISED)
@@ -485,7 +484,7 @@ def test_a_request_of_messages() -> None:
         "model": "claude-x", "max_tokens": 64, "stream": True, "system": "Be brief.",
         "messages": [{"role": "user", "content": [PICTURE, result]}],
     }  # fmt: skip
-    info = request_info("POST", "/v1/messages", json.dumps(body).encode())
+    info = parse_request("POST", "/v1/messages", json.dumps(body).encode()).info
 
     assert (info.model, info.max_tokens, info.stream) == ("claude-x", 64, True)
     assert (info.inputs, info.images, info.n) == (1, 2, 1)
@@ -495,8 +494,8 @@ def test_a_request_of_responses() -> None:
     """Its limit is `max_output_tokens`; its input is a text or items."""
     item = {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png,"}]}
     body = {"model": "m", "input": [item, item], "max_output_tokens": 9, "max_tokens": 1}
-    info = request_info("POST", "/v1/responses", json.dumps(body).encode())
-    short = request_info("POST", "/v1/responses", b'{"input":"hi"}')
+    info = parse_request("POST", "/v1/responses", json.dumps(body).encode()).info
+    short = parse_request("POST", "/v1/responses", b'{"input":"hi"}').info
 
     assert (info.model, info.max_tokens, info.stream) == ("m", 9, False)
     assert (info.inputs, info.images, short.inputs) == (2, 2, 1)

@@ -20,8 +20,8 @@ from tbench.capture.providers import (
     masked,
     one_line,
     outcome_of,
+    parse_request,
     parse_response,
-    request_info,
 )
 from tbench.capture.providers.openai import OPENAI
 
@@ -94,7 +94,7 @@ def test_only_stateless_inference_is_replayable(
     method: str, path: str, endpoint: str, replayable: bool
 ) -> None:
     """Class A of Together's endpoints, under any prefix; all else is not sent twice."""
-    assert request_info(method, path, None).endpoint == endpoint
+    assert parse_request(method, path, None).info.endpoint == endpoint
     assert (endpoint in PROMISED) is replayable
 
 
@@ -108,9 +108,9 @@ def test_a_chat_request_is_read_whole() -> None:
         "n": 2,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts}],
     }
-    assert request_info(
+    assert parse_request(
         "POST", "/v1/chat/completions", json.dumps(request).encode()
-    ) == RequestInfo(
+    ).info == RequestInfo(
         endpoint="chat",
         model="m",
         stream=True,
@@ -136,13 +136,13 @@ def test_a_chat_request_is_read_whole() -> None:
 )
 def test_inputs_are_counted(path: str, fields: dict[str, Any], inputs: int) -> None:
     """One text or one list of tokens is one input."""
-    assert request_info("POST", f"/v1/{path}", json.dumps(fields).encode()).inputs == inputs
+    assert parse_request("POST", f"/v1/{path}", json.dumps(fields).encode()).info.inputs == inputs
 
 
 def test_the_newer_name_of_the_limit_counts_first() -> None:
     """OpenAI's max_completion_tokens supersedes max_tokens."""
     fields = b'{"max_tokens": 1, "max_completion_tokens": 9}'
-    assert request_info("POST", "/v1/chat/completions", fields).max_tokens == 9
+    assert parse_request("POST", "/v1/chat/completions", fields).info.max_tokens == 9
 
 
 @given(st.text(), st.binary() | st.recursive(
@@ -154,7 +154,7 @@ def test_the_newer_name_of_the_limit_counts_first() -> None:
 def test_no_request_is_too_strange_to_read(path: str, raw: bytes) -> None:
     """Reading never raises."""
     for tail in (path, "/v1/chat/completions", "/v1/embeddings"):
-        assert isinstance(request_info("POST", tail, raw), RequestInfo)
+        assert isinstance(parse_request("POST", tail, raw).info, RequestInfo)
 
 
 # Streams

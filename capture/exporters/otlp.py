@@ -49,12 +49,19 @@ def span(record: Record) -> Row | LeftOut:
     host, port = (host.strip("[]"), port) if port.isdecimal() else (request.host, "")
     kind = str(response.status) if (response.status or 0) >= 400 else facts.outcome
     api = next(name for name, api in PROVIDERS.items() if api is facts.parsed.provider)
+    settings = {}
+    for member, name in SETTINGS.items():
+        value = (record.payload or {}).get(member)
+        if member.startswith("stop") and isinstance(value, str):
+            value = [value]
+        if isinstance(value, bool | int | float | list):
+            settings[f"gen_ai.request.{name}"] = value
     attributes = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": "openai" if api == "responses" else api,
         "gen_ai.request.model": info.model,
         "gen_ai.request.max_tokens": info.max_tokens,
-        **_settings(record.payload or {}),
+        **settings,
         "gen_ai.conversation.id": record.session,
         "gen_ai.response.finish_reasons": list(answer.finish_reasons) or None,
         "gen_ai.response.time_to_first_chunk": facts.ttft if info.stream else None,
@@ -88,17 +95,6 @@ def span(record: Record) -> Row | LeftOut:
     return {"resourceSpans": [{"resource": resource, "scopeSpans": scopes}]}
 
 
-def _settings(payload: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {}
-    for member, name in SETTINGS.items():
-        value = payload.get(member)
-        if member.startswith("stop") and isinstance(value, str):
-            value = [value]
-        if isinstance(value, bool | int | float | list):
-            settings[f"gen_ai.request.{name}"] = value
-    return settings
-
-
 def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
     """What was said, as the conventions have it: messages of parts, as JSON in a text."""
     payload = record.payload or {}
@@ -117,7 +113,12 @@ def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
     parts: list[dict[str, Any]] = []
     if answer.text:
         parts.append({"type": "text", "content": answer.text})
-    parts += map(_called, _calls(record))
+    response = record.response
+    if (
+        response and response.body and record.facts.outcome == "ok"
+    ):  # streamed or not, in any of the dialects
+        coding = response.header("content-encoding") or ""
+        parts += map(_called, said.calls if (said := spoken(response.body, coding)) else ())
     finish = next(iter(answer.finish_reasons), "")
     told = [{"role": "assistant", "parts": parts, "finish_reason": finish}] if parts else None
     return {
@@ -139,15 +140,6 @@ def _tools(offered: object) -> Iterator[Any]:
                 yield {"type": "function", **members, "name": tool["name"], "parameters": schema}
             case _:
                 yield tool
-
-
-def _calls(record: Record) -> list[ToolCall]:
-    """The tools that the answer calls, streamed or not, in any of the dialects."""
-    response = record.response
-    if response is None or not response.body or record.facts.outcome != "ok":
-        return []
-    answer = spoken(response.body, response.header("content-encoding") or "")
-    return answer.calls if answer else []
 
 
 def _parts(message: Mapping[str, Any]) -> Iterator[Any]:

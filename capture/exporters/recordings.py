@@ -55,6 +55,15 @@ def har(record: Record) -> Row | LeftOut:
     waited = took if response.head_ns is None else response.head_ns - request.arrive_ns
     words = response.error or (None if response.status else str(response.outcome))
     posted = {"mimeType": request.header("content-type") or "", "text": body}
+    answer = content_of(response)
+    content = {"size": len(answer), "mimeType": response.header("content-type") or ""}
+    if not is_kept(response):
+        content["size"] = response.body_bytes
+    else:
+        try:
+            content["text"] = answer.decode()
+        except UnicodeDecodeError:
+            content |= {"text": b64encode(answer).decode(), "encoding": "base64"}
     return {
         "startedDateTime": iso(record.arrival_ns),
         "time": took / 1e6,
@@ -69,7 +78,7 @@ def har(record: Record) -> Row | LeftOut:
             "status": response.status or 0,
             "statusText": _phrase(response),
             **_common(response),
-            "content": _content(response),
+            "content": content,
             "redirectURL": "",
             **({"_error": words} if words else {}),
         },
@@ -88,17 +97,6 @@ def _common(message: Request | Response) -> dict[str, Any]:
         "headersSize": -1,
         "bodySize": message.body_bytes,
     }
-
-
-def _content(response: Response) -> dict[str, Any]:
-    body = content_of(response)
-    common = {"size": len(body), "mimeType": response.header("content-type") or ""}
-    if not is_kept(response):
-        return {**common, "size": response.body_bytes}
-    try:
-        return {**common, "text": body.decode()}
-    except UnicodeDecodeError:
-        return {**common, "text": b64encode(body).decode(), "encoding": "base64"}
 
 
 def _phrase(response: Response) -> str:

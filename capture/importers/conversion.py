@@ -365,12 +365,19 @@ def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
         call = replace(call, arrive_ns=None, end_ns=None, first_token_ns=None)
         arrive = first = None
     sized = _sized(job, call)
-    if isinstance(sized, LeftOut):
+    if isinstance(sized, LeftOut) or first is None or arrive is None:
         return sized
-    if first is not None and arrive is not None and (reason := _impossible(first, arrive, end)):
-        refused[reason] += 1
-        sized = replace(sized, first_token_ns=None)
-    return sized
+    # Loggers write the start or the end where they have no first token.
+    if end is None:
+        reason = "without an end"
+    elif first in (arrive, end):
+        reason = f"equal to the {'arrival' if first == arrive else 'end'}"
+    elif not arrive < first < end:
+        reason = "outside of the call"
+    else:
+        return sized
+    refused[reason] += 1
+    return replace(sized, first_token_ns=None)
 
 
 def _sized(job: Job, call: Call) -> Call | LeftOut:
@@ -393,15 +400,6 @@ def _sized(job: Job, call: Call) -> Call | LeftOut:
         body = {"model": call.model or job.model, **body}
     data = dumped(body) if isinstance(body, Mapping) else body
     return TOO_LARGE if len(data) > MOST_BYTES else replace(call, body=body)
-
-
-def _impossible(first: int, arrive: int, end: int | None) -> str | None:
-    """Why a first-token time cannot be true: loggers write the start or the end where they have none."""
-    if end is None:
-        return "without an end"
-    if first in (arrive, end):
-        return f"equal to the {'arrival' if first == arrive else 'end'}"
-    return None if arrive < first < end else "outside of the call"
 
 
 def survey(job: Job, progress: Progress) -> Survey:

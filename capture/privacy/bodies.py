@@ -208,12 +208,17 @@ class Bodies:
             if kind in _FREE:
                 return self._free(value)
             if value and all(type(item) in (int, float) for item in value):
-                return self._numbers(value)
+                # Token ids as others, equal where all before them is equal; of vectors nothing is left.
+                is_vector = any(type(item) is float for item in value)
+                return [0.0] * len(value) if is_vector else self.stand_ins.token_ids(value)
             kind = Kind.NAME if kind is Kind.MODEL else kind
-            return [
-                self._value(item, kind, place if _is_numbered(item) else (*place, number), leaf)
-                for number, item in enumerate(value)
-            ]
+            made_up = []
+            for number, item in enumerate(value):
+                # One that says which it is, is that wherever it stands.
+                is_numbered = isinstance(item, dict) and type(item.get("index")) is int
+                inner = place if is_numbered else (*place, number)
+                made_up.append(self._value(item, kind, inner, leaf))
+            return made_up
         if kind is Kind.NUMBER and len(rewritten(value)) <= LONGEST_NUMBER:
             return value
         return self.stand_ins.number(value)
@@ -283,12 +288,6 @@ class Bodies:
             return f"data:application/octet-stream;base64,{self.stand_ins.blob(data)}"
         return f"https://{self.stand_ins.name(value)}.invalid/"
 
-    def _numbers(self, values: list[Any]) -> list[Any]:
-        """Token ids as others, equal where all before them is equal; of vectors nothing is left."""
-        if any(type(value) is float for value in values):
-            return [0.0] * len(values)
-        return self.stand_ins.token_ids(values)
-
     def _free(self, value: Any) -> Any:  # noqa: ANN401
         if isinstance(value, dict):
             return {self.stand_ins.name(name): self._free(item) for name, item in value.items()}
@@ -340,11 +339,6 @@ _FREE: Final = {Kind.FREE, Kind.CODE}
 _NUMBERING: Final = ("index", "output_index", "content_index", "summary_index")
 _PICTURES: Final = frozenset({"image_url", "image", "source"})
 _REF_STEPS: Final = {"", "#", "$defs", "definitions", "properties", "items", "anyOf"}
-
-
-def _is_numbered(item: object) -> bool:
-    """Whether an item of a list says which one it is, wherever it stands."""
-    return isinstance(item, dict) and type(item.get("index")) is int
 
 
 @lru_cache(maxsize=4096)

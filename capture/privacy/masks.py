@@ -190,7 +190,7 @@ def _character(written: bytes) -> bytes:
     """The bytes of the character that is meant; the same where it is none other."""
     match written[:1]:
         case b"\\" if written[1:2] in (b"u", b"x") and len(written) > 2:
-            return _utf8(int(written[2:].decode(), 16))
+            return chr(int(written[2:].decode(), 16)).encode("utf-8", "surrogatepass")
         case b"\\":
             return _SHORT.get(written[1:], written[1:])
         case b"%":
@@ -212,10 +212,6 @@ def _character(written: bytes) -> bytes:
 
 _LOOKS: Final = {"Cf": b"", "Zs": b" ", "Pd": b"-"}
 """By its category a character that nobody sees (of no width), a blank (one that does not break), a dash."""
-
-
-def _utf8(code: int) -> bytes:
-    return chr(code).encode("utf-8", "surrogatepass")
 
 
 def _sums_up(number: bytes) -> bool:

@@ -7,6 +7,7 @@ APIs (what it records, which headers it sends, which endpoints answer with text)
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from http import HTTPStatus
@@ -66,7 +67,6 @@ __all__ = [
     "parse_response",
     "provider_of",
     "recorded_outcome",
-    "request_info",
 ]
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
@@ -123,13 +123,6 @@ class ParsedRequest(NamedTuple):
         if self.payload is None or not self.exact or self.info.endpoint not in GENERATIVE:
             return ()
         return self.provider.messages(self.payload)
-
-
-def request_info(
-    method: str, path: str, body: bytes | None, content_encoding: str | None = None
-) -> RequestInfo:
-    """What a request asks for. A body that is absent or not JSON leaves only what the path says."""
-    return parse_request(method, path, body, content_encoding).info
 
 
 def parse_request(
@@ -393,23 +386,14 @@ def _speaker(payload: Mapping[str, Any], event: str) -> Provider:
 
 def _json(data: bytes) -> object:
     """Decoded JSON, or None."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return _lenient(data)
+    return _parsed(data)[0]
 
 
 def _parsed(data: bytes) -> tuple[object, bool]:
-    """Decoded JSON or None, and whether it is strictly that."""
+    """Decoded JSON or None, and whether it is strictly that: some servers write NaN and Infinity."""
     try:
         return orjson.loads(data), True
     except orjson.JSONDecodeError:
-        return _lenient(data), False
-
-
-def _lenient(data: bytes) -> object:
-    """By Python's own reader, which takes the NaN and Infinity that some servers write; None for no JSON."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
+        with suppress(ValueError, RecursionError):
+            return json.loads(data), False
+    return None, False

@@ -120,13 +120,6 @@ def _uniform(numbers: tuple[int, ...], rng: Random) -> Size:
     )
 
 
-def _ordered(numbers: tuple[int, ...]) -> str | None:
-    low_in, high_in, low_out, high_out = numbers
-    if low_in > high_in or low_out > high_out:
-        return "a minimum is over its maximum"
-    return None
-
-
 _TOKENS, _SPREAD, _SIDE = (1, MOST_TOKENS), (0, MOST_TOKENS), (1, MOST_PIXELS)
 
 FORMS: Final[Mapping[str, Form]] = {
@@ -142,7 +135,8 @@ FORMS: Final[Mapping[str, Form]] = {
     "U": Form(
         "U(min_in,max_in)/(min_out,max_out) or U(max_in,max_out)", "U(50,100)/(200,250)",
         r"U\((\d{1,18}),(\d{1,18})\)(?:/\((\d{1,18}),(\d{1,18})\))?",
-        (_SPREAD, _TOKENS, _SPREAD, (LEAST_OUTPUT, MOST_TOKENS)), _uniform, _ordered,
+        (_SPREAD, _TOKENS, _SPREAD, (LEAST_OUTPUT, MOST_TOKENS)), _uniform,
+        lambda n: "a minimum is over its maximum" if n[0] > n[1] or n[2] > n[3] else None,
     ),
     "E": Form(
         "E(tokens_per_document)", "E(256)", r"E\((\d{1,18})\)", (_TOKENS,),
