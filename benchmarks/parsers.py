@@ -70,7 +70,7 @@ from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter
 from tbench.capture.decode import decode, decoder
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
-from tbench.capture.filters import bind, exchanges
+from tbench.capture.filters import bind, meant
 from tbench.capture.importers import IMPORTERS
 from tbench.capture.importers.conversion import _row_calls
 from tbench.capture.importers.importer import LeftOut
@@ -411,7 +411,8 @@ def words_of(data: bytes) -> list[str]:
 def only_check(data: bytes, _: random.Random) -> None:
     """A filter that is understood can be applied."""
     trace = read_trace(small_trace())
-    list(exchanges(trace, bind(words_of(data), trace)))
+    wanted = bind(words_of(data), trace)
+    list(meant(trace, wanted, wanted.start(), answers=True))
 
 
 @cache

@@ -213,12 +213,6 @@ def meant(trace: Trace, wanted: Filter, walk: Pass, *, answers: bool = False) ->
             yield exchange
 
 
-def exchanges(trace: Trace, wanted: Filter) -> Iterator[Exchange]:
-    """The exchanges of a trace that are meant, with their answers."""
-    walk = wanted.start()
-    return (exchange for exchange in trace if walk.keeps(exchange))
-
-
 def none_left(source: object, words: Sequence[str]) -> InputError:
     """The error of a filter that leaves nothing."""
     shown = " ".join(f"--only {named(word)}" for word in words)

@@ -268,8 +268,14 @@ class Recorder:
     def _fail(self, why: str, *, but: Item | None = None) -> None:
         """Record no more. What the block held that the disk did not take is lost; `but` was not counted."""
         self.failure = why
+        counted_apart: tuple[str, str] | None = None
+        match but:
+            case _Asked():
+                counted_apart = "request", but.request.id
+            case _Answered():
+                counted_apart = "response", but.request_id
         for record in self._writer.lost:
-            if (record["type"], record.get("id")) == _name(but):
+            if (record["type"], record.get("id")) == counted_apart:
                 continue
             size = len(record.get("body") or b"")
             self.counts.bytes -= size
@@ -281,16 +287,6 @@ class Recorder:
                 self.counts.outcomes -= Counter([record["outcome"]])
                 self._losses.add("disk", responses=1, nbytes=size)
         self._on_failure(why)
-
-
-def _name(item: Item | None) -> tuple[str, str] | None:
-    """The type and the id of the record that is made of it."""
-    match item:
-        case _Asked():
-            return "request", item.request.id
-        case _Answered():
-            return "response", item.request_id
-    return None
 
 
 class _Losses:

@@ -114,11 +114,10 @@ def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
     if answer.text:
         parts.append({"type": "text", "content": answer.text})
     response = record.response
-    if (
-        response and response.body and record.facts.outcome == "ok"
-    ):  # streamed or not, in any of the dialects
-        coding = response.header("content-encoding") or ""
-        parts += map(_called, said.calls if (said := spoken(response.body, coding)) else ())
+    if response and response.body and record.facts.outcome == "ok":
+        # The tools that it calls, streamed or not, in any of the dialects.
+        utterance = spoken(response.body, response.header("content-encoding") or "")
+        parts += map(_called, utterance.calls if utterance else ())
     finish = next(iter(answer.finish_reasons), "")
     told = [{"role": "assistant", "parts": parts, "finish_reason": finish}] if parts else None
     return {

@@ -131,73 +131,56 @@ Column = npt.NDArray[Any]
 Part = Mapping[str, Column | list[Any]]
 KINDS: Final = {"text": "string", "count": "int64", "number": "float64", "truth": "bool_"}
 """The kinds of columns, and Parquet's types for them."""
-EXCHANGE: Final[Mapping[str, str]] = {
-    "id": "text",
-    "arrival_unix_ns": "count",
-    "session": "text",
-    "turn": "count",
-    "retry_of": "text",
-    "method": "text",
-    "host": "text",
-    "path": "text",
-    "endpoint": "text",
-    "model": "text",
-    "stream": "truth",
-    "max_tokens": "count",
-    "messages": "count",
-    "images": "count",
-    "tools": "count",
-    "status": "count",
-    "outcome": "text",
-    "error": "text",
-    "finish_reason": "text",
-    "ttft_s": "number",
-    "e2e_s": "number",
-    "end_s": "number",
-    "prompt_tokens": "count",
-    "output_tokens": "count",
-    "cached_tokens": "count",
-    "reasoning_tokens": "count",
-    "request_bytes": "count",
-    "response_bytes": "count",
+FIGURES: Final[Mapping[str, tuple[str, Callable[[Record], Any]]]] = {
+    "id": ("text", lambda record: record.request.id),
+    "arrival_unix_ns": ("count", lambda record: record.arrival_ns),
+    "session": ("text", lambda record: record.session),
+    "turn": ("count", lambda record: record.facts.place and record.facts.place.turn),
+    "retry_of": ("text", lambda record: record.request.retry_of),
+    "method": ("text", lambda record: record.request.method),
+    "host": ("text", lambda record: record.request.host),
+    "path": ("text", lambda record: record.request.path),
+    "endpoint": ("text", lambda record: record.facts.parsed.info.endpoint),
+    "model": ("text", lambda record: record.facts.parsed.info.model),
+    "stream": ("truth", lambda record: record.facts.parsed.info.stream),
+    "max_tokens": ("count", lambda record: record.facts.parsed.info.max_tokens),
+    "messages": ("count", lambda record: record.facts.parsed.info.inputs),
+    "images": ("count", lambda record: record.facts.parsed.info.images),
+    "tools": ("count", lambda record: record.facts.tools),
+    "status": ("count", lambda record: record.response and record.response.status),
+    "outcome": ("text", lambda record: record.facts.outcome),
+    "error": ("text", lambda record: record.error),
+    "finish_reason": (
+        "text",
+        lambda record: (
+            next(iter(record.facts.answer.finish_reasons), None) if record.facts.answer else None
+        ),
+    ),
+    "ttft_s": ("number", lambda record: record.facts.ttft),
+    "e2e_s": ("number", lambda record: record.facts.e2e),
+    "end_s": (
+        "number",
+        lambda record: (
+            (record.response.end_ns - record.request.arrive_ns) / 1e9 if record.response else None
+        ),
+    ),
+    "prompt_tokens": ("count", lambda record: record.facts.usage.prompt),
+    "output_tokens": ("count", lambda record: record.facts.usage.output),
+    "cached_tokens": ("count", lambda record: record.facts.usage.cached),
+    "reasoning_tokens": ("count", lambda record: record.facts.usage.reasoning),
+    "request_bytes": ("count", lambda record: record.request.body_bytes),
+    "response_bytes": ("count", lambda record: record.response and record.response.body_bytes),
 }
-"""The columns of an exchange, and their kinds; seconds count from the arrival, `end_s` to the last byte."""
+"""An exchange in figures: column -> its kind and value, None where absent.
+
+Seconds count from the arrival, `end_s` to the last byte.
+"""
+EXCHANGE: Final = {name: kind for name, (kind, _) in FIGURES.items()}
 
 
 def exchange(record: Record) -> Row:
-    """An exchange in figures; None where absent."""
-    facts, request, response = record.facts, record.request, record.response
-    info, usage, answer = facts.parsed.info, facts.usage, facts.answer
-    return {
-        "id": request.id,
-        "arrival_unix_ns": record.arrival_ns,
-        "session": record.session,
-        "turn": facts.place and facts.place.turn,
-        "retry_of": request.retry_of,
-        "method": request.method,
-        "host": request.host,
-        "path": request.path,
-        "endpoint": info.endpoint,
-        "model": info.model,
-        "stream": info.stream,
-        "max_tokens": info.max_tokens,
-        "messages": info.inputs,
-        "images": info.images,
-        "tools": facts.tools,
-        "status": response and response.status,
-        "outcome": facts.outcome,
-        "error": record.error,
-        "finish_reason": next(iter(answer.finish_reasons), None) if answer else None,
-        "ttft_s": facts.ttft,
-        "e2e_s": facts.e2e,
-        "end_s": (response.end_ns - request.arrive_ns) / 1e9 if response else None,
-        "prompt_tokens": usage.prompt,
-        "output_tokens": usage.output,
-        "cached_tokens": usage.cached,
-        "reasoning_tokens": usage.reasoning,
-        "request_bytes": request.body_bytes,
-        "response_bytes": response.body_bytes if response else None,
-    }
+    """A row of it."""
+    return {name: value(record) for name, (_, value) in FIGURES.items()}
 
 
 def write_csv(columns: Mapping[str, str], rows: Iterable[Row], file: BinaryIO) -> None:

@@ -143,16 +143,17 @@ def messages(payload: Json) -> list[Json]:
     """
     turns, system = objects_of(payload.get("messages")), payload.get("system")
     opening = [{"role": "system", "content": system}] if system and turns else []
-    return [{**turn, "content": _as_read(turn.get("content"))} for turn in [*opening, *turns]]
-
-
-def _as_read(content: object) -> object:
-    if not isinstance(content, list):
-        return content
-    parts = items_of(content)
-    return bare_text(
-        [{name: part[name] for name in part if name != "cache_control"} for part in parts]
-    )
+    conversation: list[Json] = []
+    for message in [*opening, *turns]:
+        content = message.get("content")
+        if isinstance(content, list):
+            parts = items_of(content)
+            bare = [
+                {name: part[name] for name in part if name != "cache_control"} for part in parts
+            ]
+            content = bare_text(bare)
+        conversation.append({**message, "content": content})
+    return conversation
 
 
 def turn(payloads: Sequence[Json]) -> list[dict[str, Any]]:
