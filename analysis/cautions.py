@@ -10,9 +10,9 @@ import numpy as np
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.blocks import BLOCKS
+from tbench.analysis.means import ErrorDifference
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.analysis.pairing import Match, Places
-from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.summary import Caution, Floats, newcombe, several
 from tbench.capture.exchange import ABANDONED
 from tbench.capture.terminal import plural

@@ -16,10 +16,9 @@ from tbench.analysis.compared_sums import NEEDED, ComparedSums, compared_sums
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
 from tbench.analysis.contrast import Contrast
 from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
-from tbench.analysis.mean_ratio import Overall
+from tbench.analysis.means import Failures, Overall, error_difference
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import match, same_source
-from tbench.analysis.proportions import Failures, error_difference
 from tbench.analysis.run_metrics import Slo, rates
 from tbench.analysis.spending import compared_costs
 from tbench.analysis.summary import Caution, Floats

@@ -16,9 +16,9 @@ from tbench.analysis.blocks import BLOCKS, CountedSide
 from tbench.analysis.cautions import MIDDLING, ComparedArms
 from tbench.analysis.contrast import Contrast
 from tbench.analysis.drawn import FEWEST, DrawnSessions
+from tbench.analysis.means import Failures, error_difference
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import Match
-from tbench.analysis.proportions import Failures, error_difference
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.sums import Sums, alone, merged
 from tbench.capture.errors import InputError

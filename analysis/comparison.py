@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.mean_ratio import Overall, Thirds
-from tbench.analysis.proportions import ErrorDifference
+from tbench.analysis.means import ErrorDifference, Overall, Thirds
 from tbench.analysis.run_metrics import Pair
 from tbench.analysis.spending import CostRatio
 from tbench.analysis.summary import Caution, Confidence, Floats

@@ -14,7 +14,7 @@ from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
 from tbench.analysis.drawn import CountedPair, DrawnSessions
 from tbench.analysis.inversion import Interval, Pair, Side, invert
 from tbench.analysis.lengths import AtEqualLengths
-from tbench.analysis.mean_ratio import (
+from tbench.analysis.means import (
     EffectiveSize,
     Overall,
     counted_size,

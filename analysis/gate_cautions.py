@@ -22,9 +22,9 @@ from tbench.analysis.gate_estimate import (
     estimate_gate,
     share_of,
 )
+from tbench.analysis.means import ErrorDifference
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import ArmRuns, CommonRequests, Match, RunView
-from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.run_metrics import ERRORS, Figure, endpoint
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.sums import Judged, Sums

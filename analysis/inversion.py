@@ -46,6 +46,7 @@ __all__ = [
 
 Truths = npt.NDArray[np.bool_]
 
+CONFIDENCE = 0.95
 CALM, DRIFTING = 0.20, 0.35
 """Up to the first autocorrelation 16 blocks are right; beyond the second no number of blocks is."""
 _BIAS = 1 / FINE
@@ -67,7 +68,7 @@ class Interval:
     `ratio` is NaN where a quantile is zero or among the timeouts; 0 and inf mean unbounded. The band
     holds at all the points asked for at once. `rho` is the autocorrelation that chose `blocks`, NaN when
     K was given; `drift` says that it is beyond repair. `p_value` is that of no difference (r = 1),
-    two-sided, and `t` its statistic, positive where b is the lower one: below 1 - confidence the interval
+    two-sided, and `t` its statistic, positive where b is the lower one: below 1 - CONFIDENCE the interval
     excludes 1, be it by the last digit, else it holds 1. `inflation` is by what sessions multiply the
     variance of the blocks, `sessions` how many of equal size they are worth (NaN unknown), `freedom` the
     degrees of Student's t; `few_sessions` says that a few of them decide. `doubt` is how much wider
@@ -236,7 +237,6 @@ def invert(
     points: Sequence[float] | Floats,
     *,
     blocks: int | None = None,
-    confidence: float = 0.95,
 ) -> tuple[Interval, ...]:
     """The ratio at each of the points (0 < p < 1), with its interval and the simultaneous band.
 
@@ -247,9 +247,8 @@ def invert(
     centre = np.array([pair.centre(p) for p in points])
     rho = pair.autocorrelation(centre, points)
     k = blocks_for(rho) if blocks is None else np.full(len(points), blocks)
-    levels = np.array(
-        [1 - confidence, (1 - confidence) / len(points)]
-    )  # each alone, and Bonferroni's
+    alpha = 1 - CONFIDENCE
+    levels = np.array([alpha, alpha / len(points)])  # each alone, and Bonferroni's
     inflation = pair.inflation(centre, points, k)
     doubt = np.array([pair.doubt(p) for p in points])
     scarce = pair.few_sessions(inflation, k)
@@ -262,7 +261,7 @@ def invert(
     # The finding is the test's at a ratio of 1, not the interval's: a clock's step makes the ends coarse.
     t = pair.tested(np.zeros(len(points)), points, k)
     p_values = 2 * special.stdtr(pair.freedom(k), -np.abs(t))
-    low, high = _beside_one(low, high, np.where(p_values < 1 - confidence, np.sign(t), 0.0))
+    low, high = _beside_one(low, high, np.where(p_values < alpha, np.sign(t), 0.0))
     return tuple(
         Interval(
             p=float(p),

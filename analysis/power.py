@@ -68,12 +68,12 @@ def runs_to_see(sd: float, effect: float, *, power: float = POWER) -> int | None
     return _fewest(lambda runs: chance_to_see(runs, sd, effect) >= power)
 
 
-def runs_to_decide(sd: float, distance: float, *, power: float = POWER) -> int | None:
-    """The fewest runs per arm that pass, or fail, a gate with this `power`; None where MOST_RUNS do not.
+def runs_to_decide(sd: float, distance: float) -> int | None:
+    """The fewest runs per arm that pass, or fail, a gate with POWER; None where MOST_RUNS do not.
 
     `distance` is how far the true log ratio lies from the margin's, on either side.
     """
-    return _fewest(lambda runs: _beyond(runs, sd, distance, _TAIL) >= power)
+    return _fewest(lambda runs: _beyond(runs, sd, distance, _TAIL) >= POWER)
 
 
 def margin_needed(runs: int, sd: float, *, power: float = POWER) -> float:

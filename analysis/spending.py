@@ -15,7 +15,7 @@ from scipy import special
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.blocks import Clusters, Ints
-from tbench.analysis.mean_ratio import mean_of_series
+from tbench.analysis.means import mean_of_series
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.summary import Floats
 from tbench.analysis.sums import Charges

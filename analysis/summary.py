@@ -55,11 +55,9 @@ def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int
     return low, high + 1
 
 
-def quantile_interval(
-    ordered: Ranked, p: float, confidence: float = 0.95
-) -> tuple[float | None, float | None]:
+def quantile_interval(ordered: Ranked, p: float) -> tuple[float | None, float | None]:
     """The order statistics at `interval_ranks`; None is unbounded, or among the timeouts."""
-    low, high = interval_ranks(len(ordered), p, confidence)
+    low, high = interval_ranks(len(ordered), p)
     return _at(ordered, low), _at(ordered, high)
 
 
@@ -77,9 +75,9 @@ def harrell_davis(ordered: Ranked, p: float) -> float:
     return float(weights @ ordered[first:last])
 
 
-def least_n(p: float, confidence: float = 0.95) -> int:
+def least_n(p: float) -> int:
     """Below this many values not even independent requests bound the p-quantile on both sides."""
-    return math.ceil(math.log((1 - confidence) / 2) / math.log(max(p, 1 - p)) - _ROUNDING)
+    return math.ceil(math.log(0.05 / 2) / math.log(max(p, 1 - p)) - _ROUNDING)
 
 
 def refusal(n: int, p: float) -> str | None:

@@ -5,8 +5,7 @@ import pytest
 
 from tbench.analysis.blocks import Clusters, clusters_of, freedom
 from tbench.analysis.inversion import Pair, invert
-from tbench.analysis.mean_ratio import mean_of_series
-from tbench.analysis.proportions import Failures, error_difference
+from tbench.analysis.means import Failures, error_difference, mean_of_series
 from tbench.analysis.summary import Floats
 from tbench.replay.columns import Column
 

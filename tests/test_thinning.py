@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tbench.analysis import thinning
+from tbench.analysis.charts import drawing
 from tbench.analysis.summary import Floats
 
 FINITE = st.floats(-1e6, 1e6)
@@ -19,7 +19,7 @@ SPECIAL = hnp.arrays(
 @given(SPECIAL, st.integers(10, 100))
 def test_each_kept_place_of_a_curve_is_exact(values: Floats, points: int) -> None:
     """The share at or below x, counted one by one; timeouts count in the whole, absent values do not."""
-    steps = thinning.ecdf(values, points)
+    steps = drawing.ecdf(values, points)
     there = values[~np.isnan(values)]
     assert len(steps.x) <= points + 1
     for x, y in zip(steps.x, steps.y, strict=True):
@@ -31,7 +31,7 @@ def test_each_kept_place_of_a_curve_is_exact(values: Floats, points: int) -> Non
 
 def test_a_long_tail_keeps_its_detail() -> None:
     """Of a hundred thousand values the hundred slowest still have dozens of places."""
-    steps = thinning.ecdf(np.arange(100_000.0))
+    steps = drawing.ecdf(np.arange(100_000.0))
     assert (steps.x >= 99_900).sum() > 50
     assert np.diff(steps.y).max() < 0.01
 
@@ -41,7 +41,7 @@ def test_a_long_tail_keeps_its_detail() -> None:
 def test_a_thinned_scatter_keeps_every_extreme(y: Floats, points: int, random: object) -> None:
     """No more points than asked for, all different, and the ends of both axes among them."""
     x = np.sin(np.arange(len(y)) * 12.9898) * 1000
-    kept = thinning.scatter(x, y, points)
+    kept = drawing.scatter(x, y, points)
     assert len(set(kept.tolist())) == len(kept) <= points
     if len(y):
         assert {y.min(), y.max()} <= set(y[kept])
@@ -53,7 +53,7 @@ def test_a_thinned_scatter_keeps_the_extremes_of_each_moment() -> None:
     y = np.ones(100_000)
     slow = np.arange(500, 100_000, 9_973)
     y[slow] = 50
-    assert set(slow.tolist()) <= set(thinning.scatter(np.arange(100_000.0), y).tolist())
+    assert set(slow.tolist()) <= set(drawing.scatter(np.arange(100_000.0), y).tolist())
 
 
 @settings(max_examples=60)
@@ -63,7 +63,7 @@ def test_a_thinned_scatter_is_what_its_grid_says(n: int, ties: int, seed: int) -
     random = np.random.default_rng(seed)
     x, y = random.random(n), random.integers(0, ties, n).astype(float)
     columns, rows = 10, 8
-    column, row = thinning._cells(x, columns), thinning._cells(y, rows)
+    column, row = drawing._cells(x, columns), drawing._cells(y, rows)
     wanted = {
         int(np.flatnonzero((column == c) & (row == r))[0]) for c, r in zip(column, row, strict=True)
     }
@@ -71,13 +71,13 @@ def test_a_thinned_scatter_is_what_its_grid_says(n: int, ties: int, seed: int) -
         own = np.flatnonzero(column == c)
         wanted |= {int(own[y[own] == y[own].min()][0]), int(own[y[own] == y[own].max()][-1])}
 
-    assert thinning.scatter(x, y, 100).tolist() == sorted(wanted)
+    assert drawing.scatter(x, y, 100).tolist() == sorted(wanted)
 
 
 def test_running_medians_follow_the_values() -> None:
     """The median of each part, at its middle; parts with too few values are left out."""
     x = np.concatenate([np.linspace(0, 1, 500), np.linspace(3, 4, 500)])
-    steps = thinning.medians(x, np.where(x < 2, 1.0, 5.0), bins=8)
+    steps = drawing.medians(x, np.where(x < 2, 1.0, 5.0), bins=8)
     assert steps.y.tolist() == [1.0, 1.0, 5.0, 5.0]
     assert steps.x == pytest.approx([0.25, 0.75, 3.25, 3.75])
 
@@ -94,7 +94,7 @@ def test_requests_in_flight_have_the_area_of_their_spans(
     """The mean over all parts, and the most of all parts, agree with counting at each instant."""
     sent = np.array([float(start) for start, _ in spans])
     end = np.array([np.nan if length is None else start + float(length) for start, length in spans])
-    mean, most = thinning.in_flight(sent, end, bins)
+    mean, most = drawing.in_flight(sent, end, bins)
     horizon = np.nanmax(np.append(end, sent))
     closed = np.where(np.isnan(end), horizon, end)
     if horizon == sent.min():
@@ -109,5 +109,5 @@ def test_requests_in_flight_have_the_area_of_their_spans(
 @pytest.mark.parametrize("sent", [[], [np.nan]])
 def test_no_request_is_no_line(sent: list[float]) -> None:
     """Nothing was sent, nothing is drawn."""
-    mean, most = thinning.in_flight(np.array(sent), np.array(sent))
+    mean, most = drawing.in_flight(np.array(sent), np.array(sent))
     assert (len(mean.x), len(most)) == (0, 0)

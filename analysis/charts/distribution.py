@@ -7,7 +7,8 @@ from typing import NamedTuple
 import altair as alt
 import numpy as np
 
-from tbench.analysis import thinning, words
+from tbench.analysis import words
+from tbench.analysis.charts import drawing
 from tbench.analysis.charts.drawing import (
     COLOURS,
     FAINT,
@@ -98,7 +99,7 @@ def ecdf(title: str, unit: str, arms: Arms) -> Picture | None:
 
 def _curve(values: Floats, points: int, scale: Scale) -> Rows:
     """The share at or below, thinned to so many places."""
-    steps = thinning.ecdf(values, points)
+    steps = drawing.ecdf(values, points)
     return [
         {"x": short(x * scale.factor), "y": short(y)}
         for x, y in zip(steps.x.tolist(), steps.y.tolist(), strict=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 
-from tbench.analysis import thinning
+from tbench.analysis.charts import drawing
 from tbench.analysis.charts.drawing import (
     FAINT,
     Paper,
@@ -60,7 +60,7 @@ def over_time(title: str, unit: str, arms: Series, *, warmup: int = 0) -> Pictur
     scale = scale_of(unit, values)
     domain = log_domain(of_arm * scale.factor for of_arm in values)
     dots = _scattered(finite, scale, log=domain is not None)
-    medians = {name: thinning.medians(*pair) for name, pair in finite.items()}
+    medians = {name: drawing.medians(*pair) for name, pair in finite.items()}
     lines = [
         {"arm": name, "x": short(at), "y": short(value * scale.factor)}
         for name, steps in medians.items()
@@ -121,7 +121,7 @@ def _scattered(arms: Mapping[str, Pair], scale: Scale, *, log: bool) -> Rows:
     most = max(100, min(SCATTERED, SCATTERED_ALL // len(arms)))
     for name, (x, y) in arms.items():
         if len(x):
-            places = thinning.scatter(x, np.log(y) if log else y, most)
+            places = drawing.scatter(x, np.log(y) if log else y, most)
             points = zip(x[places].tolist(), y[places].tolist(), strict=True)
             rows += [
                 {"arm": name, "x": short(at), "y": short(value * scale.factor)}
@@ -239,7 +239,7 @@ def _outstanding(arms: Series) -> tuple[Rows, Rows, list[str]]:
     peaks = []
     total = max(1, sum(map(len, arms.values())))
     for name, runs in arms.items():
-        counted = [thinning.in_flight(*pair, BINS) for pair in runs]
+        counted = [drawing.in_flight(*pair, BINS) for pair in runs]
         counted = [(mean, most) for mean, most in counted if len(mean.y)]
         if not counted:
             continue

@@ -11,7 +11,7 @@ from tbench.analysis.arms import Replicates
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.decide import ALPHA
 from tbench.analysis.gate import Gate
-from tbench.analysis.gate_results import GateResults, GateRow, conclude
+from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.variance import pooled_sd
 from tbench.capture.terminal import plural
 from tbench.replay.totals import duration_s
@@ -59,19 +59,12 @@ def meaning(results: GateResults) -> str:
     return text
 
 
-def standing(results: GateResults, arm: Replicates) -> Verdict:
-    """The verdict on one candidate alone."""
-    if any(run.invalid_because for run in (*results.baseline.runs, *arm.runs)):
-        return Verdict.INVALID
-    return conclude([row for row in results.rows if row.arm == arm.name], ())
-
-
 def why(results: GateResults, arm: Replicates, names: Names) -> str:
     """One sentence: what decided it."""
     of_arm = [row for row in results.rows if row.arm == arm.name]
     rows = [row for row in of_arm if row.comparison.verdict is not Verdict.SKIPPED] or of_arm
     who, base = names[arm.name], names[results.baseline.name]
-    verdict = standing(results, arm)
+    verdict = results.verdict_of(arm.name)
     if verdict is Verdict.INVALID:
         return f"A run of {who} or {base} does not count: its own client was the limit, or data was lost."
     if verdict is Verdict.FAIL:

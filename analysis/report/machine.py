@@ -11,7 +11,7 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.beyond import left_out
 from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.gate_results import GateResults
-from tbench.analysis.mean_ratio import Overall
+from tbench.analysis.means import Overall
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.report.gate_sentences import declared, objectives, unseen_runs
 from tbench.analysis.run_metrics import Slo, rates, ratio

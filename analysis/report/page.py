@@ -233,14 +233,12 @@ def _bar(row: Comparison) -> Bar:
 SHIFTED: Final = ("ttft", "e2e", "tpot", "itl")
 
 
-def judgement_report(
-    results: GateResults, *, command: str | None = None, title: str | None = None
-) -> Report:
+def judgement_report(results: GateResults, *, command: str | None = None) -> Report:
     """Repeated runs of two or more arms: verdict, gates, each run, then what they have in common."""
     names = gate_sentences.shown_names([arm.name for arm in results.arms])
     sides = {names[arm.name]: arm.runs for arm in results.arms}
     others = ", ".join(names[arm.name] for arm in results.candidates)
-    title = title or f"{others} vs {names[results.baseline.name]}: {results.verdict.value}"
+    title = f"{others} vs {names[results.baseline.name]}: {results.verdict.value}"
     gated = [row.gate.metric for row in results.rows if row.gate.quantile is not None]
     metrics = list(dict.fromkeys([*sections.DRAWN, *gated]))
     ratios, shares = sections.forests(results, names)
@@ -313,7 +311,7 @@ def _judgement_head(results: GateResults, names: Names, title: str, sides: Sides
     reasons = [gate_sentences.why(results, arm, names) for arm in arms]
     text, cards = reasons[0], html(None)
     if len(arms) > 1:
-        verdicts = [gate_sentences.standing(results, arm) for arm in arms]
+        verdicts = [results.verdict_of(arm.name) for arm in arms]
         counts = [
             f"{verdicts.count(verdict)} {verdict.value}"
             for verdict in Verdict

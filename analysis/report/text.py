@@ -352,7 +352,7 @@ def judgement_text(results: GateResults, width: int = WIDTH) -> Iterator[str]:
     for arm in results.candidates:
         yield ""
         if several:
-            verdict = gate_sentences.standing(results, arm).value
+            verdict = results.verdict_of(arm.name).value
             reason = gate_sentences.why(results, arm, names)
             yield from fold(f"{names[arm.name]}: {verdict}. {reason}", indent=" " * 4)
         yield from _gate_lines(results, names, arm.name, width)

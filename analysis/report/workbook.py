@@ -83,7 +83,6 @@ class Book:
     file: xlsxwriter.Workbook
     bold: Format
     quiet: Format
-    big: Format
     _styles: dict[tuple[tuple[str, str | float], ...], Format] = field(default_factory=dict)
 
     def style(self, **properties: str | float) -> Format:
@@ -119,7 +118,6 @@ def opened(file: BinaryIO) -> Book:
         quiet=workbook.add_format(
             {"italic": True, "font_color": "#565d66", "text_wrap": True, "valign": "top"}
         ),
-        big=workbook.add_format({"bold": True, "font_size": 20}),
     )
 
 
@@ -246,7 +244,7 @@ def judgement_book(
     sides = {names[arm.name]: arm.runs for arm in results.arms}
     book, lines = opened(file), []
     for arm in results.candidates:
-        verdict = gate_sentences.standing(results, arm)
+        verdict = results.verdict_of(arm.name)
         lines.append(
             f"{names[arm.name]}: {verdict.value}. {gate_sentences.why(results, arm, names)}"
         )

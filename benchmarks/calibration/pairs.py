@@ -16,8 +16,7 @@ from tbench.analysis.arms import Truths
 from tbench.analysis.blocks import Clusters
 from tbench.analysis.inversion import DRIFTING, Interval, Pair, Side, blocks_for, invert
 from tbench.analysis.lengths import AtEqualLengths, length_bins
-from tbench.analysis.mean_ratio import geometric_mean
-from tbench.analysis.proportions import Failures, error_difference
+from tbench.analysis.means import Failures, error_difference, geometric_mean
 from tbench.analysis.summary import Floats, quantile
 
 Control = Callable[[Floats, Floats, Generator], bool]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import signal, stats
 
 from tbench.analysis.contrast import Contrast
-from tbench.analysis.mean_ratio import (
+from tbench.analysis.means import (
     GeometricMean,
     Overall,
     effective_size,
