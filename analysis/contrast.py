@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
-from tbench.analysis.arms import Arm
 from tbench.analysis.blocks import Clusters, CountedSide, Ints
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
 from tbench.analysis.drawn import CountedPair, DrawnSessions
@@ -25,7 +24,8 @@ from tbench.analysis.means import (
     ratio_of,
     typical_by_thirds,
 )
-from tbench.analysis.metrics import METRICS, Metric, values
+from tbench.analysis.metrics import METRICS, Metric
+from tbench.analysis.pairing import RunView
 from tbench.analysis.summary import Caution, Floats, identified, ordered, quantile, refusal
 from tbench.analysis.t_tests import CONFIDENCE, difference
 from tbench.analysis.words import lasting
@@ -300,17 +300,20 @@ def _bound(end: float) -> float | None:
 
 
 def shifts(
-    baseline: Sequence[Arm], candidate: Sequence[Arm], metric: str, *, intervals: bool = True
+    baseline: Sequence[RunView],
+    candidate: Sequence[RunView],
+    metric: str,
+    *,
+    intervals: bool = True,
 ) -> tuple[Shift, ...]:
-    """The ratio candidate / baseline at the points of SHIFT, as far as every run has the requests.
+    """The ratio candidate / baseline at the points of SHIFT, of the requests that gates are held against.
 
     Ratios of geometric means over the runs, with Welch's interval on the per-run log-quantiles at each
     point, and a band that holds at all points at once (Bonferroni). Without `intervals`, and where an arm
     has fewer than three runs, ratios alone. Points among the timeouts, or at zero, are left out.
     """
     sides = [
-        [ordered(values(run, METRICS[metric])[run.measured]) for run in runs]
-        for runs in (baseline, candidate)
+        [ordered(run.values(METRICS[metric])) for run in runs] for runs in (baseline, candidate)
     ]
     # The run is the unit, so a point needs the requests in every run, not in all of them together.
     fewest = min((len(run) for side in sides for run in side), default=0)

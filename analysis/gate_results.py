@@ -30,7 +30,7 @@ from tbench.analysis.gate_estimate import (
     estimate_gate,
 )
 from tbench.analysis.history import History
-from tbench.analysis.pairing import CommonRequests, shared
+from tbench.analysis.pairing import ArmRuns, CommonRequests, shared
 from tbench.analysis.run_metrics import ERRORS
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate
@@ -81,8 +81,9 @@ class GateResults:
     """The verdict over all gates and candidates, each row, and what to beware of.
 
     The first of `arms` is the baseline; every other one was held against it by every gate. `warnings` are
-    all of `cautions`, which has them by candidate. `contrast` is how arms were compared, `planned`
-    whether a plan had declared it before the runs. `n` requests are in every run and were compared.
+    all of `cautions`, which has them by candidate. `groups` are the arms on what every run
+    holds. `contrast` is how arms were compared, `planned` whether a plan had declared it before them. `n`
+    requests are in every run and were compared.
     Held against a `history` of sessions, the baseline has no runs, and `baseline_runs` of a row are sessions.
     """
 
@@ -95,6 +96,7 @@ class GateResults:
     n: int = 0
     cautions: Mapping[str, tuple[Caution, ...]] = field(default_factory=dict)
     history: History | None = None
+    groups: tuple[ArmRuns, ...] = ()
 
     def __str__(self) -> str:
         """What `tbench ab` prints."""
@@ -179,6 +181,7 @@ def evaluate_gates(
         planned=planned,
         n=common.n,
         cautions=cautions,
+        groups=common.groups,
     )
 
 

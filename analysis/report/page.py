@@ -252,11 +252,11 @@ def judgement_report(results: GateResults, *, command: str | None = None) -> Rep
     shifted = {
         metric: [
             shift(
-                f"{words.title(metric)}{f', {names[arm.name]}' if several else ''}",
-                shifts(baseline.runs, arm.runs, metric, intervals=intervals),
-                against=f"{names[arm.name]} / {names[baseline.name]}",
+                f"{words.title(metric)}{f', {names[group.name]}' if several else ''}",
+                shifts(results.groups[0].runs, group.runs, metric, intervals=intervals),
+                against=f"{names[group.name]} / {names[baseline.name]}",
             )
-            for arm in results.candidates
+            for group in results.groups[1:]
         ]
         for metric in SHIFTED
     }
