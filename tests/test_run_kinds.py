@@ -5,7 +5,8 @@ The limit is lowered, so that both ways can be gone with the same small run, of 
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,9 +149,19 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runfile, "PART", 3_000)
 
 
+Runs = Callable[[str, int], Path]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A run of a kind by its seed; each is made once."""
+    folder = tmp_path_factory.mktemp("runs")
+    return cache(lambda kind, seed: make_run(folder / f"{kind} {seed}.run", kind, seed))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_report_is_the_same(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make_run(tmp_path / "a.run", kind, 1)
+def test_a_report_is_the_same(kind: str, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = runs(kind, 1)
 
     def look() -> Json:
         document: Json = orjson.loads(dump(report_json(beyond.load(path, slo=SLO), slo=SLO)))
@@ -170,10 +181,8 @@ def test_a_report_is_the_same(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_comparison_is_the_same(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = make_run(tmp_path / "a.run", kind, 1), make_run(tmp_path / "b.run", kind, 2)
+def test_a_comparison_is_the_same(kind: str, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = runs(kind, 1), runs(kind, 2)
     options = CompareOptions(paired=kind in PAIRS, slo=SLO, metrics=("ttft", "e2e", "tpot"))
 
     def look() -> Json:
@@ -203,15 +212,13 @@ def test_a_comparison_is_the_same(
     ]
 
 
-def test_a_backlog_is_named_beyond_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backlog_is_named_beyond_memory(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in memory: where more arrives than is served a queue decides, and nothing else is called so."""
     monkeypatch.setattr(beyond, "LIMIT", 100)
 
     def codes(kind: str) -> set[str]:
-        paths = (
-            make_run(tmp_path / f"{kind} {name}.run", kind, seed) for seed, name in enumerate("ab")
-        )
-        return {caution.code for caution in compare_files(*paths).warnings}
+        compared = compare_files(runs(kind, 1), runs(kind, 2))
+        return {caution.code for caution in compared.warnings}
 
     assert "LOAD_DOMINATED" in codes("overloaded")
     assert "LOAD_DOMINATED" not in codes("open loop")
