@@ -208,8 +208,10 @@ class Sessions:
             self._begun.keep(call, [*leaves, seen])
         if chain:
             ending = _ending(messages, len(messages), client)
+            alone = (seen,)  # nearly all are, in both
             for known, key in ((self._prefixes, chain[-1]), (self._endings, ending)):
-                known.keep(key, (*known.get(key, ())[1 - RIVALS :], seen))
+                rivals = known.get(key)
+                known.keep(key, (*rivals[1 - RIVALS :], seen) if rivals else alone)
         return seen
 
     def _in_name(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.capture.exchange import Request, Response
+from tbench.capture.recent import Recent
 from tbench.capture.sessions import Place, Sessions
 from tests.recorded import chat_request
 
@@ -304,3 +305,16 @@ def test_conversations_are_told_apart_however_their_history_is_sent(
 
     assert right >= least * claimed  # precision
     assert right >= least * sum(follows.values())  # recall
+
+
+@given(st.integers(1, 450), st.lists(st.integers(0, 600), max_size=900))
+def test_what_was_kept_last_is_remembered_and_little_more(size: int, keys: list[int]) -> None:
+    """Each key once, at its last place; a hundredth more than asked for at most."""
+    recent: Recent[int, int] = Recent(size)
+    for place, key in enumerate(keys):
+        recent.keep(key, place)
+    lasts = list(dict.fromkeys(reversed(keys)))
+
+    assert size // 100 >= len(recent) - size
+    assert list(recent)[-size:] == lasts[:size][::-1]
+    assert all(keys[place] == key and key not in keys[place + 1 :] for key, place in recent.items())
