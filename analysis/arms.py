@@ -1,8 +1,8 @@
 """Arms: one side of a comparison, a run or a captured trace, as columns of equal length; or repeated runs."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -61,6 +61,7 @@ class Arm:
     token_gaps: Callable[[], tuple[Column, Column]]
     sums: Sums | None = None
     markers: frozenset[bytes] = frozenset()
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         """What `tbench report` prints."""
@@ -231,9 +232,16 @@ class Arm:
         """True for the samples that count: not warm-up."""
         return np.logical_not(self.columns["warmup"])
 
+    def once[T](self, key: Hashable, make: Callable[["Arm"], T]) -> T:
+        """What `make` makes of it: under one key only once, as its samples may have to be read anew."""
+        if key not in self._made:
+            self._made[key] = make(self)
+        made: T = self._made[key]
+        return made
+
     def keep_figures(self) -> None:
         """Make what is asked of every run while its samples are at hand, and let go of them."""
-        _ = len(self), self.invalid_because
+        _ = len(self), self.succeeded, self.invalid_because
         self.forget()
 
     def forget(self) -> None:

@@ -138,13 +138,14 @@ def evaluate_gates(
     contrast: Method = "welch",
     planned: bool = False,
     warmup: Warmup | None = None,
+    common: CommonRequests | None = None,
 ) -> GateResults:
     """Hold the runs of every arm but the first against those of the first.
 
     PASS needs every gate of every candidate; FAIL is one of them by Holm's rule over all. `contrast`
     "trend" takes a straight drift out, where chance drew the order of the runs; `planned` says that a plan
-    had declared it before them. `warmup` None keeps the runs' own flags. Raises
-    InputError where the arms are not of one trace, or share a run.
+    had declared it before them. `warmup` None keeps the runs' own flags; `common` is what the arms share, if
+    that is known already. Raises InputError where the arms are not of one trace, or share a run.
     """
     if not gates:
         raise InputError("several runs need a gate: give --margin 5% or --gate ttft:p95:5%")
@@ -161,7 +162,7 @@ def evaluate_gates(
         raise InputError(
             f"{' and '.join(names)}: runs of {len(sources)} different traces; replay one trace for all arms"
         )
-    common = shared(arms, warmup)
+    common = common or shared(arms, warmup)
     measure(common.groups, gates)
     baseline, *candidates = common.groups
     estimates = [

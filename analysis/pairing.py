@@ -235,6 +235,15 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
     )
 
 
+def regrouped(common: CommonRequests, arms: Sequence[Replicates]) -> CommonRequests:
+    """The same of the same runs, as other arms: what was made of each run is not made again."""
+    views = {view.arm.path: view for group in common.groups for view in group.runs}
+    groups = (
+        ArmRuns(name=arm.name, runs=tuple(views[run.path] for run in arm.runs)) for arm in arms
+    )
+    return replace(common, groups=tuple(groups))
+
+
 def _places(runs: Sequence[Arm]) -> list[Places]:
     """Where the requests that all runs hold lie in each, in the order of the first."""
     first, others = runs[0], runs[1:]

@@ -26,9 +26,10 @@ from tbench.analysis.gate import ERRORS, USUAL
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import CONFIDENCE
-from tbench.analysis.variance import Spread, Within, correlation, spread
+from tbench.analysis.variance import Spread, Within, correlation, keep, spread
 from tbench.capture.errors import InputError
 from tbench.replay.metrics import minimum_n
+from tbench.replay.table import Desk
 
 RUNS: Final = (3, 4, 5, 6, 8, 10, 15, 20)
 """Per arm: what a plan is shown for."""
@@ -205,8 +206,10 @@ class Plan:
 
 def plan(arms: Sequence[Replicates], aim: PowerGoal) -> Plan:
     """What the pilot's arms (of one trace, each of one run or more) say about the aim."""
-    offsets = (run.offset_s for arm in arms for run in arm.runs)
-    run_s = min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in offsets)
+    run_s, metrics = math.inf, [METRICS[name] for name, _ in aim.asked or USUAL]
+    for run in (run for arm in arms for run in arm.runs):
+        run_s = min(run_s, float(np.nanmax(run.offset_s) - np.nanmin(run.offset_s)))
+        keep(run, metrics)
     prospects = tuple(
         PowerEstimate(spread=spread(arms, METRICS[metric], p), aim=aim, run_s=run_s)
         for metric, p in aim.asked or USUAL
@@ -287,25 +290,28 @@ _ASKED = re.compile(r"(?P<metric>\w+):p(?P<quantile>\d+(?:\.\d+)?)")
 def load_pilot(texts: Sequence[str | Path]) -> tuple[Replicates, ...]:
     """The arms that these paths, folders and globs name; a folder or a glob of runs is one arm.
 
-    Single runs of one model, target and pacing are one arm too. Raises InputError where the arms are not of
-    one trace, or a run is named twice.
+    Single runs of one model, target and pacing are one arm too. Of many samples one run is held at a time.
+    Raises InputError where the arms are not of one trace, or a run is named twice.
     """
-    arms = _gathered([_load(text) for text in texts])
+    desk = Desk()
+    arms = _gathered([_load(text, desk) for text in texts])
     runs = [run for arm in arms for run in arm.runs]
     check_distinct(runs)
     if len({run.source for run in runs}) > 1:
         raise InputError("the pilot's runs are of different traces; give runs of one trace")
     for run in runs:
-        if not run.ok.any():
+        if not run.succeeded:
             raise InputError(f"{run.path}: no request succeeded; a pilot needs some")
     return arms
 
 
-def _load(text: str | Path) -> Replicates:
+def _load(text: str | Path, desk: Desk) -> Replicates:
     """One run, one trace (whatever its name says), or the runs of a folder or a glob."""
     if runs_among(text):
-        return load_replicates(text)
-    return Replicates(name=str(text), runs=(load_arm(text),))
+        return load_replicates(text, desk=desk)
+    run = load_arm(text, desk)
+    run.keep_figures()
+    return Replicates(name=str(text), runs=(run,))
 
 
 def _gathered(arms: Sequence[Replicates]) -> tuple[Replicates, ...]:

@@ -22,10 +22,11 @@ from tbench.analysis.gate import Gate
 from tbench.analysis.gate_estimate import LEAST_RUNS
 from tbench.analysis.gate_results import GateRow, evaluate_gates
 from tbench.analysis.metrics import METRICS
+from tbench.analysis.pairing import regrouped, shared
 from tbench.analysis.planning import USUAL_RUNS
 from tbench.analysis.power import margin_needed
 from tbench.analysis.summary import Caution
-from tbench.analysis.variance import pooled_sd, run_quantiles
+from tbench.analysis.variance import keep, pooled_sd, run_quantiles
 from tbench.capture.errors import InputError
 from tbench.capture.terminal import plural
 
@@ -136,6 +137,11 @@ def self_check(
     for first, second in pairs:
         for row in compare(first, second, options).rows:
             by_quantile.setdefault((row.metric, row.quantile), []).append(row)
+        for run in (first, second):
+            run.forget()
+    metrics = [METRICS[metric] for metric in dict.fromkeys(metric for metric, _ in by_quantile)]
+    for run in (run for arm in arms for run in arm.runs):
+        keep(run, metrics, options.warmup)
     floors = [
         Floor(
             metric=metric,
@@ -145,13 +151,17 @@ def self_check(
         )
         for (metric, p), rows in by_quantile.items()
     ]
-    halves = [half for arm in arms for half in balanced(arm, random)]
     by_gate: dict[Gate, list[GateRow]] = {}
-    for first_half, second_half in halves:
-        for judged in evaluate_gates((first_half, second_half), gates, warmup=options.warmup).rows:
-            # What cannot be tested has no verdict to count, and would make the shares of the others smaller.
-            if judged.comparison.verdict is not Verdict.SKIPPED:
-                by_gate.setdefault(judged.gate, []).append(judged)
+    split_runs = set()
+    for arm in arms:
+        common = None
+        for halves in balanced(arm, random):
+            split_runs.add(len(halves[0].runs))
+            common = regrouped(common, halves) if common else shared(halves, options.warmup)
+            for judged in evaluate_gates(halves, gates, common=common).rows:
+                # What cannot be tested has no verdict to count: the shares of the others would be smaller.
+                if judged.comparison.verdict is not Verdict.SKIPPED:
+                    by_gate.setdefault(judged.gate, []).append(judged)
     return SelfCheck(
         arms=tuple(arms),
         pairs=len(pairs),
@@ -167,7 +177,7 @@ def self_check(
             )
             for gate, judgements in by_gate.items()
         ),
-        split_runs=tuple(sorted({len(first.runs) for first, _ in halves})),
+        split_runs=tuple(sorted(split_runs)),
         warnings=tuple(_warnings(arms, floors)),
     )
 

@@ -6,8 +6,9 @@ requests per run help, else only more runs do (T. Kalibera and R. Jones, ISMM 20
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from typing import Final, Literal
@@ -123,9 +124,21 @@ def run_quantiles(
     return tuple(tuple(quantile(sample, p) for sample in arm) for arm in samples), n
 
 
+def keep(run: Arm, metrics: Iterable[Metric], warmup: Warmup | None = None) -> None:
+    """Take from a run what its spread needs, some bytes of each request, and let go of its samples."""
+    for metric in metrics:
+        counted(run, metric, warmup)
+    run.forget()
+
+
 def counted(run: Arm, metric: Metric, warmup: Warmup | None = None) -> Floats:
     """The metric's value of each request outside the warm-up, in arrival order; NaN where absent."""
-    return values(run, metric)[~warm_up(run, warmup)]
+    warm = run.once(("warm", warmup), lambda run: warm_up(run, warmup))
+    return _values(run, metric)[~warm]
+
+
+def _values(run: Arm, metric: Metric) -> Floats:
+    return run.once(("values", metric.name), lambda run: values(run, metric))
 
 
 def within(arms: Sequence[Replicates], metric: Metric, p: float) -> Within:
@@ -152,9 +165,9 @@ def within(arms: Sequence[Replicates], metric: Metric, p: float) -> Within:
 def _neighbours(runs: Sequence[Arm], metric: Metric, p: float) -> Iterator[Within]:
     """Each run against the next, request by request."""
     for first, second in pairwise(runs):
-        matched = match(first, second)
-        a = values(first, metric)[matched.baseline]
-        b = values(second, metric)[matched.candidate]
+        matched = first.once(("match", second.path), partial(match, candidate=second))
+        a = _values(first, metric)[matched.baseline]
+        b = _values(second, metric)[matched.candidate]
         if min(len(ordered(a)), len(ordered(b))):
             yield of_pair(a, b, p)
 

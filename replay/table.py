@@ -164,16 +164,17 @@ class Table(Mapping[str, Column]):
 
 
 class Desk:
-    """Holds one table at a time: the one that was read last; the one before is dropped."""
+    """Holds as many tables at a time as it has `seats`: those that were read last; others are dropped."""
 
-    def __init__(self) -> None:
-        self._table: Table | None = None
+    def __init__(self, seats: int = 1) -> None:
+        self._seats = seats
+        self._tables: list[Table] = []
 
     def take(self, table: Table) -> None:
         """Hold this one."""
-        if self._table is not None and self._table is not table:
-            self._table.drop()
-        self._table = table
+        self._tables = [*(each for each in self._tables if each is not table), table]
+        while len(self._tables) > self._seats:
+            self._tables.pop(0).drop()
 
 
 def where(columns: Columns, name: str, *words: str) -> Truths:

@@ -367,6 +367,7 @@ def _self_checked(flags: CompareFlags) -> int:
     from tbench.analysis.report.machine import dump
     from tbench.analysis.report.planning import self_check_json, self_check_text
     from tbench.analysis.selfcheck import self_check
+    from tbench.replay.table import Desk
 
     question = CompareOptions(
         metrics=tuple(flags.metric or ()),
@@ -374,7 +375,8 @@ def _self_checked(flags: CompareFlags) -> int:
         warmup=flags.left_out(),
     )
     gates = parse_gates(flags.margin, flags.gate) or parse_margin("5%")
-    arms = [load_replicates(run) for run in flags.runs]
+    desk = Desk(seats=2)  # each pair is compared
+    arms = [load_replicates(run, desk=desk) for run in flags.runs]
     noise = self_check(arms, question, gates, np.random.default_rng(SEED))
     typer.echo(dump(self_check_json(noise)) if flags.as_json else "\n".join(self_check_text(noise)))
     return 4 if any(caution.code == "INVALID_RUN" for caution in noise.warnings) else 0
