@@ -460,6 +460,5 @@ def test_repeated_runs_are_judged_alike_with_few_of_them_in_memory(
     monkeypatch.setattr(Table, "__init__", made)
     monkeypatch.setattr(Desk, "take", watched)
     monkeypatch.setattr(arms, "HELD", 0)
-    gc.collect()  # tables of other tests
     assert judged(tmp_path) == together
     assert max(read) == beside, "so many other runs were held when one was read"
