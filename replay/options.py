@@ -37,14 +37,14 @@ MatchLength = Literal["no", "cap", "exact"]
 
 Timeout = Annotated[
     float,
-    Option(help="Longest time of one request, all in all.", unit="SECONDS", group=CLIENT, above=0),
+    Option(help="Time limit of one request, in total.", unit="SECONDS", group=CLIENT, above=0),
 ]
 
 
 Prices = Annotated[
     str | Path | None,
     Option(
-        help="TOML file of what models cost at which hosts (docs/replay.md, Prices).",
+        help="TOML file of prices by host and model (docs/replay.md, Prices).",
         unit="FILE",
         group=TARGET,
         default="list prices of Together and Anthropic",
@@ -67,7 +67,8 @@ MaxCost = Annotated[
 Polite = Annotated[
     bool,
     Option(
-        help="Wait as a 429, or a 503 with Retry-After, asks, and send again; each attempt is counted.",
+        help="Wait as a 429, or a 503 with Retry-After, asks, then send again; attempts are "
+        "counted.",
         group=CLIENT,
     ),
 ]
@@ -76,7 +77,7 @@ Polite = Annotated[
 Only = Annotated[
     Sequence[str],
     Option(
-        help="Only requests to this endpoint, model or host, or by a field: status>=400, session=s3, "
+        help="Select requests by endpoint, model or host, or by a field: status>=400, session=s3, "
         "from=10m, sample=10% ... (docs/trace.md). Repeatable.",
         unit="WORD",
         group=LIMITS,
@@ -108,8 +109,8 @@ def parse_cluster(text: str) -> str:
 On = Annotated[
     str | None,
     Option(
-        help="Send from the machines of a Ray cluster, a worker on each core: ray (that of RAY_ADDRESS, "
-        "or that runs here, else one on this machine), or ray://HOST:PORT (docs/scale-out.md).",
+        help="Send from the machines of a Ray cluster: ray (the cluster of RAY_ADDRESS, or the one "
+        "running here, else a new one on this machine), or ray://HOST:PORT (docs/scale-out.md).",
         unit="ray[://HOST:PORT]",
         group=CLIENT,
         default="this machine",
@@ -211,7 +212,7 @@ class ReplayOptions:
     sessions: Annotated[
         int | None,
         PacingOption(
-            help="Closed loop: keep this many conversations under way, each turn by turn.",
+            help="Closed loop: keep this many conversations in progress, each turn by turn.",
             unit="N",
             group=PACING,
             above=0,
@@ -245,8 +246,9 @@ class ReplayOptions:
     causal: Annotated[
         Causal,
         Option(
-            help="When turns leave that continue an earlier answer: max: at their time, but only once it has "
-            "ended and the think time has passed; think: then (docs/replay.md).",
+            help="When a turn leaves that continues an earlier answer. max: at its time, but not "
+            "before that answer has ended and the think time has passed; think: once it has "
+            "passed; strict, off: at its time (docs/replay.md).",
             group=PACING,
         ),
     ] = "max"
@@ -260,7 +262,7 @@ class ReplayOptions:
     clones: Annotated[
         float | None,
         Option(
-            help="K copies of each session, shifted, each with its own salt.",
+            help="Send K copies of each conversation, shifted in time, each with its own salt.",
             unit="K",
             group=PACING,
             least=1,
@@ -271,7 +273,7 @@ class ReplayOptions:
     clone_shift: Annotated[
         str,
         Option(
-            help="Shift copies round the recording (circular), or by up to SECONDS; 0: all in step.",
+            help="Shift copies round the recording (circular), or by up to SECONDS; 0: not at all.",
             unit="SHIFT",
             group=PACING,
         ),
@@ -280,7 +282,7 @@ class ReplayOptions:
     max_in_flight: Annotated[
         int | None,
         Option(
-            help="Cap an open loop; waiting for it counts as latency.",
+            help="Cap the requests in flight of an open loop; the wait counts as latency.",
             unit="N",
             group=PACING,
             above=0,
@@ -289,7 +291,7 @@ class ReplayOptions:
     spawn_rate: Annotated[
         float | None,
         Option(
-            help="Let --concurrency grow by this many a second.",
+            help="Start --concurrency with one and add this many a second.",
             unit="RATE",
             group=PACING,
             default="at once",
@@ -299,7 +301,8 @@ class ReplayOptions:
     ramp: Annotated[
         float | None,
         Option(
-            help="Let the rate, or --concurrency, grow from almost nothing for this long; it is the warm-up.",
+            help="Grow the rate, or --concurrency, from almost nothing over this time; it is the "
+            "warm-up.",
             unit="SECONDS",
             group=PACING,
             above=0,
@@ -308,7 +311,7 @@ class ReplayOptions:
     max_idle: Annotated[
         float | None,
         Option(
-            help="Cut recorded stretches in which nothing was in flight to this.",
+            help="Shorten recorded stretches with nothing in flight to this.",
             unit="SECONDS",
             group=PACING,
             least=0,
@@ -341,8 +344,8 @@ class ReplayOptions:
     warmup: Annotated[
         str,
         Option(
-            help="Leave the beginning out: auto (60 s, at most 1/16 of the run), none, seconds or a share "
-            "(5%).",
+            help="Leave out the beginning: auto (60 s, at most 1/16 of the run), none, seconds or "
+            "a share (5%).",
             unit="WARMUP",
             group=LIMITS,
             common=True,
@@ -353,14 +356,14 @@ class ReplayOptions:
     allow_unsafe: Annotated[
         bool,
         Option(
-            help="Also send what may change or spend (images, files, jobs).",
+            help="Also send what may change or spend something (images, files, jobs).",
             group=LIMITS,
         ),
     ] = False
     allow_lost: Annotated[
         int,
         Option(
-            help="Let a run count that lost up to N requests with a worker: in flight, or not sent for it.",
+            help="Accept a run that lost up to N requests with a worker, in flight or not sent.",
             unit="N",
             group=LIMITS,
             least=0,
@@ -380,7 +383,7 @@ class ReplayOptions:
     model: Annotated[
         str | None,
         Option(
-            help="Model for chat and completions, or a trace's only endpoint.",
+            help="Model for chat and completions, or for the trace's only endpoint.",
             unit="NAME",
             group=TARGET,
             default="as recorded",
@@ -400,31 +403,31 @@ class ReplayOptions:
     probe: Annotated[
         Literal["auto", "on", "off"],
         Option(
-            help="Send two equal requests first, which tell whether the target names cached tokens; auto: "
-            "with --cache structure or cold.",
+            help="Send two equal requests first, to see whether the target reports cached tokens; "
+            "auto: with --cache structure or cold.",
             group=TARGET,
         ),
     ] = "auto"
     match_length: Annotated[
         MatchLength,
         Option(
-            help="Answers as long as recorded. cap: at most; exact: min_tokens and ignore_eos as well, for "
-            "vLLM and SGLang.",
+            help="Ask for answers as long as recorded. cap: at most; exact: also by min_tokens and "
+            "ignore_eos, for vLLM and SGLang.",
             group=TARGET,
         ),
     ] = "no"
     portable: Annotated[
         Literal["off", "auto", "strict"],
         Option(
-            help="Drop what only its issuer reads. auto: where another maker or family is asked, and what "
-            "OpenAI refuses; strict: always, and what gateways refuse.",
+            help="Drop what only its issuer can read. auto: for another maker or model family, and "
+            "what OpenAI refuses; strict: always, and what gateways refuse.",
             group=TARGET,
         ),
     ] = "auto"
     to: Annotated[
         Literal["chat", "messages", "responses"] | None,
         Option(
-            help="Send all in this dialect; what does not map is counted.",
+            help="Send every request in this dialect; what it cannot express is counted.",
             group=TARGET,
             default="as recorded",
         ),
@@ -432,7 +435,8 @@ class ReplayOptions:
     set: Annotated[
         Mapping[str, Any],
         Option(
-            help="Set a top-level field of the body (a limit: where the API has its name); null removes it.",
+            help="Set a top-level field of the body (a limit only where the API has that name); "
+            "null removes it.",
             unit="KEY=JSON",
             group=TARGET,
             read=_read_by("tbench.replay.target", "parse_fields"),
@@ -442,7 +446,7 @@ class ReplayOptions:
     headers: Annotated[
         Sequence[tuple[str, str]] | Mapping[str, str],
         Option(
-            help="Add a header; its value is written to no file. Repeatable.",
+            help="Add a header; its value is never written to a file. Repeatable.",
             unit="'NAME: VALUE'",
             flag="--header",
             group=TARGET,
@@ -462,8 +466,8 @@ class ReplayOptions:
     cache: Annotated[
         Cache,
         Option(
-            help="What a prompt may find in a cache: as-is: all; structure: what this run sent, shared as "
-            "recorded; cold: its own conversation alone.",
+            help="What a prompt may find in a prefix cache. as-is: everything; structure: what "
+            "this run sent, shared as recorded; cold: its own conversation only.",
             group=TARGET,
             common=True,
         ),
@@ -471,7 +475,8 @@ class ReplayOptions:
     cache_by: Annotated[
         Literal["text", "cache_salt"],
         Option(
-            help="Where the salt goes that does it; vLLM and SGLang know the field cache_salt.",
+            help="Where the salt of --cache goes: the prompt, or the field cache_salt of vLLM and "
+            "SGLang.",
             group=TARGET,
         ),
     ] = "text"
@@ -495,17 +500,17 @@ class ReplayOptions:
     sender: Annotated[
         Literal["auto", "engine", "httpx"],
         Option(
-            help="Our engine with kernel stamps (Linux), or httpx.",
+            help="Engine with kernel timestamps (Linux), or httpx.",
             group=CLIENT,
         ),
     ] = "auto"
     http2: Annotated[
-        bool, Option(help="Speak HTTP/2, by plain httpx (needs httpx[http2]).", group=CLIENT)
+        bool, Option(help="Speak HTTP/2, by the httpx sender (needs httpx[http2]).", group=CLIENT)
     ] = False
     proxy: Annotated[
         str | None,
         Option(
-            help="Proxy, by plain httpx; the environment's is not used.",
+            help="Proxy, by the httpx sender; the environment's is not used.",
             unit="URL",
             group=CLIENT,
         ),
@@ -513,7 +518,7 @@ class ReplayOptions:
     workers: Annotated[
         int | Literal["auto"],
         Option(
-            help="Processes that send; auto: as many as it takes.",
+            help="Processes that send; auto: as many as needed.",
             unit="N",
             group=CLIENT,
             read=parse_workers,

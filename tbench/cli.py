@@ -10,18 +10,18 @@ from tbench.flags import Verb, Verbs, settings
 
 VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "capture": ("tbench.commands.capture", "Record what an app sends to an LLM and what comes back."),
-    "trace": ("tbench.commands.trace", "Look into traces; make, check, repair, cut and join them."),
+    "trace": ("tbench.commands.trace", "Show, make, check, repair, cut and join traces."),
     "replay": ("tbench.commands.replay", "Send a trace again, paced as recorded or not, and measure it."),
-    "ab": ("tbench.abtest.command", "Replay a trace to two arms or more, in turns; judge which is worse."),
+    "ab": ("tbench.abtest.command", "Replay a trace to two or more arms in turns; decide which is worse."),
     "compare": ("tbench.commands.compare", "Compare two runs of one trace, or judge repeated runs by gates."),
     "report": ("tbench.commands.report", "Report one run, one trace, or a benchmark's folder."),
     "power": ("tbench.commands.power", "Plan how many requests and runs a comparison needs."),
     "benchmark": ("tbench.benchmark.verbs", "Measure a model at each point of a load sweep."),
     "excel": ("tbench.benchmark.verbs", "Make a workbook of a benchmark."),
-    "plot": ("tbench.benchmark.verbs", "Draw the points of benchmarks as pictures."),
-    "upload": ("tbench.benchmark.verbs", "Put a benchmark's folder into a store."),
+    "plot": ("tbench.benchmark.verbs", "Draw charts of benchmarks."),
+    "upload": ("tbench.benchmark.verbs", "Upload a benchmark's folder to a store."),
     "serve": ("tbench.simulator.command", "Serve a simulated Together endpoint, without any model."),
-    "doctor": ("tbench.doctor.command", "Measure what this machine can hold: requests/s, streams, lag."),
+    "doctor": ("tbench.doctor.command", "Measure what load this machine can send: requests/s, streams, lag."),
     "demo": ("tbench.demo", "Show the main job on this machine: capture, replay twice, compare."),
 }  # fmt: skip
 """Verb -> its module, which has a function of that name, or `app` for verbs of its own; and a summary."""

@@ -29,8 +29,8 @@ def ab(
     plan: Annotated[
         Path | None,
         Option(
-            help="TOML file with the plan: keys as the options, [[arm]] tables; options given here go "
-            "before it.",
+            help="TOML file with the plan: keys as the options, [[arm]] tables; options given here "
+            "override it.",
             unit="FILE",
             group=PLAN,
             common=True,
@@ -39,7 +39,7 @@ def ab(
     out: Annotated[
         Path | None,
         Option(
-            help="Folder for runs and reports. To go on with an experiment, naming its folder is enough.",
+            help="Folder for runs and reports; naming it is enough to continue an experiment.",
             unit="DIR",
             short="-o",
             group=OUTPUT,
@@ -57,10 +57,10 @@ def ab(
     xlsx: Xlsx = None,
     as_json: Json = False,
 ) -> int:
-    """Replay one trace to two arms or more, several times each, in turns; say which is worse.
+    """Replay one trace to two or more arms, several times each, interleaved; decide which is worse.
 
-    Every run of every arm sends the same requests by the same pacing. The run is the unit: 0 is PASS,
-    1 FAIL, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted. The same command again goes on where it stopped.
+    Every run of every arm sends the same requests by the same pacing. The exit code is the
+    verdict: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 INVALID; 130 interrupted. The same command again continues.
     """
     import json
 

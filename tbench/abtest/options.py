@@ -74,8 +74,8 @@ class AbOptions:
     schedule: Annotated[
         Kind,
         Option(
-            help="random: rounds that hold every arm once, in a drawn order, then in its reverse. abba: "
-            "forwards and backwards. duet: all arms at once, request by request.",
+            help="random: rounds of all arms in a drawn order, then in its reverse. abba: forwards "
+            "and backwards. duet: all arms at once, request by request.",
             group=PLAN,
             common=True,
         ),
@@ -86,7 +86,7 @@ class AbOptions:
     redo_invalid: Annotated[
         int,
         Option(
-            help="How often to repeat a run whose own client was the limit.",
+            help="How often to repeat a run whose client was the limit.",
             unit="N",
             group=PLAN,
             least=0,
@@ -99,8 +99,8 @@ class AbOptions:
     monitor: Annotated[
         bool,
         Option(
-            help="Look after every round from the third, and stop once PASS or FAIL is sure at that look's "
-            "level (O'Brien-Fleming: looking costs no wrong verdicts).",
+            help="Look after every round from the third, and stop once PASS or FAIL is certain at "
+            "that look's level (O'Brien-Fleming: no more wrong verdicts than without looks).",
             group=GATES,
         ),
     ] = False
@@ -113,13 +113,13 @@ class AbOptions:
             rows={
                 "seed": {"help": "Seed of the order of the runs, and of --poisson.", "group": PLAN},
                 "max_cost": {
-                    "help": "US dollars, by --prices, that all runs together may cost; a plan that needs "
-                    "more is refused."
+                    "help": "Never spend more US dollars than this on all runs together, by "
+                    "--prices; a plan that needs more is refused."
                 },
-                "base_url": {"help": "Server for arms without their own."},
+                "base_url": {"help": "Server of arms that name none."},
                 "probe": {
-                    "help": "Before each arm's first run, two equal requests, which tell whether it names "
-                    "cached tokens; auto: with --cache structure or cold."
+                    "help": "Send two equal requests before each arm's first run, to see whether "
+                    "it reports cached tokens; auto: with --cache structure or cold."
                 },
             },
         ),

@@ -55,7 +55,7 @@ class BenchmarkOptions:
     api_key: Annotated[
         str | None,
         Option(
-            help="The key. Anyone on this machine can read it here: better is TOGETHER_API_KEY (with "
+            help="The key. Others on this machine can read it here: prefer TOGETHER_API_KEY (with "
             "openai: OPENAI_API_KEY, anthropic: ANTHROPIC_API_KEY). Never written anywhere.",
             unit="KEY",
             group=SERVER,
@@ -75,7 +75,7 @@ class BenchmarkOptions:
                 "model": {"flag": "--api-model-name", "group": SERVER},
                 "requests": {
                     "flag": "--max-requests-per-run",
-                    "help": "Most requests of a point.",
+                    "help": "Maximum number of requests of a point.",
                     "group": SWEEP,
                 },
                 "tokenizer": {"default": "the server's own counts"},
@@ -140,7 +140,7 @@ class BenchmarkOptions:
     ] = ()
     max_time_per_run: Annotated[
         float,
-        Option(help="Longest time of a point.", unit="MINUTES", group=SWEEP, above=0, common=True),
+        Option(help="Maximum time of a point.", unit="MINUTES", group=SWEEP, above=0, common=True),
     ] = 5.0
     warmup_ratio: Annotated[
         float,
@@ -216,7 +216,7 @@ class BenchmarkOptions:
     resume: Annotated[
         bool,
         Option(
-            help="Go on with the folder of that name: points that are there are not made again.",
+            help="Continue the folder of that name: finished points are kept.",
             group=OUTPUT,
             common=True,
         ),
@@ -259,7 +259,7 @@ class BenchmarkOptions:
     num_workers: Annotated[
         int,
         Option(
-            help="Processes that send; 0: as many as it takes.", unit="N", group=OUTPUT, least=0
+            help="Processes that send; 0: as many as needed.", unit="N", group=OUTPUT, least=0
         ),
     ] = 0
 

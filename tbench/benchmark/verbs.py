@@ -23,8 +23,8 @@ def benchmark(options: BenchmarkOptions, *, as_json: Json = False) -> int:
     """Measure a model at every point of a sweep: scenario by concurrency, batch size or rate.
 
     The folder has genai-bench's layout and JSON, and beside them the runs, which report and compare read.
-    A point whose requests all fail is a result. Ends with 0; 4 where a point's own client was the limit; 5
-    where nothing succeeds, or files could not be uploaded; 130 when interrupted (--resume goes on).
+    A point whose requests all fail is a result. Exit code 0; 4 where a point's client was the limit; 5
+    where nothing succeeds, or files could not be uploaded; 130 when interrupted (--resume continues).
     """
     from tbench.benchmark.command import benchmarked
 
@@ -49,7 +49,7 @@ def excel(
 ) -> None:
     """Make a workbook of a benchmark: what to choose, every point, every request, and charts.
 
-    What its reader must know (points that are missing, requests that failed) is in it, and on stderr.
+    Missing points and failed requests are named in it, and on stderr.
     """
     import sys
 
@@ -91,13 +91,13 @@ def plot(
     ] = None,
     plot_config: Annotated[
         Path | None,
-        Option(help="Layout of your own: a JSON file (docs/benchmark.md).", unit="FILE"),
+        Option(help="Custom layout: a JSON file (docs/benchmark.md).", unit="FILE"),
     ] = None,
     preset: Annotated[
         Literal["2x4_default", "simple_2x2", "multi_line_latency", "single_scenario_analysis"]
         | None,
         Option(
-            help="Layout that is there; goes before --plot-config.",
+            help="Built-in layout; overrides --plot-config.",
             unit="NAME",
             default="2x4_default",
         ),
@@ -124,9 +124,9 @@ def plot(
     validate_only: Annotated[bool, Option(help="Check the layout and the data, and end.")] = False,
     verbose: Annotated[bool, Option(help="Print what is read and what is written.")] = False,
 ) -> None:
-    """Draw the points of benchmarks: throughput against latency, errors, by group; a picture for each panel.
+    """Draw charts of benchmarks: throughput against latency, errors, by group.
 
-    A combined picture and one for each panel, under genai-bench's names. Reads its folders, too.
+    Writes a combined picture and one for each panel, under genai-bench's names. Reads its folders, too.
     """
     import sys
 
@@ -184,10 +184,10 @@ def upload(
     traces: Annotated[bool, Option(help="Upload traces/ too, which hold the prompts.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Put a benchmark's folder below a URL, and compare each file there; what it held of it is replaced.
+    """Upload a benchmark's folder below a URL, and compare each file there; an older copy of it is replaced.
 
-    The same as benchmark's --upload-results, at any time. Credentials come from the environment. Ends with 0;
-    5 where files could not be uploaded, which are named.
+    The same as benchmark's --upload-results, at any time. Credentials come from the environment. Exit
+    code 5 where files could not be uploaded, which are named.
     """
     from tbench.benchmark.upload import uploaded
 

@@ -77,16 +77,16 @@ def capture(
     no_tunnel: Annotated[
         bool,
         Option(
-            help="With --mode proxy: answer 403 to all other hosts instead; always so where --listen is not "
-            "this machine's own.",
+            help="With --mode proxy: answer 403 to all other hosts; always on where --listen lets "
+            "other machines in.",
             group=LISTEN,
         ),
     ] = False,
     cert: Annotated[
         Path | None,
         Option(
-            help="PEM file of a certificate and its key: answer TLS only, as this host. Needed, or "
-            "--insecure, where --listen is not this machine's own.",
+            help="PEM file of a certificate and its key: answer TLS only. This or --insecure is "
+            "required where --listen lets other machines in.",
             unit="FILE",
             group=LISTEN,
         ),
@@ -94,7 +94,8 @@ def capture(
     insecure: Annotated[
         bool,
         Option(
-            help="Listen in the clear beyond this machine: keys and prompts can be read.",
+            help="Listen without TLS for other machines: keys and prompts can be read on the "
+            "network.",
             group=LISTEN,
         ),
     ] = False,
@@ -144,7 +145,7 @@ def capture(
     privacy: Annotated[
         Literal["full", "shape"],
         Option(
-            help="shape: made-up content of the same lengths is written, and no prompt reaches the disk "
+            help="shape: write made-up content of the same lengths; no prompt reaches the disk "
             "(docs/privacy.md).",
             group=RECORDED,
         ),
@@ -164,7 +165,7 @@ def capture(
     grace: Annotated[
         float,
         Option(
-            help="Time that streams may take to end after a signal.",
+            help="Time for streams to end after a signal.",
             unit="SECONDS",
             group=STOP,
             least=0,
@@ -195,8 +196,8 @@ def capture(
     """Record what an application sends to an LLM API, and what comes back, chunk by chunk.
 
     The answers stream through as they arrive; keys and cookies are never written. Stop with Ctrl-C: streams
-    in flight may end first (--grace), a second Ctrl-C cuts them short. Or `tbench capture -- python app.py`:
-    runs that with its traffic coming here, and ends with its exit code.
+    in flight may end first (--grace), a second Ctrl-C cuts them. `tbench capture -- python app.py` runs and
+    records a command, and ends with its exit code.
     """
     from tbench.capture.intake import API_HOSTS, Recording, Selection
     from tbench.capture.processes import run

@@ -84,8 +84,8 @@ class CompareFlags:
     warmup: Annotated[
         str | None,
         Option(
-            help="Leave the beginning of both out: auto (60 s, at most 1/16), none, seconds, or a share "
-            "(5%).",
+            help="Leave out the beginning of both: auto (60 s, at most 1/16), none, seconds, or a "
+            "share (5%).",
             unit="WARMUP",
             group=PAIR,
             default="as the runs were made; auto for a trace",
@@ -98,7 +98,7 @@ class CompareFlags:
     baseline_file: Annotated[
         Path | None,
         Option(
-            help="Judge all RUNS given, of one arm, against the sessions that this file keeps.",
+            help="Judge all given RUNS, of one arm, against the sessions in this file.",
             unit="FILE.json",
             group=GATES,
         ),
@@ -106,8 +106,8 @@ class CompareFlags:
     save_baseline: Annotated[
         Path | None,
         Option(
-            help="Judge nothing: append all RUNS given, of one arm, to this file as a session, with the "
-            "figures of the gates.",
+            help="Append all given RUNS, of one arm, to this file as a session, with the gates' "
+            "figures; judge nothing.",
             unit="FILE.json",
             group=GATES,
         ),
@@ -127,8 +127,8 @@ class CompareFlags:
     self_check: Annotated[
         bool,
         Option(
-            help="Compare the repeated runs of BASELINE (and those of CANDIDATE, if given) with each "
-            "other: what equal arms show is the noise floor.",
+            help="Compare the repeated runs of BASELINE (and those of CANDIDATE, if given) with "
+            "each other, to find the noise floor.",
             group=PAIR,
         ),
     ] = False
@@ -178,13 +178,13 @@ class CompareFlags:
 def compare(flags: CompareFlags) -> int:
     """Compare two runs of the same trace, request by request: candidate / baseline.
 
-    One pair of runs advises; it never decides, since what differs from run to run cannot be seen in it.
-    Each ratio comes with its n, an interval that survives slow changes of load, and what to beware of.
-    Ends with 0, or with 4 where a run is INVALID: its own client was the limit.
+    One pair of runs advises; it never decides, since it does not show what differs from run to run.
+    Each ratio comes with its n, an interval that survives slow changes of load, and its caveats.
+    Exit code 0, or 4 where a run is INVALID: its client was the limit.
 
-    With --margin or --gate, BASELINE and CANDIDATE are folders or quoted globs of three runs or more, and the
-    run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
-    turns, or an interval that holds the margin), 4 INVALID.
+    With --margin or --gate, BASELINE and CANDIDATE are folders or quoted globs of three runs or more, and
+    the exit code is the verdict: 0 PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that are not
+    interleaved, or an interval that holds the margin), 4 INVALID.
     """
     shared = Shared(html=flags.html, charts=flags.charts, xlsx=flags.xlsx)
     runs = flags.runs

@@ -138,8 +138,8 @@ Slo = Annotated[
 Trend = Annotated[
     bool,
     Option(
-        help="Take a straight drift over the runs out of the difference: only as decided before the runs, "
-        "and only where chance decided their order.",
+        help="Remove a straight drift over the runs from the difference; only if that was decided "
+        "before the runs, and if their order was drawn.",
         group=GATES,
     ),
 ]

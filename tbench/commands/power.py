@@ -31,7 +31,7 @@ def power(
     margin: Annotated[
         str,
         Option(
-            help="Margin that equal arms shall pass (compare --margin).",
+            help="Margin that equal arms must pass (compare --margin).",
             unit="SHARE",
             read=held_to("tbench.analysis.gate", "parse_margin"),
             late=True,
@@ -39,16 +39,16 @@ def power(
         ),
     ] = "5%",
     power: Annotated[
-        float, Option(help="How often it shall succeed, between 0.5 and 0.99.", unit="SHARE")
+        float, Option(help="How often the plan must succeed, between 0.5 and 0.99.", unit="SHARE")
     ] = 0.8,
     as_json: Json = False,
 ) -> int:
-    """Say how many requests and how many runs it takes to find an effect or to pass a margin.
+    """Plan how many requests and how many runs it takes to find an effect or to pass a margin.
 
-    One pair of runs: requests, from how wide the pilot's own interval is. Repeated runs: how many of each
-    arm pass all gates together, from how much the pilot's runs differ, at the upper 80 % limit of their sd
-    (one run cannot say it; then 3 % is assumed and said so).
-    A plan that will often not decide is said in one sentence. Ends with 4 where a pilot run is INVALID.
+    One pair of runs: requests, from the width of the pilot's interval. Repeated runs: how many of each arm
+    pass all gates together, from how much the pilot's runs differ, at the upper 80 % limit of their sd
+    (for a pilot of one run 3 % is assumed). A warning names a plan that will often not decide. Exit
+    code 4 where a pilot run is INVALID.
     """
     from tbench.analysis.planning import PowerGoal, load_pilot, parse_asked, parse_share, plan
     from tbench.analysis.report.machine import dump

@@ -27,7 +27,7 @@ def replay(
     """Send a trace again, paced as recorded or otherwise, and measure every request.
 
     Latency counts from when a request was due in open loops (so waiting for a slow target counts), from
-    when it was sent in closed loops. Ctrl-C stops and keeps what is there.
+    when it was sent in closed loops. Ctrl-C stops and keeps what was measured.
     """
     from tbench.replay.closing import check_reached, outlook, row, summary
     from tbench.replay.estimate import estimate

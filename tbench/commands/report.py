@@ -25,9 +25,9 @@ def report(
     xlsx: Xlsx = None,
     as_json: Json = False,
 ) -> None:
-    """Report one run: what became of its requests, and each metric with its quantiles. Or a benchmark.
+    """Report one run, trace or benchmark: what became of its requests, and the quantiles of each metric.
 
-    A quantile of too few requests is marked, with the number that it needs for an interval. Ends with 4
+    A quantile of too few requests is marked, with the number that it needs for an interval. Exit code 4
     where the run, or a point, is INVALID: its client was the limit, it was killed, or its file is damaged.
     """
     from tbench.analysis.beyond import load

@@ -66,16 +66,16 @@ def synth(
     typer.echo(f"{out}: {plural(options.requests, 'request')}; lengths by {workload.tokens.source}")
 
 
-app = typer.Typer(cls=Verbs, help="Look into traces; make, check, repair, cut and join them.")
+app = typer.Typer(cls=Verbs, help="Show, make, check, repair, cut and join traces.")
 
 
 @app.command(cls=Verb)
 @verb
 def info(trace: Source, json: Json = False) -> None:
-    """Say what a trace holds: requests, outcomes, models, tokens, burstiness, losses.
+    """Show what a trace holds: requests, outcomes, models, tokens, burstiness, losses.
 
     Burstiness (idc) is the variance of the arrivals per window over their mean: 1 is Poisson traffic.
-    Dropped are the records that the capture could not write. Damage is counted, never an error.
+    Dropped: records that the capture could not write. Damage is counted, never an error.
     """
     from tbench.capture.trace_info import trace_info
     from tbench.capture.trace_reader import read_trace

@@ -44,9 +44,9 @@ def export_trace(
         Option(help="File to write; it must not exist.", unit="FILE", flag="--output", short="-o"),
     ],
 ) -> None:
-    """Write a trace in the format of another tool; what the format cannot hold is said, and what is left out.
+    """Write a trace in the format of another tool; list what it cannot hold, count what is left out.
 
-    Never a credential: a trace holds none, and headers of credentials go into no file.
+    Files hold no credentials: a trace has none, and headers with some are left out.
     """
     from tbench.capture.container_reader import open_container
     from tbench.capture.errors import InputError

@@ -30,17 +30,17 @@ def redact_trace(
     rename_model: Annotated[
         list[str] | None,
         Option(
-            help="Call a model otherwise in the copy; not with keep. Repeatable.", unit="OLD=NEW"
+            help="Rename a model in the copy; not with keep. Repeatable.", unit="OLD=NEW"
         ),
     ] = None,
     tokenizer: Tokenizer = None,
     out: Out,
 ) -> None:
-    """Copy a trace without its content, or with made-up content of the same shape. There is no way back.
+    """Copy a trace without its content, or with made-up content of the same shape. It cannot be reversed.
 
-    Secrets go always. With shape texts have as many bytes and tokens and begin alike where they did, so that
-    a server's cache shares as much of them; images, tools and arguments have their sizes. Lengths, times and
-    models stay, and tell something: docs/privacy.md.
+    Secrets are always removed. With shape, texts keep their bytes and tokens and the beginnings that they
+    share, so that a server's cache shares as much; images, tools and arguments keep their sizes. Lengths,
+    times and models stay, and reveal something: docs/privacy.md.
     """
     from tbench.capture.errors import InputError
     from tbench.capture.privacy.masks import Masks

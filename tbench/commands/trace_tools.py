@@ -66,7 +66,7 @@ def slice_trace(
 
 @verb
 def filter_trace(trace: Source, *, only: Only = (), out: Out) -> None:
-    """Copy the exchanges that --only means; `replay --only` takes the same words."""
+    """Copy the exchanges that --only selects; `replay --only` takes the same words."""
     from tbench.capture.errors import InputError
 
     if not only:
@@ -139,7 +139,7 @@ def split(
     folder: Annotated[
         Path,
         Option(
-            help="Folder of the parts, which hold every exchange once; it is made where it is missing.",
+            help="Folder of the parts; it is made if it is missing.",
             unit="FOLDER",
             flag="--output",
             short="-o",
@@ -182,10 +182,10 @@ def compare_mixes(
     only: Only = (),
     json: Json = False,
 ) -> None:
-    """Say how far two mixes of traffic are apart: lengths, models, burstiness, prefix sharing, tools, images.
+    """Measure how far two mixes of traffic are apart: lengths, models, burstiness, shared prefixes, tools.
 
-    A distance is from 0 (alike) to 1, next to that between two halves of either trace: what is no more than
-    that may be chance. Says nothing of latency: `tbench compare` does.
+    A distance is from 0 (alike) to 1, next to that between two halves of each trace: one that is no
+    larger may be chance. For latency use `tbench compare`.
     """
     from dataclasses import asdict
     from json import dumps
@@ -259,7 +259,7 @@ def diff(
     number: Number = 10,
     json: Json = False,
 ) -> int:
-    """Say which exchanges two traces do not share: in one alone, or not the same in both. Exit code 1: some.
+    """List exchanges that two traces do not share: in one only, or different in both. Exit code 1: some.
 
     Exchanges are the same by id and date of arrival, as in a trace and its parts.
     """

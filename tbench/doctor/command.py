@@ -19,10 +19,10 @@ def doctor(
     workers: Annotated[int, Option(help="Processes that send.", least=1)] = 1,
     as_json: Json = False,
 ) -> int:
-    """Find out in 20 s what this machine can hold: requests/s, streams, lag, exactness of the stamps.
+    """Measure in 20 s what load this machine can send: requests/s, streams, lag, exactness of timestamps.
 
-    Real replays against a server of our own that knows when it wrote what. On two cores that server
-    takes one; where it was the limit, the line says so.
+    Real replays against a built-in server that knows when it wrote what. On two cores that server takes
+    one; where it was the limit, the line says so.
     """
     import json
 

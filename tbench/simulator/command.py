@@ -42,8 +42,8 @@ class ServeOptions:
     strict: Annotated[
         bool,
         Option(
-            help="Refuse as a strict gateway does: members that the API does not name, and what others have "
-            "issued (signatures, encrypted reasoning, ids)."
+            help="Refuse what a strict gateway refuses: members that the API does not name, and "
+            "what others issued (signatures, encrypted reasoning, ids)."
         ),
     ] = False
     fault: Annotated[
@@ -56,7 +56,7 @@ class ServeOptions:
     ] = None
     rate_limit: Annotated[
         float | None,
-        Option(help="Most requests per second; above it 429. 0: no limit.", unit="RATE", least=0),
+        Option(help="Maximum requests per second; above it 429. 0: no limit.", unit="RATE", least=0),
     ] = None
     duration: Annotated[
         float | None, Option(help="End after this time.", unit="SECONDS", least=0)
@@ -68,7 +68,7 @@ class ServeOptions:
         bool,
         Option(
             help="Serve the odd behaviours of real servers instead, one for each model name; GET "
-            "/v1/models lists them. Of the other options --host, --port, --duration, --requests hold."
+            "/v1/models lists them. Only --host, --port, --duration and --requests apply."
         ),
     ] = False
     tls_cert: Annotated[
@@ -79,13 +79,13 @@ class ServeOptions:
 
 @verb
 def serve(options: ServeOptions) -> None:
-    """Serve a simulated Together endpoint: its wire, a modelled engine behind it, no model.
+    """Serve a simulated Together endpoint: its API, with a modelled engine and no model.
 
     It speaks chat, completions, Messages (/v1/messages), Responses, embeddings and rerank. The same seed and
-    prompt give the same answer. Request headers set a request's fate: x-sim-tokens, x-sim-ttft-ms,
-    x-sim-itl-ms, x-sim-fault, x-sim-encoding. What truly happened is told by the response header
-    x-sim-timing, by --log, and by GET /_truth (the last 10,000 that ended), /_stats and /_reset. Ends on
-    SIGINT or SIGTERM.
+    prompt give the same answer. Request headers control a request: x-sim-tokens, x-sim-ttft-ms,
+    x-sim-itl-ms, x-sim-fault, x-sim-encoding. The true times are in the response header x-sim-timing,
+    in --log, and at GET /_truth (the last 10,000 that ended), /_stats and /_reset. Ends on SIGINT or
+    SIGTERM.
     """
     import asyncio
     from dataclasses import replace
