@@ -121,6 +121,8 @@ def _parameter(name: str, row: Row, *, given: bool) -> Parameter:
         default = False if flag else None
     option = row.option
     place: dict[str, Any] = {"help": option.help, "metavar": option.unit}
+    if option.argument:
+        place["metavar"] = option.unit or name.upper()
     names = [] if option.argument else list(filter(None, (row.flag, option.short)))
     info = (typer.Argument if option.argument else typer.Option)(*names, **place)
     known = _known_type(row)
@@ -159,6 +161,10 @@ class Verb(TyperCommand):
             for line in mistyped(self.rows):
                 print(f"! {line}", file=sys.stderr)
         return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """`[OPTIONS] TRACE`: typer writes `{TRACE}` for one that is required."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in their groups, each whole, with its default; help's own come last."""
@@ -221,7 +227,7 @@ def _record(row: Row, parameter: Any) -> tuple[str, str]:
     """The two columns of an option: how it is written, and what it does, in brackets its default."""
     option = row.option
     if option.argument:
-        names = option.unit or row.name
+        names = option.unit or row.name.upper()
     else:
         names = ", ".join(sorted(parameter.opts, key=len) + parameter.secondary_opts)
         if row.kinds != (bool,):
@@ -250,14 +256,20 @@ class Verbs(TyperGroup):
         return _read_by_rows(super().get_params(ctx), {})
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Write each verb with the whole of its summary."""
+        """Write each verb with its summary, or the first sentence of its help, whole."""
         with formatter.section("Commands"):
             formatter.write_dl(
                 [
-                    (name, command.short_help or command.get_short_help_str(COLUMNS))
-                    for name, command in self.commands.items()
+                    (name, verb.short_help or _sentence(verb.help))
+                    for name, verb in self.commands.items()
                 ]
             )
+
+
+def _sentence(text: str) -> str:
+    """The first one of a help."""
+    summary = text.partition("\n\n")[0].replace("\n", " ")
+    return summary.partition(". ")[0].rstrip(".") + "."
 
 
 def settings() -> dict[str, Any]:

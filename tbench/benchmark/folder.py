@@ -13,7 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
 
-from tbench.benchmark.genai_bench import LATENCIES, METADATA, scaled
+from tbench.benchmark.fields import AXES, LATENCIES
+from tbench.benchmark.genai_bench import METADATA, scaled
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads, read_json
 
@@ -23,13 +24,6 @@ Unit = Literal["s", "ms"]
 Json = Mapping[str, Any]
 
 PER_SECOND: Final[Mapping[str, float]] = {"s": 1.0, "ms": 1e3}
-AXES: Final[Mapping[str, str]] = {
-    "num_concurrency": "num_concurrency",
-    "batch_size": "batch_size",
-    "rate": "request_rate",
-    "poisson": "request_rate",
-}
-"""What can be swept -> the field that holds its value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +52,18 @@ class Result:
     @property
     def value(self) -> float:
         """Where on the axis it is: in flight, texts in a request, or requests per second."""
-        return float(self.aggregate[AXES[self.axis]])
+        return float(self.aggregate[AXES[self.axis].field])
 
     @property
     def repeat(self) -> int:
         """Which run of the point it is, from 1."""
         return int(self.aggregate.get("repeat") or 1)
+
+    @property
+    def name(self) -> str:
+        """Its place in the sweep, in words."""
+        again = f", run {self.repeat}" if self.repeat > 1 else ""
+        return f"{self.scenario} at {self.axis} {self.value:g}{again}"
 
     @property
     def warnings(self) -> list[str]:
@@ -128,9 +128,10 @@ def _aggregate(content: Json, path: Path) -> dict[str, Any]:
     axis = aggregate.setdefault("iteration_type", "num_concurrency")
     if not isinstance(axis, str) or axis not in AXES:
         raise _bad(path, f"iteration_type {axis} is not one of {', '.join(AXES)}")
-    value = aggregate.setdefault(AXES[axis], None if axis in {"rate", "poisson"} else 1)
+    field = AXES[axis].field
+    value = aggregate.setdefault(field, None if axis in {"rate", "poisson"} else 1)
     if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise _bad(path, f"{AXES[axis]} {value} is not a number")
+        raise _bad(path, f"{field} {value} is not a number")
     repeat = aggregate.get("repeat") or 1
     if not isinstance(repeat, int) or repeat < 1:
         raise _bad(path, f"repeat {repeat} is not a number from 1")

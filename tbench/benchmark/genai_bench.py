@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tbench.benchmark.fields import COUNTS, LATENCIES, LEVELS, PERCENTILES
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.exchange import Outcome
@@ -27,15 +28,6 @@ from tbench.replay.throughput import throughput
 #
 # Time counts from when a request was sent. What it does not have (the pace of a single token) is NaN.
 
-LATENCIES: Final = ("ttft", "tpot", "e2e_latency", "output_latency")
-"""Those that are times; the others stay as they are when the unit is ms."""
-FIGURES: Final = (
-    *(*LATENCIES, "output_inference_speed", "num_input_tokens", "num_output_tokens"),
-    *("num_reasoning_tokens", "total_tokens", "input_throughput", "output_throughput"),
-)
-"""All of them, in genai-bench's order."""
-COUNTS: Final = frozenset({name for name in FIGURES if name.startswith("num_")} | {"total_tokens"})
-"""Those that are whole numbers."""
 PACE: Final = frozenset({"tpot", "output_inference_speed", "output_throughput"})
 IMPLAUSIBLE_S: Final = 0.001
 """An answer that took less from its first token to its end says nothing of the pace of its tokens."""
@@ -108,7 +100,6 @@ def cancelled(columns: Columns) -> Column:
 
 # The aggregate of a point: statistics over its requests, rates over its time, errors with their rate.
 
-PERCENTILES: Final = (25, 50, 75, 90, 95, 99)
 AUDIO: Final = "audio_throughput"
 """A member of genai-bench's schema, which its loader wants; always null, since no task here gives sound."""
 
@@ -188,12 +179,11 @@ RATES: Final = {
 def stats(values: Values) -> dict[str, float | None]:
     """min, max, mean, stddev (of the population), sum and percentiles (linear); all None without a value."""
     known = values[~np.isnan(values)]
-    names = ("min", "max", "mean", "stddev", "sum", *(f"p{level}" for level in PERCENTILES))
     if not len(known):
-        return dict.fromkeys(names)
+        return dict.fromkeys(LEVELS)
     levels = np.percentile(known, PERCENTILES)
     summary = (known.min(), known.max(), known.mean(), known.std(), known.sum(), *levels)
-    return {name: float(figure) for name, figure in zip(names, summary, strict=True)}
+    return {name: float(figure) for name, figure in zip(LEVELS, summary, strict=True)}
 
 
 def individual(columns: Columns) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tbench.analysis.report.text import Sheet, grid
+from tbench.benchmark.fields import AXES
 from tbench.benchmark.folder import BenchmarkFolder, Result
 from tbench.benchmark.genai_bench import RUNS
 from tbench.benchmark.sweep import BATCHED
@@ -22,13 +23,6 @@ LATENCIES: Final = (("TTFT", "ttft"), ("TPOT", "tpot"), ("E2E", "e2e_latency"))
 LEVELS: Final = ("p50", "p95")
 ROOMY: Final = 96
 """A terminal of so many columns has room for two spaces between those of the table."""
-AXES: Final = {
-    "num_concurrency": "concurrency",
-    "batch_size": "texts in a request",
-    "rate": "requests/s, evenly",
-    "poisson": "requests/s, Poisson arrivals",
-}
-"""What was swept, in words."""
 
 
 def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False) -> str:
@@ -41,7 +35,7 @@ def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False
     )
     page.line("")
     for scenario, axis, points in sweep.series():
-        page.line(f"{named(scenario)}, by {AXES[axis]}; latencies in ms, from sent")
+        page.line(f"{named(scenario)}, by {AXES[axis].words}; latencies in ms, from sent")
         table = _table(points, sweep.task, padding=2 if width >= ROOMY else 1)
         page.table(table)
     if any("*" in cell for point in sweep.points for cell in _latencies(point, sweep.task)):
@@ -49,8 +43,8 @@ def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False
     doubts: list[str] = []
     for point in sweep.points:
         if _validity(point) == INVALID:
-            doubts.append(f"{name_of(point)}: INVALID, {point.aggregate.get('invalid_because')}")
-        doubts += [f"{name_of(point)}: {warning}" for warning in point.warnings]
+            doubts.append(f"{named(point.name)}: INVALID, {point.aggregate.get('invalid_because')}")
+        doubts += [f"{named(point.name)}: {warning}" for warning in point.warnings]
     for note in (*sweep.notes, *doubts):
         page.paragraph(f"! {note}", style="yellow", indent="  ")
     folder = shlex.quote(str(sweep.folder))
@@ -93,14 +87,8 @@ def check(sweep: BenchmarkFolder) -> None:
     if invalid:
         raise InvalidRunError(
             f"{sweep.folder}: {len(invalid)} of {plural(len(sweep.points), 'point')} INVALID, first "
-            f"{name_of(invalid[0])}: {named(str(invalid[0].aggregate.get('invalid_because')))}"
+            f"{named(invalid[0].name)}: {named(str(invalid[0].aggregate.get('invalid_because')))}"
         )
-
-
-def name_of(point: Result) -> str:
-    """A point in words."""
-    again = f", run {point.repeat}" if point.repeat > 1 else ""
-    return f"{named(point.scenario)} at {point.axis} {point.value:g}{again}"
 
 
 INVALID: Final = "INVALID"

@@ -241,7 +241,7 @@ FLAG: Final = re.compile(
 def _flawed(points: Sequence[Result]) -> Iterator[str]:
     """Points whose figures are not what they seem."""
     for point in points:
-        at = f"{point.scenario} at {point.axis} {point.value:g}"
+        at = point.name
         if because := columns.invalid(point):
             yield f"{at}: INVALID, {because}"
         yield from (f"{at}: {warning}" for warning in point.warnings)

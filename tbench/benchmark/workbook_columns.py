@@ -15,8 +15,8 @@ from xlsxwriter.worksheet import Worksheet
 
 from tbench.analysis.report.workbook import Book, on_paper, tall, write
 from tbench.analysis.report.workbook import Value as Cell
-from tbench.benchmark.folder import AXES, BenchmarkFolder, Result
-from tbench.benchmark.genai_bench import FIGURES, LATENCIES
+from tbench.benchmark.fields import AXES, COUNTS, LATENCIES, METRICS, unit_of
+from tbench.benchmark.folder import BenchmarkFolder, Result
 
 EXACT: Final = 2**53
 """Whole numbers from here on (seeds) lose digits as Excel's numbers, and are written as text."""
@@ -204,12 +204,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 # Benchmark columns: what stands in the columns of a benchmark's sheets, by task, and in what unit.
 
-AXIS_TITLES: Final[Mapping[str, str]] = {
-    "num_concurrency": "Concurrency",
-    "batch_size": "Batch Size",
-    "rate": "Rate (requests/s)",
-    "poisson": "Poisson Rate (requests/s)",
-}
 USES: Final[Mapping[str, str]] = {
     "N(480,240)/(300,150)": "fusion",
     "D(100,100)": "chat",
@@ -229,16 +223,9 @@ BASE: Final = (
 """The fields of an aggregate that genai-bench's sheet has, in its order."""
 ALWAYS: Final = frozenset({"error_rate", "num_error_requests", "repeat", "valid"})
 """Fields of which 0 says something."""
-FOLDED: Final = frozenset({*FIGURES, "seed", "iteration_type", "batch_size"})
+FOLDED: Final = frozenset({*METRICS, "seed", "iteration_type", "batch_size"})
 """Fields for programs: maps of statistics, and what decides nothing for a reader."""
 SENTENCES: Final = frozenset({"warnings", "invalid_because", "error_message"})
-UNITS: Final[Mapping[str, str]] = {
-    "run_duration": "s",
-    "output_inference_speed": "tokens/s",
-    "input_throughput": "tokens/s",
-    "output_throughput": "tokens/s",
-    "request_rate": "requests/s",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +240,7 @@ class Column:
 def axis_title(experiment: BenchmarkFolder) -> str:
     """What the column of the points' values is called."""
     axes = {point.axis for point in experiment.points}
-    return AXIS_TITLES[axes.pop()] if len(axes) == 1 else "Value"
+    return AXES[axes.pop()].title if len(axes) == 1 else "Value"
 
 
 def gpus(metadata: Mapping[str, Any]) -> str | None:
@@ -333,14 +320,14 @@ def aggregated(experiment: BenchmarkFolder) -> tuple[list[Heading], list[list[An
     headings = [
         *named_by(experiment),
         *(heading(name, unit) for name in BASE),
-        *(Heading(title=title(name, unit), folds=True, folded=True) for name in FIGURES),
+        *(Heading(title=title(name, unit), folds=True, folded=True) for name in METRICS),
         *(heading(name, unit) for name in ours),
     ]
     rows = [
         [
             *(point.scenario, point.value),
             *(point.aggregate.get(name) for name in BASE),
-            *(point.aggregate["stats"].get(name) for name in FIGURES),
+            *(point.aggregate["stats"].get(name) for name in METRICS),
             *(point.aggregate.get(name) for name in ours),
         ]
         for point in points
@@ -348,7 +335,7 @@ def aggregated(experiment: BenchmarkFolder) -> tuple[list[Heading], list[list[An
     return headings, rows
 
 
-REQUEST: Final = (*FIGURES, "error_code", "error_message")
+REQUEST: Final = (*METRICS, "error_code", "error_message")
 """The fields of a request, in genai-bench's order."""
 
 
@@ -378,7 +365,7 @@ def named_by(experiment: BenchmarkFolder) -> list[Heading]:
 
 def axis_field(experiment: BenchmarkFolder) -> str:
     """The field that the points' values are of."""
-    axes = {AXES[point.axis] for point in experiment.points}
+    axes = {AXES[point.axis].field for point in experiment.points}
     return axes.pop() if len(axes) == 1 else "value"
 
 
@@ -395,8 +382,8 @@ def heading(name: str, unit: str) -> Heading:
 
 def title(name: str, unit: str) -> str:
     """The field's name with its unit, where the name does not say it."""
-    of = unit if name in LATENCIES else UNITS.get(name)
-    return f"{name} ({of})" if of else name
+    of = unit_of(name, unit)
+    return f"{name} ({of})" if of and "_per_s" not in name else name
 
 
 def style(name: str, unit: str) -> str:
@@ -405,9 +392,9 @@ def style(name: str, unit: str) -> str:
         return latency_format(unit)
     if name in {"error_rate", "goodput"}:
         return SHARE
-    if name in UNITS or name.endswith("per_s") or name == "requests_per_second":
+    if unit_of(name, unit):
         return MANY
-    return COUNT if name.startswith("num_") or name == "total_tokens" else "General"
+    return COUNT if name in COUNTS or name.startswith("num_") else "General"
 
 
 def latency_format(unit: str) -> str:

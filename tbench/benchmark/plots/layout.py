@@ -8,7 +8,8 @@ from typing import Any, Final, Literal, cast
 
 from PIL import ImageColor
 
-from tbench.benchmark.folder import AXES, read_object
+from tbench.benchmark.fields import AXES
+from tbench.benchmark.folder import read_object
 from tbench.capture.errors import InputError
 
 Kind = Literal["line", "scatter", "bar"]
@@ -220,11 +221,6 @@ TOTAL, RPS, ERRORS = (
 SWEPT: Final = "num_concurrency"
 SPEED, TTFT, E2E = "stats.output_inference_speed", "stats.ttft", "stats.e2e_latency"
 INPUT_SPEED: Final = "stats.input_throughput"
-NAMES: Final[Mapping[str, str]] = {
-    "num_concurrency": "Concurrency", "batch_size": "Batch Size", "request_rate": "Request Rate",
-}  # fmt: skip
-"""What was swept, in titles."""
-
 Row = tuple[str, str, str | tuple[Curve, ...], Kind]
 """Title, x, y or several of them, kind."""
 
@@ -320,14 +316,13 @@ def preset(name: str, axis: str = SWEPT, *, speaks: bool = True) -> Grid:
         return text
 
     swept, drawn = AXES[axis], []
+    name = "Request Rate" if swept.field == "request_rate" else swept.title
     for number, (title, x, y, kind) in enumerate(panels):
         curves = (Curve(field=y),) if isinstance(y, str) else y
         drawn.append(
             Panel(
-                title=read(title).replace(NAMES[SWEPT], NAMES[swept])
-                if x == SWEPT
-                else read(title),
-                x=swept if x == SWEPT else read(x),
+                title=read(title).replace("Concurrency", name) if x == SWEPT else read(title),
+                x=swept.field if x == SWEPT else read(x),
                 curves=tuple(
                     replace(curve, field=read(curve.field), label=curve.label and read(curve.label))
                     for curve in curves

@@ -12,9 +12,9 @@ from typing import Any, Final
 import altair as alt
 
 from tbench.analysis.charts.drawing import COLOURS, DASHES, SHAPES, THEME, Rows, ticks
-from tbench.benchmark.folder import AXES, Result
-from tbench.benchmark.genai_bench import LATENCIES
-from tbench.benchmark.plots.data import Sheet, codes, dots, label, means, metric_of, names
+from tbench.benchmark.fields import AXES, LATENCIES, SWEPT, label, metric_of
+from tbench.benchmark.folder import Result
+from tbench.benchmark.plots.data import Sheet, codes, dots, means, names
 from tbench.benchmark.plots.layout import DASHES as STYLES
 from tbench.benchmark.plots.layout import Grid, Panel
 
@@ -40,12 +40,6 @@ LEAST: Final = 140
 ALONE: Final = (640, 380)
 """A panel in a file of its own."""
 MOST_NOTES: Final = 4
-AXIS_WORDS: Final = {
-    "num_concurrency": "concurrency",
-    "batch_size": "batch size",
-    "rate": "rate (requests/s)",
-    "poisson": "rate (requests/s, Poisson)",
-}
 CONFIG: Final[dict[str, Any]] = {
     **THEME,
     "background": "#ffffff",
@@ -146,7 +140,7 @@ class Frame:
     def notes(self) -> Iterator[str]:
         """How to read the points, and which of them must not be trusted or cannot be shown."""
         points = list(self.sheet.points)
-        swept = " or ".join(AXIS_WORDS[axis] for axis in dict.fromkeys(p.axis for p in points))
+        swept = " or ".join(AXES[axis].words for axis in dict.fromkeys(p.axis for p in points))
         yield self.sheet.about
         yield f"Numbers beside points: the {swept}; where that is x, the value of y."
         if any(point.repeat > 1 for point in points):
@@ -159,7 +153,7 @@ class Frame:
         }
         for flaw, holds in flaws.items():
             places = [
-                f"{line.group or point.scenario} at {AXIS_WORDS[point.axis]} {point.value:g}"
+                f"{line.group or point.scenario} at {AXES[point.axis].words} {point.value:g}"
                 for line in self.sheet.lines
                 for point in line.points
                 if holds(point)
@@ -224,7 +218,7 @@ class Plot:
 
         Where x is what was swept they are values of y, and several curves of several groups have none.
         """
-        swept = self.panel.x in AXES.values()
+        swept = self.panel.x in SWEPT
         if self.several_curves and swept and self.several_groups:
             return []
         rows = [
