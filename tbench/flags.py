@@ -260,7 +260,7 @@ class Verbs(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl(
                 [
-                    (name, verb.short_help or _sentence(verb.help))
+                    (name, verb.short_help or _sentence(verb.help or ""))
                     for name, verb in self.commands.items()
                 ]
             )

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from tbench.benchmark.board import Log, Sweep, SweepBoard, _edges, drawn
+from tbench.benchmark.board import Log, SweepBoard, SweepState, _edges, drawn
 from tbench.benchmark.sweep import Point
 from tbench.board import Board
 from tbench.replay.counted import Spread
@@ -60,14 +60,14 @@ def metrics(ttft: float | None = 100.0, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sweep(**more: Any) -> Sweep:
+def sweep(**more: Any) -> SweepState:
     usual: dict[str, Any] = {
         "heading": "text-to-text  http://127.0.0.1:1", "points": 4, "requests": 100,
         "duration_s": 40.0, "unit": "ms", "speaks": True, "point": "D(100,100) num_concurrency 4",
         "made": [(point(1), metrics()), (point(2), metrics(None, error_rate=1.0))],
         "lines": [f"line {k}" for k in range(40)],
     }  # fmt: skip
-    return Sweep(**{**usual, **more})
+    return SweepState(**{**usual, **more})
 
 
 def live(ended: int = 50) -> Progress:
@@ -79,7 +79,7 @@ def live(ended: int = 50) -> Progress:
     return Progress(pool=workers, tallies=[tally], expected=lambda: None, duration_s=40.0)
 
 
-def shown(of: Sweep, width: int, height: int, at: Progress | None = None) -> list[str]:
+def shown(of: SweepState, width: int, height: int, at: Progress | None = None) -> list[str]:
     console = Console(
         record=True, width=width, height=height, file=StringIO(), force_terminal=True, _environ={}
     )

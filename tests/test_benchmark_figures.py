@@ -12,8 +12,8 @@ from tbench.benchmark.genai_bench import (
     counted,
     error_codes,
     figures,
-    in_unit,
     individual,
+    scaled,
     stats,
 )
 from tbench.replay.columns import NUMBERS, Column
@@ -163,8 +163,8 @@ def test_statistics_are_numpys() -> None:
 
 
 def test_milliseconds_are_for_latencies_alone() -> None:
-    found = in_unit(aggregate(columns({}), Trim()), "ms")
-    (request,) = (in_unit(row, "ms") for row in individual(columns({})))
+    found = scaled(aggregate(columns({}), Trim()), 1e3)
+    (request,) = (scaled(row, 1e3) for row in individual(columns({})))
 
     assert request["ttft"] == pytest.approx(200)
     assert request["num_output_tokens"] == 11

@@ -81,6 +81,9 @@ class Sheet:
             table = drawn(table)
         if not self._out.getvalue().endswith("\n\n"):
             self.line("")
+        unbound = self._console.options.update(width=10 * self._width)
+        if self._console.measure(table, options=unbound).maximum > self._width:
+            table.padding = (0, 1, 0, 0)  # rather than to break words
         self._console.print(table)
         self.line("")
 

@@ -12,7 +12,17 @@ from tbench.capture.errors import InputError, InvalidRunError, TbenchError
 from tbench.capture.option import Option, rows
 from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
-from tbench.commands.output import OUTPUT, Charts, Json, Shared, Xlsx, private, terminable, terminal
+from tbench.commands.output import (
+    EXITS,
+    OUTPUT,
+    Charts,
+    Json,
+    Shared,
+    Xlsx,
+    private,
+    terminable,
+    terminal,
+)
 from tbench.flags import Given, verb
 from tbench.settings import UNCOUNTED, beneath, sources, told
 
@@ -107,7 +117,6 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     from tbench.abtest.board import doubts, opening, spread_text
     from tbench.abtest.runner import missing, prepared
     from tbench.abtest.verdict import early, result_json, so_far, verdict
-    from tbench.analysis.comparison import Verdict
     from tbench.analysis.report.ci import judgement_junit, judgement_markdown
     from tbench.analysis.report.machine import dump
     from tbench.analysis.report.text import judgement_text
@@ -128,12 +137,11 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
         elif judgement.rows:
             typer.echo("\n".join(judgement_text(judgement, terminal()["width"])))
         return _ended_early(store, stopped)
-    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
     try:
         judgement = verdict(plan, store)
     except InputError as error:  # 2 says that nothing was sent, and here everything was
         print(f"INCONCLUSIVE: {error}; the runs are in {out}", file=sys.stderr)
-        return exits[Verdict.INCONCLUSIVE]
+        return EXITS["INCONCLUSIVE"]
     from tbench.analysis.report.page import judgement_report
     from tbench.analysis.report.workbook import judgement_book
 
@@ -154,7 +162,7 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     typer.echo(document if as_json else "\n".join(lines))
     beside = "report.json, report.md, junit.xml and the runs are beside it"
     print(f"report: {out / 'report.html'}; {beside}", file=sys.stderr)
-    return exits[judgement.verdict]
+    return EXITS[judgement.verdict]
 
 
 def _performed(plan: "AbPlan", store: "RunStore") -> "Stopped | None":

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tbench.benchmark.conduct import PointResult
-from tbench.benchmark.folder import PER_SECOND
+from tbench.benchmark.fields import PER_SECOND
 from tbench.benchmark.plan import BenchmarkPlan
 from tbench.benchmark.sweep import BATCHED, Point
 from tbench.benchmark.upload import on_stderr
@@ -91,7 +91,7 @@ LOG_LINES: Final = 200
 
 
 @dataclass(kw_only=True)
-class Sweep:
+class SweepState:
     """What is being swept and how far it is: `made` are points with their `aggregated_metrics`.
 
     `points` in all (None: a search, whose end is not known); what ends each is `requests` or `duration_s`.
@@ -130,7 +130,7 @@ class SweepBoard:
 
     def __init__(
         self,
-        sweep: Sweep,
+        sweep: SweepState,
         log: Log,
         console: Console | None = None,
         now: Callable[[], float] = time.monotonic,
@@ -181,7 +181,7 @@ COLOURS: Final = ("cyan", "yellow", "magenta", "green", "blue", "red")
 
 
 def drawn(
-    sweep: Sweep, live: Progress | None, elapsed_s: float, width: int, height: int
+    sweep: SweepState, live: Progress | None, elapsed_s: float, width: int, height: int
 ) -> RenderableType:
     """The screen; `live` is None while no request is sent."""
     tally, now = (live.tally, live.now) if live else (Tally(), 0.0)
@@ -225,7 +225,7 @@ def _panel(content: RenderableType, title: str, colour: str) -> Panel:
 
 
 def _head(
-    sweep: Sweep, live: Progress | None, tally: Tally, now: float, elapsed_s: float, width: int
+    sweep: SweepState, live: Progress | None, tally: Tally, now: float, elapsed_s: float, width: int
 ) -> RenderableType:
     """What is measured, how far the sweep and the point are, and the requests: four lines."""
     top = Table.grid(expand=True)
@@ -257,7 +257,7 @@ def _bar(share: float, width: int, colour: str) -> tuple[RenderableType, str]:
     return ProgressBar(1.0, share, length, complete_style=colour), f"{share:4.0%}"
 
 
-def _requests(sweep: Sweep, live: Progress | None, tally: Tally, now: float) -> Text:
+def _requests(sweep: SweepState, live: Progress | None, tally: Tally, now: float) -> Text:
     """The requests of the point in a line; errors by kind."""
     completed, failed = tally.fates[Fate.COMPLETED], tally.errors.total()
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in tally.errors.most_common())
@@ -336,7 +336,7 @@ def _latency(seconds: float | None, unit: str) -> str:
     return "-" if seconds is None else three(seconds * PER_SECOND[unit])
 
 
-def _made(sweep: Sweep, rows: int, width: int) -> RenderableType:
+def _made(sweep: SweepState, rows: int, width: int) -> RenderableType:
     """The last points that were made, as many as fit, and how many more there were."""
     if not sweep.made:
         return Text("none yet", "dim")

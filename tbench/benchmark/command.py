@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from tbench.benchmark.board import Log, Sweep, SweepBoard
+from tbench.benchmark.board import Log, SweepBoard, SweepState
 from tbench.benchmark.calibration import by_server_counts
 from tbench.benchmark.conduct import STORE, Benchmark, PointResult
 from tbench.benchmark.folder import load_experiment
@@ -159,7 +159,7 @@ def _make_points(benchmark: Benchmark, log: Log, made: list[PointResult]) -> boo
 
     points = searched() if options.saturate else sweep.points()
     count = None if options.saturate else len(list(sweep.points()))
-    board = SweepBoard(Sweep.of(plan, count), log)
+    board = SweepBoard(SweepState.of(plan, count), log)
     try:
         for point in benchmark.conduct(points, board.watch, tuple(sys.argv[1:])):
             made.append(point)

@@ -31,7 +31,8 @@ AXES: Final[Mapping[str, Axis]] = {
 SWEPT: Final = frozenset(axis.field for axis in AXES.values())
 
 TIME: Final = "time"
-"""The unit of latencies: that of the results, s or ms."""
+"""The unit of latencies: that of the results, a key of PER_SECOND."""
+PER_SECOND: Final[Mapping[str, float]] = {"s": 1.0, "ms": 1e3}
 METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "ttft": ("TTFT", TIME),
     "tpot": ("TPOT", TIME),

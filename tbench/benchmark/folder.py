@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
 
-from tbench.benchmark.fields import AXES, LATENCIES
+from tbench.benchmark.fields import AXES, LATENCIES, PER_SECOND
 from tbench.benchmark.genai_bench import METADATA, scaled
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads, read_json
@@ -22,8 +22,6 @@ from tbench.capture.jsontext import loads, read_json
 
 Unit = Literal["s", "ms"]
 Json = Mapping[str, Any]
-
-PER_SECOND: Final[Mapping[str, float]] = {"s": 1.0, "ms": 1e3}
 
 
 @dataclass(frozen=True, kw_only=True)

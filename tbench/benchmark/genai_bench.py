@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tbench.benchmark.fields import COUNTS, LATENCIES, LEVELS, PERCENTILES
+from tbench.benchmark.fields import COUNTS, LATENCIES, LEVELS, PER_SECOND, PERCENTILES
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.exchange import Outcome
@@ -207,11 +207,6 @@ def individual(columns: Columns) -> list[dict[str, Any]]:
     ]
 
 
-def in_unit(fields: Mapping[str, Any], unit: str) -> dict[str, Any]:
-    """The same with latencies in `unit`, `s` or `ms`: a request's, or an aggregate's statistics."""
-    return scaled(fields, 1.0 if unit == "s" else 1e3)
-
-
 def scaled(fields: Mapping[str, Any], factor: float) -> dict[str, Any]:
     """The same with every latency times `factor`: a request's, or an aggregate's statistics."""
     if factor == 1.0:
@@ -279,10 +274,11 @@ def result(point: Point, columns: Columns, trim: Trim, unit: str) -> dict[str, A
         "batch_size": point.batch_size,
         "iteration_type": point.axis,
     }
+    factor = PER_SECOND[unit]
     ours = {"request_rate": point.rate, "repeat": point.repeat, "seed": point.seed}
     return {
-        "aggregated_metrics": {**named, **ours, **in_unit(aggregate(columns, trim), unit)},
-        "individual_request_metrics": [in_unit(request, unit) for request in individual(columns)],
+        "aggregated_metrics": {**named, **ours, **scaled(aggregate(columns, trim), factor)},
+        "individual_request_metrics": [scaled(request, factor) for request in individual(columns)],
         "_time_unit": unit,
     }
 

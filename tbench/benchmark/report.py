@@ -21,8 +21,6 @@ from tbench.replay.throughput import three
 
 LATENCIES: Final = (("TTFT", "ttft"), ("TPOT", "tpot"), ("E2E", "e2e_latency"))
 LEVELS: Final = ("p50", "p95")
-ROOMY: Final = 96
-"""A terminal of so many columns has room for two spaces between those of the table."""
 
 
 def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False) -> str:
@@ -36,8 +34,7 @@ def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False
     page.line("")
     for scenario, axis, points in sweep.series():
         page.line(f"{named(scenario)}, by {AXES[axis].words}; latencies in ms, from sent")
-        table = _table(points, sweep.task, padding=2 if width >= ROOMY else 1)
-        page.table(table)
+        page.table(_table(points, sweep.task))
     if any("*" in cell for point in sweep.points for cell in _latencies(point, sweep.task)):
         page.paragraph(FEW)
     doubts: list[str] = []
@@ -100,13 +97,12 @@ def _validity(point: Result) -> str:
     return "valid" if valid is True else INVALID if valid is False else "-"
 
 
-def _table(points: tuple[Result, ...], task: str, padding: int) -> Table:
+def _table(points: tuple[Result, ...], task: str) -> Table:
     # A server is measured by the tokens that it wrote or, of embeddings, by those that it read.
     side = "input" if task in BATCHED else "output"
     latencies = [heading for name, _ in _shown(task) for heading in (f"{name}\np50", "\np95")]
     headings = ("\nat", "\nok", "\nfailed", "\nreq/s", f"{side}\ntok/s", *latencies, "")
     table = grid(*headings, left=frozenset({len(headings) - 1}))
-    table.padding = (0, padding, 0, 0)
     for column in table.columns:
         column.no_wrap = True
     for point in points:

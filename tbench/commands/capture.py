@@ -208,19 +208,63 @@ def capture(
 
     command = command or []
     mode = mode or ("proxy" if command and upstream is None else "reverse")
-    _check_usage(mode, upstream, host, output, no_tunnel=no_tunnel)
-    _check_exposure(mode, listen, host, guarded=insecure or cert is not None)
-    if requests and processes > 1:
-        raise InputError("--requests counts within one process: leave out --processes")
-    if command and duration is not None:
-        raise InputError("--duration: a command ends its capture; drop it, or limit the command")
-    if command and processes > 1:
-        raise InputError("--processes: a command is recorded by one process; drop it")
-    if command and cert is not None:
-        raise InputError("--cert: a command that is run here needs none; drop it")
+    proxied, local = mode == "proxy", _is_loopback(listen)
+    refusals = (
+        (
+            is_url(output),
+            f"-o {output}: traffic is recorded on a disk of this machine; name a file",
+        ),
+        (mode not in ("reverse", "proxy"), f"--mode {mode!r}: choose reverse or proxy"),
+        (
+            not proxied and host,
+            "--host goes with --mode proxy; in reverse mode --upstream is the only host",
+        ),
+        (
+            not proxied and no_tunnel,
+            "--no-tunnel goes with --mode proxy; in reverse mode there are no tunnels",
+        ),
+        (
+            proxied and upstream,
+            "--upstream goes with reverse mode; a proxy forwards to whom the client asks for",
+        ),
+        (
+            re.fullmatch(r"[^:]+:\d+", listen),
+            f"--listen {listen}: give the address alone; its port goes to --port",
+        ),
+        # What others on the network can reach is encrypted, and no way into this one's network.
+        (
+            not local and not insecure and cert is None,
+            (
+                f"--listen {listen}: keys and prompts would cross the network in the clear; "
+                "give --cert FILE, or --insecure where the network is yours alone"
+            ),
+        ),
+        (
+            not local and proxied and not host,
+            f"--listen {listen}: a proxy for anyone on the network; name the hosts it may reach by --host",
+        ),
+        (
+            requests and processes > 1,
+            "--requests counts within one process: leave out --processes",
+        ),
+        (
+            command and duration is not None,
+            "--duration: a command ends its capture; drop it, or limit the command",
+        ),
+        (
+            command and processes > 1,
+            "--processes: a command is recorded by one process; drop it",
+        ),
+        (
+            command and cert is not None,
+            "--cert: a command that is run here needs none; drop it",
+        ),
+    )
+    for refused, why in refusals:
+        if refused:
+            raise InputError(why)
     if cert is not None:
         check_certificate(cert)
-    proxied = mode == "proxy"
     selection = Selection(
         hosts=tuple(host or (API_HOSTS if proxied else ())), paths=tuple(path or ()), sample=sample
     )
@@ -240,7 +284,7 @@ def capture(
         host=listen,
         port=(0 if command else 8080) if port is None else port,
         cert=cert,
-        closed=no_tunnel or not _is_loopback(listen),
+        closed=no_tunnel or not local,
         upstream_ca=upstream_ca,
         grace_s=grace,
         duration_s=duration,
@@ -251,7 +295,7 @@ def capture(
     with ExitStack() as stack:
         view = stack.enter_context(View(recording, command=command))
         watch: Watch = view
-        if insecure and not _is_loopback(listen):
+        if insecure and not local:
             view.warn("keys and prompts cross the network in the clear to this address")
         if metrics_port is not None:
             from tbench.capture.health import monitored
@@ -296,42 +340,6 @@ def _not_whole(status: "Status", output: Path, files: list[Path]) -> str | None:
         f"dropped ({', '.join(reason for reason, n in counts.lost_by.items() if n)})"
         + "".join(f"; {cure}" for cure in cures)
     )
-
-
-def _check_usage(
-    mode: str, upstream: str | None, host: list[str] | None, output: Path, *, no_tunnel: bool
-) -> None:
-    if is_url(output):
-        raise InputError(f"-o {output}: traffic is recorded on a disk of this machine; name a file")
-    if mode not in ("reverse", "proxy"):
-        raise InputError(f"--mode {mode!r}: choose reverse or proxy")
-    if mode == "reverse" and host:
-        raise InputError(
-            "--host goes with --mode proxy; in reverse mode --upstream is the only host"
-        )
-    if mode == "reverse" and no_tunnel:
-        raise InputError("--no-tunnel goes with --mode proxy; in reverse mode there are no tunnels")
-    if mode == "proxy" and upstream:
-        raise InputError(
-            "--upstream goes with reverse mode; a proxy forwards to whom the client asks for"
-        )
-
-
-def _check_exposure(mode: str, listen: str, host: list[str] | None, *, guarded: bool) -> None:
-    """What others on the network can reach is encrypted, and no way into this one's network."""
-    if re.fullmatch(r"[^:]+:\d+", listen):
-        raise InputError(f"--listen {listen}: give the address alone; its port goes to --port")
-    if _is_loopback(listen):
-        return
-    if not guarded:
-        raise InputError(
-            f"--listen {listen}: keys and prompts would cross the network in the clear; "
-            "give --cert FILE, or --insecure where the network is yours alone"
-        )
-    if mode == "proxy" and not host:
-        raise InputError(
-            f"--listen {listen}: a proxy for anyone on the network; name the hosts it may reach by --host"
-        )
 
 
 def _is_loopback(listen: str) -> bool:

@@ -11,6 +11,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.option import Option
 from tbench.capture.writing import check_folder
 from tbench.commands.output import (
+    EXITS,
     GATES,
     OUTPUT,
     Charts,
@@ -260,7 +261,6 @@ def _paired(flags: CompareFlags, shared: Shared) -> int:
 
 def _judged(flags: CompareFlags, shared: Shared) -> int:
     """Judge repeated runs, or keep them in a baseline file. Returns the exit code."""
-    from tbench.analysis.comparison import Verdict
     from tbench.analysis.gate import parse_gates
     from tbench.analysis.report.ci import judgement_junit, judgement_markdown
     from tbench.analysis.report.machine import dump, judgement_json
@@ -300,8 +300,7 @@ def _judged(flags: CompareFlags, shared: Shared) -> int:
         typer.echo(dump(judgement_json(judgement)))
     else:
         typer.echo(markdown or "\n".join(judgement_text(judgement, terminal()["width"])))
-    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
-    return exits[judgement.verdict]
+    return EXITS[judgement.verdict]
 
 
 def _judgement(flags: CompareFlags, gates: "tuple[Gate, ...]") -> "GateResults":

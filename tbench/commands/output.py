@@ -29,6 +29,10 @@ PIPED_COLUMNS = 100
 """The width of a text that nobody's terminal limits."""
 
 
+EXITS: Final = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "INVALID": 4}
+"""The exit code of a verdict."""
+
+
 class Terminal(TypedDict):
     """What standard output can show."""
 

@@ -1,8 +1,8 @@
 """tbench trace: look into traces, check, repair and synthesise them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,7 +13,20 @@ from tbench.commands.output import Json
 from tbench.commands.trace_export import export_trace
 from tbench.commands.trace_import import import_lines, import_trace
 from tbench.commands.trace_redact import redact_trace
-from tbench.commands.trace_tools import TOOLS, Number, Out, Source, columns, losses_text
+from tbench.commands.trace_tools import (
+    Number,
+    Out,
+    Source,
+    columns,
+    compare_mixes,
+    diff,
+    filter_trace,
+    losses_text,
+    merge_traces,
+    sample_trace,
+    slice_trace,
+    split,
+)
 from tbench.flags import Verb, Verbs, verb
 from tbench.replay.options import Only
 
@@ -66,10 +79,6 @@ def synth(
     typer.echo(f"{out}: {plural(options.requests, 'request')}; lengths by {workload.tokens.source}")
 
 
-app = typer.Typer(cls=Verbs, help="Show, make, check, repair, cut and join traces.")
-
-
-@app.command(cls=Verb)
 @verb
 def info(trace: Source, json: Json = False) -> None:
     """Show what a trace holds: requests, outcomes, models, tokens, burstiness, losses.
@@ -91,7 +100,6 @@ def info(trace: Source, json: Json = False) -> None:
         typer.echo(f"  {name:<14}{value}")
 
 
-@app.command(cls=Verb)
 @verb
 def head(
     trace: Source,
@@ -127,9 +135,8 @@ def head(
         _print_rows(rows)
 
 
-@app.command(cls=Verb)
 @verb
-def check(trace: Source) -> None:
+def check(trace: Source) -> int:
     """Read every byte of a trace. Exit code 0: sound; 4: damaged, cut or lossy; 2: not a trace."""
     from tbench.capture.repair import check as check_trace
 
@@ -139,11 +146,9 @@ def check(trace: Source) -> None:
     for line in verdict.notes:
         typer.echo(f"{trace}: note: {line}")
     typer.echo(f"{trace}: {'not sound' if verdict.problems else 'sound'}")
-    if verdict.problems:
-        raise typer.Exit(4)
+    return 4 if verdict.problems else 0
 
 
-@app.command(cls=Verb)
 @verb
 def repair(
     trace: Source,
@@ -156,12 +161,26 @@ def repair(
     typer.echo(f"{out}: written; {losses_text(lost) or 'nothing was lost'}")
 
 
-app.command(cls=Verb)(synth)
-app.command("import", cls=Verb)(import_trace)
-app.command("export", cls=Verb)(export_trace)
-app.command("redact", cls=Verb)(redact_trace)
-for name, tool in TOOLS.items():
-    app.command(name, cls=Verb)(tool)
+VERBS: Final[Mapping[str, Callable[..., int | None]]] = {
+    "info": info,
+    "head": head,
+    "check": check,
+    "repair": repair,
+    "synth": synth,
+    "import": import_trace,
+    "export": export_trace,
+    "redact": redact_trace,
+    "slice": slice_trace,
+    "filter": filter_trace,
+    "sample": sample_trace,
+    "merge": merge_traces,
+    "split": split,
+    "compare": compare_mixes,
+    "diff": diff,
+}
+app = typer.Typer(cls=Verbs, help="Look into traces; make, check, repair, cut and join them.")
+for name, run in VERBS.items():
+    app.command(name, cls=Verb)(run)
 
 
 def _print_json(figures: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """tbench trace slice, filter, sample, merge, split, compare, diff: parts of traces, and two side by side."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -354,15 +354,3 @@ def losses_text(losses: "Losses") -> str:
         words if count is True else plural(count, words.removesuffix("s"))
         for words, count in counts.items()
     )
-
-
-TOOLS: Final[Mapping[str, Callable[..., int | None]]] = {
-    "slice": slice_trace,
-    "filter": filter_trace,
-    "sample": sample_trace,
-    "merge": merge_traces,
-    "split": split,
-    "compare": compare_mixes,
-    "diff": diff,
-}
-"""The verbs of this file."""
