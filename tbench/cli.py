@@ -25,10 +25,6 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "demo": ("tbench.demo", "Show the main job on this machine: capture, replay twice, compare."),
 }  # fmt: skip
 """Verb -> its module, which has a function of that name, or `app` for verbs of its own; and a summary."""
-CLASSES: Final[Mapping[str, tuple[str, str]]] = {
-    "benchmark": ("tbench.benchmark.verbs", "Benchmark"),
-}
-"""Verbs whose words are looked at before their options are read, and the class that does: module, name."""
 ABOUT: Final = (
     "Record real LLM traffic, replay it against any model, and say honestly which is faster."
 )
@@ -63,9 +59,7 @@ def app(words: Sequence[str] | None = None) -> typer.Typer:
         if hasattr(imported := import_module(module), "app"):
             contents.add_typer(imported.app, name=verb, short_help=summary)
             continue
-        home, name = CLASSES.get(verb, ("tbench.flags", Verb.__name__))
-        kind = getattr(import_module(home), name)
-        contents.command(verb, cls=kind, short_help=summary)(getattr(imported, verb))
+        contents.command(verb, cls=Verb, short_help=summary)(getattr(imported, verb))
     return contents
 
 

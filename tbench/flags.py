@@ -63,12 +63,14 @@ class _Part:
         return made(self.options, {**named, "sources": dict(sources)})
 
 
-def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
+def verb(
+    run: Callable[..., int | None], before: Callable[[list[str]], None] | None = None
+) -> Callable[..., int | None]:
     """A function as typer takes it. Each of its parameters is an option, or stands for those of a dataclass.
 
     `x: Annotated[T, Option(...)] = default` is an option of its own. A parameter that is a dataclass of
     options is made of those that were given; `Annotated[Mapping[str, Any], Given(CLASS)]` gets them as they
-    are.
+    are. `before` looks at the words before options are read.
     """
     defaults = signature(run).parameters
     hints = get_type_hints(run, include_extras=True)
@@ -97,7 +99,7 @@ def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
         kind = Annotated[bool, info]
         flags.append(Parameter("help_all", Parameter.KEYWORD_ONLY, annotation=kind, default=False))
     command.__name__, command.__doc__ = run.__name__, run.__doc__
-    vars(command).update(__signature__=Signature(flags), rows=table)
+    vars(command).update(__signature__=Signature(flags), rows=table, before=before)
     return command
 
 
@@ -148,6 +150,7 @@ class Verb(TyperCommand):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.rows: Mapping[str, Row] = getattr(self.callback, "rows", {})
+        self._before: Callable[[list[str]], None] | None = getattr(self.callback, "before", None)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The options, each with the reader of its row."""
@@ -155,6 +158,8 @@ class Verb(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; what they do not say is as variables and the settings file have it."""
+        if self._before:
+            self._before(args)
         given = self.make_parser(ctx).parse_args(args=list(args))[0]
         if self.rows and not given.keys() & {"help", "help_all"} and not ctx.resilient_parsing:
             ctx.default_map = settle(self.rows, given)

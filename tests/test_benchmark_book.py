@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> BenchmarkFolder:
 
 def written(folder: BenchmarkFolder, percentile: str = "mean", unit: Any = None) -> Any:
     path = folder.path / "book.xlsx"
-    write_workbook(load_experiment(folder.path), path, percentile, unit)
+    write_workbook(load_experiment(folder.path, unit), path, percentile)
     return openpyxl.load_workbook(path)
 
 

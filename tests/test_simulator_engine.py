@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.simulator.engine import Engine, EngineSpec, QueueFullError, Sequence
+from tbench.simulator.engine import Engine, EngineSpec, QueueFullError, Work
 from tbench.simulator.prompt import BLOCK_TOKENS, PrefixCache
 
 QUIET = EngineSpec(
@@ -30,7 +30,7 @@ arrivals = st.lists(
 )
 
 
-def work(engine: Engine, plan: list[tuple[float, int, int]]) -> list[Sequence]:
+def work(engine: Engine, plan: list[tuple[float, int, int]]) -> list[Work]:
     """Submit everything with its arrival, then step until nothing is left."""
     at, sequences = 0.0, []
     for gap, prompt, output in plan:
@@ -40,7 +40,7 @@ def work(engine: Engine, plan: list[tuple[float, int, int]]) -> list[Sequence]:
     return sequences
 
 
-def drain(engine: Engine) -> list[tuple[float, list[Sequence]]]:
+def drain(engine: Engine) -> list[tuple[float, list[Work]]]:
     steps = []
     while step := engine.begin():
         assert step.end > step.start

@@ -17,7 +17,7 @@ from tbench.commands.output import (
     OUTPUT,
     Charts,
     Json,
-    Shared,
+    Reports,
     Xlsx,
     private,
     terminable,
@@ -91,8 +91,8 @@ def ab(
     origins = {key: sources[key] for key in lower}
     resolved = experiment({**lower, **stronger}, origins)
     if not dry_run:
-        shared = Shared(html=None, charts=charts, xlsx=xlsx)
-        return _conducted(resolved, out, shared, as_json=as_json)
+        reports = Reports(html=None, charts=charts, xlsx=xlsx)
+        return _conducted(resolved, out, reports, as_json=as_json)
     store = opened(begun, resolved) if begun else None
     spent = store.spent if store else 0.0
     seen = outlook(resolved, missing(resolved, store) if store else resolved.slots)
@@ -110,7 +110,7 @@ def settings_of(plan: "AbPlan") -> list[str]:
     return shared + [f"settings  arm {name}: {text}" for name, text in arms]
 
 
-def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: bool) -> int:
+def _conducted(plan: "AbPlan", out: Path | None, reports: Reports, *, as_json: bool) -> int:
     """Make the runs that are missing, judge, report. Returns the exit code of the verdict."""
     import typer
 
@@ -157,7 +157,7 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     for name, text in texts.items():
         with private(out / name, "-o") as file:
             file.write(text.encode())
-    shared.write(lambda: page, lambda file: judgement_book(judgement, file, command=line))
+    reports.write(lambda: page, lambda file: judgement_book(judgement, file, command=line))
     lines = [*judgement_text(judgement, terminal()["width"]), *spread_text(judgement)]
     typer.echo(document if as_json else "\n".join(lines))
     beside = "report.json, report.md, junit.xml and the runs are beside it"

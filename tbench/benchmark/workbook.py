@@ -17,7 +17,7 @@ from xlsxwriter.worksheet import Worksheet
 from tbench.analysis.report.workbook import LINE_PT, ROWS, Book, on_paper, opened, tall, write
 from tbench.analysis.report.workbook import Value as Cell
 from tbench.benchmark import workbook_columns as columns
-from tbench.benchmark.folder import BenchmarkFolder, Result, Unit
+from tbench.benchmark.folder import BenchmarkFolder, Result
 from tbench.benchmark.workbook_columns import (
     SENTENCE,
     SPEED,
@@ -56,15 +56,15 @@ PICTURES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
 
 
 def write_workbook(
-    experiment: BenchmarkFolder, path: Path, percentile: str = "mean", unit: Unit | None = None
+    experiment: BenchmarkFolder, path: Path, percentile: str = "mean"
 ) -> tuple[str, ...]:
     """Write the workbook, for its owner only, as a whole or not at all; returns what its reader must know.
 
-    `percentile` (`mean`, `p25` ... `p99`) is that of latencies and speed in Summary and Appendix, `unit` that
-    of latencies, None: as the results have it. Raises InputError where it cannot be written.
+    `percentile` (`mean`, `p25` ... `p99`) is that of latencies and speed in Summary and Appendix. Raises
+    InputError where it cannot be written.
     """
     with whole_file(path) as file:
-        return benchmark_book(experiment.in_unit(unit or experiment.unit), file, percentile)
+        return benchmark_book(experiment, file, percentile)
 
 
 def benchmark_book(

@@ -19,7 +19,7 @@ from tbench.commands.output import (
     Html,
     Json,
     Margin,
-    Shared,
+    Reports,
     Slo,
     Trend,
     Verbose,
@@ -154,7 +154,7 @@ class CompareFlags:
         return [path for path in paths if path is not None]
 
     @property
-    def reports(self) -> bool:
+    def written(self) -> bool:
         """Whether anything but the text or the JSON is asked for."""
         return bool(self.junit or self.markdown or self.html or self.charts or self.xlsx)
 
@@ -187,12 +187,12 @@ def compare(flags: CompareFlags) -> int:
     the exit code is the verdict: 0 PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that are not
     interleaved, or an interval that holds the margin), 4 INVALID.
     """
-    shared = Shared(html=flags.html, charts=flags.charts, xlsx=flags.xlsx)
+    reports = Reports(html=flags.html, charts=flags.charts, xlsx=flags.xlsx)
     runs = flags.runs
     announce()
     history = flags.trend or flags.baseline_file or flags.save_baseline
     if flags.self_check:
-        if flags.unpaired or flags.reports or history or flags.asked("slo"):
+        if flags.unpaired or flags.written or history or flags.asked("slo"):
             raise InputError(
                 "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, --junit, "
                 "--markdown, no --unpaired, --slo, --trend, no baseline file"
@@ -206,7 +206,7 @@ def compare(flags: CompareFlags) -> int:
             raise InputError(
                 "--metric, --quantile and --unpaired are for one pair of runs, not for gates"
             )
-        return _judged(flags, shared)
+        return _judged(flags, reports)
     if len(runs) != 2:
         raise InputError(
             "one pair of runs has a BASELINE and a CANDIDATE; several need --margin or --gate; see tbench "
@@ -214,7 +214,7 @@ def compare(flags: CompareFlags) -> int:
         )
     if flags.junit is not None:
         raise InputError("--junit has a test case for each gate: give --margin or --gate")
-    return _paired(flags, shared)
+    return _paired(flags, reports)
 
 
 def _several(paths: list[Path]) -> bool:
@@ -224,7 +224,7 @@ def _several(paths: list[Path]) -> bool:
     return any(len(runs_among(path)) > 1 for path in paths)
 
 
-def _paired(flags: CompareFlags, shared: Shared) -> int:
+def _paired(flags: CompareFlags, reports: Reports) -> int:
     """Compare one pair of runs, and print and write what was asked for. Returns the exit code."""
     from tbench.analysis.compare import CompareOptions, Verdict, compare_files
     from tbench.analysis.report.ci import comparison_markdown
@@ -243,11 +243,11 @@ def _paired(flags: CompareFlags, shared: Shared) -> int:
     baseline, candidate = flags.runs
     comparisons = compare_files(baseline, candidate, question)
     line = command_line()
-    if shared:
+    if reports:
         from tbench.analysis.report.page import comparison_report
         from tbench.analysis.report.workbook import comparison_book
 
-        shared.write(
+        reports.write(
             lambda: comparison_report(comparisons, command=line),
             lambda file: comparison_book(comparisons, file, command=line),
         )
@@ -259,7 +259,7 @@ def _paired(flags: CompareFlags, shared: Shared) -> int:
     return 4 if comparisons.verdict is Verdict.INVALID else 0
 
 
-def _judged(flags: CompareFlags, shared: Shared) -> int:
+def _judged(flags: CompareFlags, reports: Reports) -> int:
     """Judge repeated runs, or keep them in a baseline file. Returns the exit code."""
     from tbench.analysis.gate import parse_gates
     from tbench.analysis.report.ci import judgement_junit, judgement_markdown
@@ -268,7 +268,7 @@ def _judged(flags: CompareFlags, shared: Shared) -> int:
 
     if flags.baseline_file and flags.save_baseline:
         raise InputError("--baseline-file judges, --save-baseline keeps: one after the other")
-    if flags.save_baseline and (flags.reports or flags.trend):
+    if flags.save_baseline and (flags.written or flags.trend):
         raise InputError("--save-baseline judges nothing: no reports, no --trend")
     if flags.baseline_file and flags.trend:
         raise InputError("--trend is for runs that took turns; a baseline file has sessions")
@@ -281,7 +281,7 @@ def _judged(flags: CompareFlags, shared: Shared) -> int:
         return _saved(flags.save_baseline, flags, gates)
     judgement = _judgement(flags, gates)
     line = command_line()
-    if shared:
+    if reports:
         from tbench.analysis.report.page import judgement_report
         from tbench.analysis.report.workbook import judgement_book
 
@@ -289,7 +289,7 @@ def _judged(flags: CompareFlags, shared: Shared) -> int:
             raise InputError(
                 "--html, --charts and --xlsx show runs; a baseline file has none of its own"
             )
-        shared.write(
+        reports.write(
             lambda: judgement_report(judgement, command=line),
             lambda file: judgement_book(judgement, file, command=line),
         )

@@ -187,7 +187,7 @@ Xlsx = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
+class Reports:
     """Where each report goes; None: it was not asked for."""
 
     html: Path | None

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from tbench.capture.option import Option
-from tbench.commands.output import OUTPUT, Charts, Html, Json, Shared, Slo, Xlsx
+from tbench.commands.output import OUTPUT, Charts, Html, Json, Reports, Slo, Xlsx
 from tbench.flags import verb
 from tbench.settings import announce, sources
 
@@ -49,15 +49,15 @@ def report(
         )
         return
     announce()
-    shared = Shared(html=html, charts=charts, xlsx=xlsx)
+    reports = Reports(html=html, charts=charts, xlsx=xlsx)
     arm = load(run, slo=objectives)
     arm.check_not_empty()
-    if shared:
+    if reports:
         from tbench.analysis.report.page import run_report
         from tbench.analysis.report.workbook import run_book
 
         line = command_line()
-        shared.write(
+        reports.write(
             lambda: run_report(arm, command=line, slo=objectives),
             lambda file: run_book(arm, file, command=line),
         )

@@ -11,8 +11,7 @@ from heapq import heappop, heappush
 
 from tbench.replay.system import arm, timer_fd
 from tbench.simulator.call import Line
-from tbench.simulator.engine import Engine, Step
-from tbench.simulator.engine import Sequence as Work
+from tbench.simulator.engine import Engine, Step, Work
 from tbench.simulator.prompt import Prompt
 
 # An alarm clock for one task: by timerfd where there is one, since asyncio's timers are up to 1 ms late.

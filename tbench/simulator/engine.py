@@ -10,8 +10,7 @@ it ends, `finish` says which sequences got a token by then. Same seed and same a
 import math
 import tomllib
 from collections import deque
-from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as Series
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from itertools import count
@@ -52,7 +51,7 @@ class EngineSpec:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Sequence:
+class Work:
     """One answer in the making. Times are seconds on the engine's timeline, None until they come.
 
     `tokens` counts those that are out, of `output_tokens`; an embedding has none and ends with its prefill.
@@ -61,7 +60,7 @@ class Sequence:
     id: int
     arrived: float
     prompt_tokens: int
-    blocks: Series[bytes]
+    blocks: Sequence[bytes]
     output_tokens: int
     cached_tokens: int = 0
     admitted: float | None = None
@@ -82,8 +81,8 @@ class Step:
 
     start: float
     end: float
-    decoding: tuple[Sequence, ...]
-    prefilling: tuple[tuple[Sequence, int], ...]
+    decoding: tuple[Work, ...]
+    prefilling: tuple[tuple[Work, int], ...]
 
 
 class Engine:
@@ -95,8 +94,8 @@ class Engine:
         self.free_at = 0.0
         self._rng = Random(seed)
         self._ids = count()
-        self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []
+        self._waiting: deque[Work] = deque()
+        self._running: list[Work] = []
 
     @property
     def waiting(self) -> int:
@@ -107,12 +106,12 @@ class Engine:
         return len(self._running)
 
     def submit(
-        self, now: float, prompt_tokens: int, output_tokens: int, blocks: Series[bytes] = ()
-    ) -> Sequence:
+        self, now: float, prompt_tokens: int, output_tokens: int, blocks: Sequence[bytes] = ()
+    ) -> Work:
         """Queue one sequence that arrives now. Raises QueueFullError beyond `max_queue` waiting ones."""
         if len(self._waiting) >= self.spec.max_queue:
             raise QueueFullError
-        sequence = Sequence(
+        sequence = Work(
             id=next(self._ids),
             arrived=now,
             prompt_tokens=prompt_tokens,
@@ -122,7 +121,7 @@ class Engine:
         self._waiting.append(sequence)
         return sequence
 
-    def cancel(self, sequence: Sequence) -> None:
+    def cancel(self, sequence: Work) -> None:
         """Forget a sequence whose client went away. Its place is free from the next step on."""
         sequence.ended = self.free_at
         if sequence in self._waiting:
@@ -154,7 +153,7 @@ class Engine:
         self.free_at = start + (decode_s * noise + prefill / spec.prefill_tokens_per_s)
         return Step(start, self.free_at, decoding, tuple(prefilling))
 
-    def _unread(self, start: float) -> Iterator[Sequence]:
+    def _unread(self, start: float) -> Iterator[Work]:
         """Whose prompts are not computed: those under way, then those that wait, admitted one by one."""
         yield from [sequence for sequence in self._running if sequence.to_prefill]
         while (
@@ -170,7 +169,7 @@ class Engine:
             self._running.append(sequence)
             yield sequence
 
-    def finish(self, step: Step) -> list[Sequence]:
+    def finish(self, step: Step) -> list[Work]:
         """The step is over: count its tokens; returns whose state changed, in order of admission."""
         changed = [running for running in step.decoding if not running.finished]
         for sequence, part in step.prefilling:
