@@ -260,9 +260,9 @@ def capture(
             "--cert: a command that is run here needs none; drop it",
         ),
     )
-    for refused, why in refusals:
+    for refused, message in refusals:
         if refused:
-            raise InputError(why)
+            raise InputError(message)
     if cert is not None:
         check_certificate(cert)
     selection = Selection(
