@@ -315,7 +315,7 @@ def test_rates_repeats_and_invalid_points_are_told_apart(tmp_path: Path) -> None
     assert [row["Invalid Because"] for row in appendix] == [None, "late"]
     assert summary[0]["Poisson Rate (requests/s) at target speed (>10 tokens/s)"] == 0.5
     assert summary[0]["Why"].startswith("INVALID (see below)")
-    assert "D(1,1) at poisson 0.5: INVALID, late" in [row["GPU Type"] for row in summary]
+    assert "D(1,1) at poisson 0.5, run 2: INVALID, late" in [row["GPU Type"] for row in summary]
     assert whole[0]["seed"] == str(2**62 + 1), "to its last digit"
     assert whole[0]["num_concurrency"] == 7
 
