@@ -178,7 +178,7 @@ VERBS: Final[Mapping[str, Callable[..., int | None]]] = {
     "compare": compare_mixes,
     "diff": diff,
 }
-app = typer.Typer(cls=Verbs, help="Look into traces; make, check, repair, cut and join them.")
+app = typer.Typer(cls=Verbs, help="Show, make, check, repair, cut and join traces.")
 for name, run in VERBS.items():
     app.command(name, cls=Verb)(run)
 
