@@ -26,14 +26,12 @@ from tbench.replay.cost import Bill
 from tbench.replay.job import refused_by
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan, Turn
-from tbench.replay.request import Label
 from tbench.replay.run_recorder import Tally
 from tbench.replay.sample import Sample
-from tbench.replay.sender import NOWHERE, Attempt, Call, Reply
-from tbench.replay.target import Target
-from tbench.replay.workers.call_queue import frame
+from tbench.replay.sender import NOWHERE, Call, Label, Reply, frame
+from tbench.replay.target import Recipe, Step, Target
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
-from tbench.replay.workers.supply import Entries, Recipe, Step, step_of
+from tbench.replay.workers.supply import Entries, step_of
 
 HEADERS = [
     (b"Content-Type", b"text/event-stream"),
@@ -41,6 +39,7 @@ HEADERS = [
     (b"X-Request-Id", b"0" * 32),
 ]
 TOKENS = (1, 2, 50)
+Ended = tuple[Call, Reply]
 ROUNDS = 20
 
 
@@ -115,7 +114,7 @@ def _after(folder: Path, requests: int) -> dict[str, Callable[[], object]]:
     steps: dict[str, Callable[[], object]] = {}
     for tokens in TOKENS:
         attempts = [_attempt(index, tokens) for index in range(requests)]
-        samples = [to_sample(one, 0.0) for one in attempts]
+        samples = [to_sample(*each, 0.0) for each in attempts]
         steps[f"spool, {tokens} tokens"] = _spooling(folder, attempts)
         steps[f"answer to sample, {tokens} tokens"] = _reading(attempts)
         steps[f"tally, {tokens} tokens"] = _tallying(samples)
@@ -123,24 +122,24 @@ def _after(folder: Path, requests: int) -> dict[str, Callable[[], object]]:
     return steps
 
 
-def _spooling(folder: Path, attempts: list[Attempt]) -> Callable[[], object]:
+def _spooling(folder: Path, attempts: list[Ended]) -> Callable[[], object]:
     """Through the file, both sides."""
 
     def work() -> None:
         with (folder / "spool").open("w+b") as file:
             writer = SpoolWriter(file.fileno())
             writer.begin(0.0)
-            for one in attempts:
-                writer.add(one)
+            for each in attempts:
+                writer.add(*each)
             writer.finish()
             trio.run(writer.run)
-            deque(SpoolReader(file.fileno()).attempts(), maxlen=0)
+            deque(SpoolReader(file.fileno()).ended(), maxlen=0)
 
     return work
 
 
-def _reading(attempts: list[Attempt]) -> Callable[[], object]:
-    return lambda: [to_sample(one, 0.0) for one in attempts]
+def _reading(attempts: list[Ended]) -> Callable[[], object]:
+    return lambda: [to_sample(*each, 0.0) for each in attempts]
 
 
 def _tallying(samples: list[Sample]) -> Callable[[], object]:
@@ -160,7 +159,7 @@ def _packing(samples: list[Sample]) -> Callable[[], object]:
     return work
 
 
-def _attempt(index: int, tokens: int) -> Attempt:
+def _attempt(index: int, tokens: int) -> Ended:
     """As it comes out of the spool: every event in a chunk of its own, the last ones read together."""
     label = Label(
         id=f"{index:032x}", endpoint="chat", model="m", stream=True, request_bytes=300
@@ -181,7 +180,7 @@ def _attempt(index: int, tokens: int) -> Attempt:
         received=sum(map(len, pieces)),
         end=times[-1],
     )
-    return Attempt(Call(index, None, NOWHERE, b"", b"", label=label), reply=reply)
+    return Call(index, None, NOWHERE, b"", b"", label=label), reply
 
 
 def _event(place: int, *, delta: dict[str, str], finish: str | None = None) -> bytes:

@@ -24,8 +24,7 @@ from tbench.replay.plan import Plan, Refusal
 from tbench.replay.price_table import prices_at
 from tbench.replay.request import address
 from tbench.replay.runfile import read_run
-from tbench.replay.sender import Deadlines
-from tbench.replay.senders import Kind, chosen
+from tbench.replay.sender import Deadlines, Kind, chosen
 from tbench.replay.target import (
     CURE,
     LIMIT_NAMES,
@@ -199,6 +198,8 @@ def resolve(
 
 def refused_by(targets: Sequence[Target]) -> Refusal:
     """The rule of a plan for several targets: what cannot be put to one of them is put to none."""
+    if len(targets) == 1:
+        return targets[0].refuses
 
     def refuses(exchange: Exchange, parsed: ParsedRequest) -> str | None:
         for target in targets:

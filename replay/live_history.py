@@ -18,8 +18,7 @@ import orjson
 from tbench.capture.providers import parse_response
 from tbench.capture.providers.provider import Provider, items_of, word_of
 from tbench.capture.spoken import Spoken, spoken
-from tbench.replay.request import Label
-from tbench.replay.sender import Call, Reply
+from tbench.replay.sender import Call, Label, Reply
 
 MOST_BYTES: Final = 256 * 2**20
 """Answers of so many bytes are kept by a worker; the oldest go first."""

@@ -1,9 +1,9 @@
 """Measure: the Sample of a reply or of a recorded response; the same bytes and stamps make the same one.
 
-An answer is read after it has ended, off the sending loop. A recorded exchange is put into the form of an
-attempt, so that one set of rules says how each ended, what of it may be written down, and what its numbers
-are. There the proxy's clock stands for the client's: `sent` is when a request began to arrive, and nothing
-was due, since the application sent when it liked.
+An answer is read after it has ended, off the sending loop. A recorded exchange is put into the form of a
+call and its reply, so that one set of rules says how each ended, what of it may be written down, and what its
+numbers are. There the proxy's clock stands for the client's: `sent` is when a request began to arrive, and
+nothing was due, since the application sent when it liked.
 """
 
 import math
@@ -31,9 +31,8 @@ from tbench.capture.sessions import Sessions
 from tbench.capture.trace_reader import Trace
 from tbench.replay import columns
 from tbench.replay.columns import Column
-from tbench.replay.request import Label
 from tbench.replay.sample import HEADER_NAMES, Sample, server_headers
-from tbench.replay.sender import NOWHERE, Attempt, Call, Reply
+from tbench.replay.sender import NOWHERE, Call, Label, Reply
 from tbench.replay.table import Columns, Table, gather_gaps
 
 LONGEST_REASON: Final = 64
@@ -45,14 +44,17 @@ _BATCH: Final = 1000
 
 
 def to_sample(
-    attempt: Attempt, began: float, secrets: Secrets = NONE, answer: ParsedResponse | None = None
+    call: Call,
+    reply: Reply,
+    began: float,
+    secrets: Secrets = NONE,
+    answer: ParsedResponse | None = None,
 ) -> Sample:
-    """The sample of a finished attempt; `began` is the run's start on the sender's clock.
+    """The sample of a call that has ended; `began` is the run's start on the sender's clock.
 
     `secrets` are masked wherever the server quotes them. `answer` is what the reply says where its body was
     not kept; by default it is read.
     """
-    call, reply = attempt.call, attempt.reply
     label, chunks, sent = Label.unpack(call.label), reply.chunks, reply.sent
     headers = {name.lower(): value for name, value in reversed(reply.headers)}  # the first of each
     if answer is None:
@@ -78,7 +80,7 @@ def to_sample(
         endpoint=label.endpoint,
         model=label.model,
         stream=label.stream,
-        held=attempt.held,
+        held=reply.held,
         connect=0.0 if reply.connecting is None or sent is None else sent - reply.connecting,
         due=call.due,
         sent=since(sent),
@@ -198,16 +200,14 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
             request_bytes=request.body_bytes,
             session=sessions.assign(request, parsed=parsed, response=exchange.response).number,
         )
-        attempt = Attempt(
-            Call(index, None, NOWHERE, b"", b"", label=label.pack()),
-            reply=_reply(exchange, parsed.info, origin_ns, trace.header.wall(request.arrive_ns)),
-        )
+        call = Call(index, None, NOWHERE, b"", b"", label=label.pack())
+        reply = _reply(exchange, parsed.info, origin_ns, trace.header.wall(request.arrive_ns))
         response, answer = exchange.response, None
         if response is not None and response.body is None:
             answer = _UNREAD
         elif response is not None and "known_times" in response.extra:
-            answer = parse_recorded(response, attempt.reply.chunks)  # imported
-        yield to_sample(attempt, 0.0, answer=answer)
+            answer = parse_recorded(response, reply.chunks)  # imported
+        yield to_sample(call, reply, 0.0, answer=answer)
         index += 1
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, islice, repeat, takewhile
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from zlib import crc32
 
 from tbench.capture.errors import InputError
@@ -21,12 +21,13 @@ from tbench.capture.providers import (
     parse_recorded,
     parse_request,
 )
-from tbench.capture.sessions import Sessions
+from tbench.capture.recent import Recent
+from tbench.capture.sessions import Place, Sessions
 from tbench.capture.terminal import named
+from tbench.replay.live_history import assistant_runs
 from tbench.replay.makers import Level
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import left_out
-from tbench.replay.recording import Answers, Histories, Idle
 from tbench.replay.turns import REMEMBERED
 
 
@@ -60,6 +61,11 @@ class Turn:
     clone: int = 0
     opening: int | None = None
 
+    @property
+    def weight(self) -> int:
+        """Bytes that it holds of what was recorded."""
+        return 0
+
 
 @dataclass(slots=True, kw_only=True)
 class Planned(Turn):
@@ -71,6 +77,10 @@ class Planned(Turn):
     exchange: Exchange
     info: RequestInfo
     payload: Mapping[str, Any] | None = None
+
+    @property
+    def weight(self) -> int:
+        return self.exchange.request.body_bytes
 
 
 def check_of(id_: str) -> int:
@@ -96,7 +106,6 @@ def parsed_of(exchange: Exchange) -> ParsedRequest:
     return parse_request(request.method, request.path, request.body, encoding)
 
 
-Rule = Callable[[Exchange, RequestInfo], bool]
 Refusal = Callable[[Exchange, ParsedRequest], str | None]
 """Why a request cannot be put to a target; None where it can."""
 
@@ -105,40 +114,38 @@ LONGEST_PATH: Final = 16_384
 """Bytes of a path and its query that are sent; servers take 4,096 to 16,384."""
 
 
-def leads_elsewhere(path: str) -> bool:
-    """Behind a base URL, "@host/v1" and ":81/v1" would take the key to another server."""
-    if 4 * len(path) > LONGEST_PATH and len(path.encode("utf-8", "replace")) > LONGEST_PATH:
-        return True
-    return path[:1] != "/"
+def unsent_because(exchange: Exchange, endpoint: str, unsafe: bool) -> str | None:
+    """Why a request is not sent again, whoever is asked; None where it is, or, for its endpoint, is `unsafe`.
+
+    websocket: not HTTP. retry: an SDK's second attempt; the replay must not add to the load what a failure
+    caused. redirect: its client asked again where it was led, through the capture: that request is in the
+    trace, too. path: not one of this server's ("@host/v1" and ":81/v1" behind a base URL would take the key
+    to another), or over 16 KiB. endpoint: not stateless inference, so sending it again could change or spend
+    something. no_body, truncated_body: the trace does not hold what was sent.
+    """
+    request, path = exchange.request, exchange.request.path
+    upgrade, retries = "", "0"
+    for name, value in reversed(request.headers):  # the first of each counts
+        if name == "upgrade":
+            upgrade = value.lower()
+        elif name == "x-stainless-retry-count":
+            retries = value or "0"
+    if upgrade == "websocket":
+        return "websocket"
+    if request.retry_of is not None or retries != "0":
+        return "retry"
+    if exchange.response is not None and exchange.response.led_back:
+        return "redirect"
+    long = 4 * len(path) > LONGEST_PATH and len(path.encode("utf-8", "replace")) > LONGEST_PATH
+    if long or path[:1] != "/":
+        return "path"
+    if endpoint not in PROMISED and not unsafe:
+        return "endpoint"
+    if not request.body and request.body_bytes > 0:
+        return "no_body"
+    return "truncated_body" if request.extra.get("truncated") else None
 
 
-SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
-    (
-        "websocket",
-        lambda exchange, _: (exchange.request.header("upgrade") or "").lower() == "websocket",
-    ),
-    (
-        "retry",
-        lambda exchange, _: (
-            exchange.request.retry_of is not None
-            or (exchange.request.header("x-stainless-retry-count") or "0") != "0"
-        ),
-    ),
-    ("redirect", lambda exchange, _: exchange.response is not None and exchange.response.led_back),
-    ("path", lambda exchange, _: leads_elsewhere(exchange.request.path)),
-    ("endpoint", lambda _, info: info.endpoint not in PROMISED),
-    ("no_body", lambda exchange, _: not exchange.request.body and exchange.request.body_bytes > 0),
-    ("truncated_body", lambda exchange, _: bool(exchange.request.extra.get("truncated"))),
-)
-"""Reason -> rule; the first that holds is why a request is not sent again.
-
-websocket: not HTTP. retry: an SDK's second attempt; the replay must not add to the load what a failure
-caused. redirect: its client asked again where it was led, through the capture: that request is in the trace,
-too. path: not one of this server's, or over 16 KiB. endpoint: not stateless inference, so sending it again
-could change or spend something. no_body, truncated_body: the trace does not hold what was sent. A plan has
-three more: only (not one of those asked for), host (went elsewhere than the first ones, without a base URL),
-encoding (a body to be changed that cannot be decoded); and those of replay.portability.
-"""
 NOTHING: Final[Mapping[str, Any]] = {}
 STATE: Final = frozenset[Level]({"state"})
 
@@ -326,7 +333,7 @@ class Plan:
         idle = Idle(self.most_idle)
         sessions, answers = Sessions(remembered=REMEMBERED), Answers(REMEMBERED, apart=self.apart)
         histories = Histories(REMEMBERED)
-        walk = self.only.start()
+        walk = None if self.only == EVERYTHING else self.only.start()
         ids: set[int] = set()
         for exchange in self.trace:
             request, body = exchange.request, parsed_of(exchange)
@@ -351,8 +358,9 @@ class Plan:
             arrive_ns = request.arrive_ns - cut_ns
             first_ns = arrive_ns if first_ns is None else first_ns
             place = sessions.assign(request, parsed=body, response=exchange.response)
-            before = answers.held(place, arrive_ns)
-            answers.add(exchange, index, place.number, cut_ns)
+            number, continued = place.number, place.holds
+            before = answers.held(continued, number, arrive_ns) if continued else OPENING
+            answers.add(exchange, index, number, cut_ns)
             history = (
                 histories.of(exchange, body, place, index, exact=sessions.exact)
                 if self.live
@@ -361,7 +369,7 @@ class Plan:
             yield Planned(
                 index=index,
                 cycle=cycle,
-                session=place.number,
+                session=number,
                 offset=begin + (arrive_ns - first_ns) / 1e9,
                 places=exchange.places,
                 check=check_of(request.id),
@@ -376,23 +384,138 @@ class Plan:
             )
             index += 1
 
-    def _reason(self, exchange: Exchange, parsed: ParsedRequest, walk: Pass) -> str | None:
-        """Why an exchange is left out of this plan; None when it is not."""
-        info, host = parsed.info, exchange.request.host
-        if not walk.keeps(exchange, parsed):
+    def _reason(self, exchange: Exchange, parsed: ParsedRequest, walk: Pass | None) -> str | None:
+        """Why an exchange is left out of this plan; None when it is not.
+
+        only: not one of those asked for. host: it went elsewhere than the first ones, without a base URL.
+        encoding: a body to be changed that cannot be decoded. And `unsent_because`, and replay.portability.
+        """
+        endpoint = parsed.info.endpoint
+        if walk is not None and not walk.keeps(exchange, parsed):
             return "only"
-        if self.host is not None and host != self.host:
+        if self.host is not None and exchange.request.host != self.host:
             return "host"
         if self.rewrites and parsed.opaque:
             return "encoding"
-        for reason, rule in SKIPS:
-            if rule(exchange, info) and not (self.allow_unsafe and reason == "endpoint"):
-                return reason
-        held = None
-        if not self.allow_unsafe:
-            held = left_out(parsed.payload or NOTHING, info.endpoint, STATE)
-        return held or self.refuses(exchange, parsed)
+        reason = unsent_because(exchange, endpoint, self.allow_unsafe)
+        if reason is None and not self.allow_unsafe:
+            reason = left_out(parsed.payload or NOTHING, endpoint, STATE)
+        return reason or self.refuses(exchange, parsed)
 
+
+# What was recorded around a request: the idle time before it, and the answers that it had waited for.
+
+
+class Idle:
+    """The stretches of a recording with nothing in flight, of which `most` seconds are left (None: all).
+
+    `stretches` were cut. All that comes behind one moves by as much, so that think times, order and bursts
+    stay; only who thought all through it thinks less.
+    """
+
+    def __init__(self, most: float | None) -> None:
+        self._most_ns = None if most is None else round(most * 1e9)
+        self._busy_ns: int | None = None
+        self._cut_ns = 0
+        self.stretches = 0
+
+    def before(self, exchange: Exchange) -> int:
+        """Nanoseconds that are cut before the next exchange."""
+        if self._most_ns is None:
+            return 0
+        arrive_ns, response = exchange.request.arrive_ns, exchange.response
+        busy_ns = arrive_ns if self._busy_ns is None else self._busy_ns
+        if (surplus := arrive_ns - busy_ns - self._most_ns) > 0:
+            self._cut_ns += surplus
+            self.stretches += 1
+        self._busy_ns = max(busy_ns, arrive_ns, response.end_ns if response else 0)
+        return self._cut_ns
+
+
+class Before(NamedTuple):
+    """The indexes of those whose answers a request holds, and the seconds since; what is missing there."""
+
+    indexes: tuple[int, ...]
+    think: float
+    severed: bool
+    forgotten: bool
+
+
+OPENING: Final = Before((), 0.0, False, False)
+
+
+class Answers:
+    """The index and session of the last planned requests, by id, and when their answers ended, as recorded.
+
+    With `apart` a request waits for none of another session, which may be sent elsewhere.
+    """
+
+    def __init__(self, remembered: int, *, apart: bool) -> None:
+        self._apart = apart
+        self._ended: Recent[str, tuple[int, int, int | None]] = Recent(remembered)
+
+    def add(self, exchange: Exchange, index: int, session: int, cut_ns: int) -> None:
+        """Take note of a planned request; as much is cut before its end as before its arrival."""
+        response = exchange.response
+        end_ns = None if response is None else response.end_ns - cut_ns
+        self._ended.keep(exchange.request.id, (index, session, end_ns))
+
+    def retried(self, exchange: Exchange, cut_ns: int) -> bool:
+        """A client's second attempt is not sent again, but what it got is what the next turn continues.
+
+        Whether that stands for a request that is planned.
+        """
+        first, response = exchange.request.retry_of, exchange.response
+        if first is None or first not in self._ended:
+            return False
+        index, session, end_ns = self._ended[first]
+        end_ns = end_ns if response is None else response.end_ns - cut_ns
+        for id_ in (first, exchange.request.id):
+            self._ended.keep(id_, (index, session, end_ns))
+        return True
+
+    def held(self, continued: Iterable[str], number: int, arrive_ns: int) -> Before:
+        """What a request of session `number` that arrived then had waited for, of those it continues.
+
+        One that ended later is left out: the request did not wait for it, whatever its words are.
+        """
+        last_ns, severed, forgotten = 0, False, False
+        indexes: set[int] = set()
+        for id_ in continued:
+            if id_ not in self._ended:
+                forgotten = True
+                continue
+            index, session, end_ns = self._ended[id_]
+            if end_ns is None or end_ns > arrive_ns:
+                continue
+            if self._apart and session != number:
+                severed = True
+                continue
+            indexes.add(index)
+            last_ns = max(last_ns, end_ns)
+        think = (arrive_ns - last_ns) / 1e9 if indexes else 0.0
+        return Before(tuple(sorted(indexes)), think, severed, forgotten)
+
+
+class Histories:
+    """The answers that the last planned requests hold whose conversation is whole, as it was."""
+
+    def __init__(self, remembered: int) -> None:
+        self._known: Recent[str, tuple[int, int, tuple[tuple[int, int], ...]]] = Recent(remembered)
+
+    def of(
+        self, exchange: Exchange, parsed: ParsedRequest, place: Place, index: int, *, exact: bool
+    ) -> tuple[tuple[int, int], ...]:
+        """Those of the next request, which quotes all of its parent, or not (`exact`)."""
+        parent = self._known.get(place.parent or "") if exact else None
+        history = () if parent is None else (*parent[2], parent[:2])
+        turns = (parsed.payload or {}).get(parsed.provider.spoken_in)
+        runs = assistant_runs(turns) if isinstance(turns, list) else ()
+        self._known.keep(exchange.request.id, (index, len(runs), history))
+        return history
+
+
+# What a first reading noted, for further rounds and clones.
 
 PLACED: Final = 6
 """Numbers that say where a request and its answer lie."""

@@ -19,7 +19,7 @@ import trio
 from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Closed
 from tbench.replay.politeness import Politeness
-from tbench.replay.sender import STOPPED, Attempt, Call, Reply, Sender
+from tbench.replay.sender import STOPPED, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
 from tbench.replay.turns import LOOKS_AHEAD, Turns
 
@@ -91,7 +91,7 @@ class Supply(Protocol):
 
 @dataclass(kw_only=True)
 class Player:
-    """Plays the calls of `supply` through `sender` and hands every ended attempt to `keep`.
+    """Plays the calls of `supply` through `sender` and hands each that has ended to `keep`, with its reply.
 
     `keep` is called on the trio loop and must not block. `may_send` is asked before each call; the first
     refusal ends the play (what is in flight still finishes), and None keeps it, and those behind it, back
@@ -104,7 +104,7 @@ class Player:
 
     sender: Sender
     supply: Supply
-    keep: Callable[[Attempt], None]
+    keep: Callable[[Call, Reply], None]
     turns: Turns | None = None
     history: "LiveHistory | None" = None
     politeness: Politeness | None = None
@@ -140,9 +140,9 @@ class Player:
         self._refill = None
         self._scope.cancel()
         self.sender.abandon()
-        for attempt in self.politeness.abandon() if self.politeness else ():
-            attempt.reply.failure = STOPPED
-            self._conclude(attempt)
+        for call, reply in self.politeness.abandon() if self.politeness else ():
+            reply.failure = STOPPED
+            self._conclude(call, reply)
 
     @property
     def now(self) -> float:
@@ -373,9 +373,9 @@ class Player:
         self.in_flight += 1
         if self.in_flight > self.most_in_flight:  # noqa: PLR1730 (a call is dearer)
             self.most_in_flight = self.in_flight
-        attempt = Attempt(call, held)
-        if self.politeness is None or self.politeness.start(attempt, trio.current_time()):
-            self._launch(attempt)
+        reply = Reply(held=held)
+        if self.politeness is None or self.politeness.start(call, reply, trio.current_time()):
+            self._launch(call, reply)
         else:
             self._postponed.set()
 
@@ -386,31 +386,31 @@ class Player:
             self._postponed = trio.Event()
             with trio.move_on_at(self.politeness.next_due):
                 await self._postponed.wait()
-            for attempt, goes in self.politeness.leaving(trio.current_time()):
-                (self._launch if goes else self._conclude)(attempt)
+            for call, reply, goes in self.politeness.leaving(trio.current_time()):
+                (self._launch if goes else self._conclude)(call, reply)
 
-    def _launch(self, attempt: Attempt) -> None:
-        ended = partial(self._ended if self.politeness else self._conclude, attempt)
+    def _launch(self, call: Call, reply: Reply) -> None:
+        ended = partial(self._ended if self.politeness else self._conclude, call, reply)
         try:
-            self.sender.launch(attempt.call, attempt.reply, ended)
+            self.sender.launch(call, reply, ended)
         except Exception as error:  # a sender's defect is a failed sample, not a lost run
             words = f"sender: {type(error).__name__}: {error}"
-            attempt.reply.failure = (Outcome.PROTOCOL_ERROR, words)
+            reply.failure = (Outcome.PROTOCOL_ERROR, words)
             trio.lowlevel.current_trio_token().run_sync_soon(ended)
 
-    def _ended(self, attempt: Attempt) -> None:
+    def _ended(self, call: Call, reply: Reply) -> None:
         """Where politeness is asked for: a call that was refused is not over."""
         assert self.politeness is not None
-        if attempt.reply.end is None:
-            attempt.reply.end = trio.current_time()
-        if not self.cancelled and self.politeness.again(attempt, trio.current_time()):
+        if reply.end is None:
+            reply.end = trio.current_time()
+        if not self.cancelled and self.politeness.again(call, reply, trio.current_time()):
             self._postponed.set()
         else:
-            self._conclude(attempt)
+            self._conclude(call, reply)
 
-    def _conclude(self, attempt: Attempt) -> None:
+    def _conclude(self, call: Call, reply: Reply) -> None:
         """Keep what became of a call, and let what waited for it go on."""
-        call, reply, turns = attempt.call, attempt.reply, self.turns
+        turns = self.turns
         if reply.end is None:
             reply.end = trio.current_time()
         self.in_flight -= 1
@@ -421,7 +421,7 @@ class Player:
             answered = reply.failure is None and (reply.status or 0) < 400
             if turns.end(call, reply.end - self.began if answered else None):
                 self._let_follow(turns)
-        self.keep(attempt)
+        self.keep(call, reply)
         goes_on = self._refill is not None and self._refill() and not self._more
         waits = self._kept_back or (turns is not None and turns.next_due is not None)
         if not goes_on or waits:
@@ -462,7 +462,7 @@ class Breaker:
         return bool(self._kind) and self._alike >= self._enough.get(self._kind or "", ENOUGH)
 
     def see(self, reply: Reply) -> None:
-        """Count an ended attempt."""
+        """Count one that has ended."""
         if not self._watching:
             return
         kind = lasting(reply)

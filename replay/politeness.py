@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Final, NamedTuple
 
-from tbench.replay.sender import Attempt, Reply
+from tbench.replay.sender import Call, Reply
 
 MOST_ATTEMPTS: Final = 10
 """A call that was refused so often is sent no more: its last refusal is its outcome."""
@@ -153,7 +153,7 @@ class Tempo:
 
     def __init__(self) -> None:
         self.opens = -math.inf
-        self.waiting: list[tuple[float, int, Attempt]] = []
+        self.waiting: list[tuple[float, int, Call, Reply]] = []
         self._next = -math.inf
         self._rate = math.inf
         self._eased = -math.inf
@@ -205,55 +205,54 @@ class Politeness:
         """When the next one may leave; infinite where none waits."""
         return min((tempo.next_due for tempo in self._tempos.values()), default=math.inf)
 
-    def start(self, attempt: Attempt, now: float) -> bool:
+    def start(self, call: Call, reply: Reply, now: float) -> bool:
         """Whether a call leaves now, for the first time; otherwise it waits its turn."""
-        tempo = self._tempos.setdefault(attempt.call.arm, Tempo())
+        tempo = self._tempos.setdefault(call.arm, Tempo())
         if tempo.goes(now):
-            attempt.since = now
+            reply.since = now
             tempo.leave(now)
             return True
-        self._postpone(tempo, attempt, now, max(now, tempo.opens))
+        self._postpone(tempo, call, reply, now, max(now, tempo.opens))
         return False
 
-    def again(self, attempt: Attempt, now: float) -> bool:
+    def again(self, call: Call, reply: Reply, now: float) -> bool:
         """Whether a call that has ended was refused, and waits to be sent again."""
-        reply = attempt.reply
         wait = wait_asked(reply)
         if wait is None:
             return False
-        tempo = self._tempos.setdefault(attempt.call.arm, Tempo())
-        tempo.refuse(attempt.since, now, wait)
+        tempo = self._tempos.setdefault(call.arm, Tempo())
+        tempo.refuse(reply.since, now, wait)
         if len(reply.refusals) + 1 >= MOST_ATTEMPTS or self._late(reply, now + wait):
             return False
-        self._postpone(tempo, attempt, now, now + wait)
+        self._postpone(tempo, call, reply, now, now + wait)
         return True
 
-    def leaving(self, now: float) -> Iterator[tuple[Attempt, bool]]:
+    def leaving(self, now: float) -> Iterator[tuple[Call, Reply, bool]]:
         """Those whose turn has come, and whether each goes: not one whose time is up as it waited."""
         for tempo in self._tempos.values():
             while tempo.next_due <= now:
-                attempt = heapq.heappop(tempo.waiting)[-1]
-                reply, waited = attempt.reply, now - attempt.since
+                _, _, call, reply = heapq.heappop(tempo.waiting)
+                waited = now - reply.since
                 if self._late(reply, now):
-                    yield attempt, False
+                    yield call, reply, False
                     continue
                 if reply.sent is None:
-                    attempt.held += waited
+                    reply.held += waited
                 else:
                     reply.send_again(waited)
-                attempt.since = now
+                reply.since = now
                 tempo.leave(now)
-                yield attempt, True
+                yield call, reply, True
 
-    def abandon(self) -> list[Attempt]:
+    def abandon(self) -> list[tuple[Call, Reply]]:
         """All that wait; none does any more."""
-        attempts = [row[-1] for tempo in self._tempos.values() for row in tempo.waiting]
+        waiting = [row[2:] for tempo in self._tempos.values() for row in tempo.waiting]
         self._tempos.clear()
-        return attempts
+        return waiting
 
-    def _postpone(self, tempo: Tempo, attempt: Attempt, now: float, until: float) -> None:
-        attempt.since = now
-        heapq.heappush(tempo.waiting, (until, next(self._numbers), attempt))
+    def _postpone(self, tempo: Tempo, call: Call, reply: Reply, now: float, until: float) -> None:
+        reply.since = now
+        heapq.heappush(tempo.waiting, (until, next(self._numbers), call, reply))
 
     def _late(self, reply: Reply, at: float) -> bool:
         return reply.sent is not None and at >= reply.sent + self._timeout

@@ -460,10 +460,12 @@ BONDS: Final[dict[str, Bond]] = {
 
 def left_out(payload: Json, endpoint: str, levels: frozenset[Level]) -> str | None:
     """Why a request cannot be sent without losing its meaning; None where it can."""
+    tree = _tree(endpoint, levels, False, len(BONDS)) if levels else {}
+    if tree.keys().isdisjoint(payload):  # mostly
+        return None
     reasons: set[str] = set()
-    if levels:
-        pruned(payload, _tree(endpoint, levels, False, len(BONDS)), reasons)
-    return next((reason for reason in BONDS if reason in reasons), None) if reasons else None
+    pruned(payload, tree, reasons)
+    return next((reason for reason in BONDS if reason in reasons), None)
 
 
 def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Json, list[str]]:

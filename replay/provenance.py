@@ -16,7 +16,7 @@ from tbench.capture.redact import hides, looks_secret, mask_address
 from tbench.capture.remote import as_path
 from tbench.capture.runtime import version
 from tbench.replay.estimate import Survey, as_map
-from tbench.replay.senders import CLOCKS
+from tbench.replay.sender import CLOCKS
 from tbench.replay.target import host_variable
 
 if TYPE_CHECKING:

@@ -8,9 +8,7 @@ template, and an id and a length are put into it.
 import re
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
-
-import msgpack
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tbench.replay.sender import Fields, Origin
 
@@ -118,15 +116,10 @@ class Shape(NamedTuple):
 
 
 class Template(NamedTuple):
-    """A head with places for an id and, where `bodied`, a length; and where it is to be sent."""
+    """Where a request is to be sent, and its head with a place (%) for an id, and for a body's length."""
 
     origin: Origin
     pattern: bytes
-    bodied: bool
-
-    def head(self, request_id: bytes, length: int) -> bytes:
-        """The head of one request."""
-        return self.pattern % ((request_id, length) if self.bodied else request_id)
 
 
 def template(shape: Shape) -> Template:
@@ -149,7 +142,7 @@ def template(shape: Shape) -> Template:
     pattern = b"%.0b" + pattern if slotted == pattern else slotted
     if shape.bodied:
         pattern = pattern.replace(b"\r\nContent-Length: 1\r\n", b"\r\nContent-Length: %d\r\n")
-    return Template(origin_at(where), pattern, shape.bodied)
+    return Template(origin_at(where), pattern)
 
 
 def head_of(request: "httpx.Request") -> bytes:
@@ -187,33 +180,3 @@ def _origin(scheme: str, host: str, port: int | None) -> Origin:
     if scheme not in PORTS:
         raise ValueError(f"{scheme}: neither http nor https")
     return Origin(scheme, host, port or PORTS[scheme])
-
-
-# The label of a call: what its sample will say of it, packed small, and carried along unread.
-
-_packer: Final = msgpack.Packer(unicode_errors="surrogatepass")
-
-
-class Label(NamedTuple):
-    """`id` is the exchange's id in the trace, `cycle` the round, `request_bytes` the body's length.
-
-    `session` numbers the conversation.
-    """
-
-    id: str
-    cycle: int = 0
-    endpoint: str = "other"
-    model: str | None = None
-    stream: bool = False
-    request_bytes: int = 0
-    session: int | None = None
-
-    def pack(self) -> bytes:
-        """As bytes. Half a character in a recorded word survives."""
-        packed: bytes = _packer.pack(self)
-        return packed
-
-    @classmethod
-    def unpack(cls, packed: bytes) -> Self:
-        """From its bytes."""
-        return cls._make(msgpack.unpackb(packed, unicode_errors="surrogatepass"))

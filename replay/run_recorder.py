@@ -1,4 +1,4 @@
-"""Reads ended attempts from the spools and writes the runs, on one thread behind the sending."""
+"""Reads ended calls from the spools and writes the runs, on one thread behind the sending."""
 
 import math
 import threading
@@ -405,15 +405,15 @@ class RunRecorder:
         return zip_longest(self.spools, self.budgets)
 
     def _read(self, spool: SpoolReader, budget: Budget | None, *, behind: bool) -> None:
-        for count, attempt in enumerate(spool.attempts(), 1):
-            output = self.outputs[attempt.arm]
-            sample = to_sample(attempt, spool.began, output.secrets)
+        for count, (call, reply) in enumerate(spool.ended(), 1):
+            output = self.outputs[call.arm]
+            sample = to_sample(call, reply, spool.began, output.secrets)
             output.writer.add(sample)
             output.uncounted.append(sample)
-            output.tally.refusals.see(attempt.reply)
+            output.tally.refusals.see(reply)
             if budget:
-                most = attempt.call.cost
-                tries = 1 + attempt.reply.repeats  # each of which was reserved
+                most = call.cost
+                tries = 1 + reply.repeats  # each of which was reserved
                 spent = actual_cost(sample, most, output.tally.bill.prices, tries)
                 budget.settle(spent, *tries * (most,))
                 output.tally.most_usd += spent

@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import takewhile, tee
+from itertools import repeat, takewhile, tee
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
@@ -28,18 +29,19 @@ from tbench.replay.estimate import Survey, first_look
 from tbench.replay.hit_rates import hit_rates
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
-from tbench.replay.plan import Planned, Turn, nothing_to_send
+from tbench.replay.plan import Turn, nothing_to_send
 from tbench.replay.probe import probe_of, told_by
 from tbench.replay.provenance import header
 from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.system import AHEAD, BEHIND, PLAIN, on_thread, steal_s, tls
+from tbench.replay.target import Recipe, Step
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.counters import MOST_ARMS
 from tbench.replay.workers.messages import worker_tasks
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.process import Here, Site
-from tbench.replay.workers.supply import Entries, Recipe, Step
+from tbench.replay.workers.supply import Entries
 
 # The duet: the same plan for several targets at once, request by request, in an order drawn each time.
 
@@ -49,9 +51,6 @@ def interleaved(arms: Sequence[Iterator[Step]], seed: int) -> Iterator[Step]:
 
     Raises ValueError when one has more than another: they are of the same plan.
     """
-    if len(arms) == 1:
-        yield from arms[0]
-        return
     source = random.Random(seed)
     for turn in zip(*arms, strict=True):
         yield from source.sample(turn, len(turn))
@@ -62,21 +61,14 @@ def interleaved(arms: Sequence[Iterator[Step]], seed: int) -> Iterator[Step]:
 
 def steps(job: "Job", plan: Iterable[Turn], survey: Survey | None, arm: int = 0) -> Iterator[Step]:
     """The steps of a plan, as they are asked for; due by its schedule in an open loop."""
-    schedule = job.pace.schedule(survey) if job.pace.is_open else None
-    ends = job.options.duration
-    plan = together(plan, _weight)
-    if schedule is None:
-        return (Step(planned, None, arm) for planned in plan)
+    plan = together(plan, attrgetter("weight"))
+    if not job.pace.is_open:
+        return map(Step, plan, repeat(None), repeat(arm))
     planned, ahead = tee(plan)
-    dues = schedule(request.offset for request in ahead)
-    timed: Iterator[tuple[float, Turn]] = zip(dues, planned, strict=True)
-    if ends is not None:
-        timed = takewhile(lambda pair: pair[0] < ends, timed)
-    return (Step(request, due, arm) for due, request in timed)
-
-
-def _weight(turn: Turn) -> int:
-    return turn.exchange.request.body_bytes if isinstance(turn, Planned) else 0
+    dues = job.pace.schedule(survey)(request.offset for request in ahead)
+    if (ends := job.options.duration) is not None:
+        dues = takewhile(lambda due: due < ends, dues)
+    return map(Step, planned, dues, repeat(arm))
 
 
 def recipe_of(jobs: Sequence[Job], survey: Survey | None) -> Recipe:
@@ -259,14 +251,9 @@ class _ReplayRun:
             return arm.plan.turns() if bare else arm.plan
 
         recipe, workers, places = recipe_of(jobs, survey), self.job.workers, self.job.pace.places
+        arms = [steps(arm.job, planned(arm), survey, place) for place, arm in enumerate(self.arms)]
         self.feeder = Feeder(
-            interleaved(
-                [
-                    steps(arm.job, planned(arm), survey, place)
-                    for place, arm in enumerate(self.arms)
-                ],
-                seed,
-            ),
+            arms[0] if len(arms) == 1 else interleaved(arms, seed),
             [worker.calls for worker in pool.workers],
             lambda step: worker_of(step.planned.session, workers, places),
             [Entries(recipe) if worker.reads else recipe.frame for worker in pool.workers],

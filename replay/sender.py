@@ -7,12 +7,17 @@ Times are `trio.current_time()`; whoever makes a Sample of them subtracts the st
 import errno
 import math
 import ssl
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from operator import attrgetter
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self
 
+import msgpack
 import trio
 
+from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
 
 IDLE_S: Final = 4.0
@@ -72,7 +77,7 @@ class Call:
     `index` is its place in the plan; `due` is when it should be sent, seconds from the run's start, None
     in a closed loop. `head` is the request line and the header fields with the blank line after them,
     as they go out; `body` follows it. `cost` is the most that it is expected to cost, US dollars, where
-    a budget asks. `label` is what the sample will say of it (replay.request), which no sender reads. `arm` is
+    a budget asks. `label` is what the sample will say of it, which no sender reads. `arm` is
     the place of its target among those of a duet. `refusal` says why HTTP/1.1 cannot carry it (it ends as a
     PROTOCOL_ERROR), None when it can. `after` are the indexes of the calls whose answers it holds, which it
     waits for, and `think` the seconds from the last of those ends to its due time (replay.turns).
@@ -103,6 +108,42 @@ class Call:
         return self.head.startswith(b"HEAD ")
 
 
+_pack: Final[Callable[[object], bytes]] = msgpack.Packer(unicode_errors="surrogatepass").pack
+
+
+class Label(NamedTuple):
+    """What the sample of a call will say of it, packed small, and carried along unread.
+
+    `id` is the exchange's id in the trace, `cycle` the round, `request_bytes` the body's length, `session`
+    numbers the conversation.
+    """
+
+    id: str
+    cycle: int = 0
+    endpoint: str = "other"
+    model: str | None = None
+    stream: bool = False
+    request_bytes: int = 0
+    session: int | None = None
+
+    def pack(self) -> bytes:
+        """As bytes. Half a character in a recorded word survives."""
+        return _pack(self)
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """From its bytes."""
+        return cls._make(msgpack.unpackb(packed, unicode_errors="surrogatepass"))
+
+
+_parts: Final[Callable[[Call], tuple[Any, ...]]] = attrgetter(*(part.name for part in fields(Call)))
+
+
+def frame(call: Call) -> bytes:
+    """A call as bytes: its fields by place, as a worker reads them (replay.workers.call_queue)."""
+    return _pack(_parts(call))
+
+
 class Refusal(NamedTuple):
     """An attempt after which a call was sent again, `waited` seconds later (replay.politeness)."""
 
@@ -125,7 +166,8 @@ class Reply:
     `unsure` has, by their place in `chunks`, those of which a part may have come more than a millisecond
     before that time, and since when; the place behind the last is that of `end`. `failure` is set when the
     transport failed; else the answer decides. `on_data` is called by the engine when something more has come,
-    for who reads along.
+    for who reads along. Of the player are `held`, how long the call waited for `--max-in-flight`, or for its
+    target, before it left (s), and `since`, when it came, or was refused (replay.politeness).
     """
 
     connecting: float | None = None
@@ -142,7 +184,9 @@ class Reply:
     refusals: tuple[Refusal, ...] = ()
     repeats: int = 0
     failure: tuple[Outcome, str] | None = None
+    held: float = 0.0
     on_data: Callable[[], None] | None = None
+    since: float = 0.0
 
     def send_again(self, waited: float) -> None:
         """What was said is a refusal; after so many seconds the same call goes out again."""
@@ -175,6 +219,74 @@ class Sender(Protocol):
     def abandon(self) -> None:
         """Cancel all that is in flight, at once: each ends as CANCELLED with what it had."""
         ...
+
+
+# Which sender a replay uses: the engine where it runs, plain httpx elsewhere.
+
+Choice = Literal["auto", "engine", "httpx"]
+Kind = Literal["engine", "httpx"]
+CLOCKS: Final[dict[Kind, str]] = {"engine": "kernel", "httpx": "user"}
+"""What stamps the answers: the kernel when data arrives, or this process when it gets to read it."""
+
+
+class OpenSender(Sender, Protocol):
+    """A sender as a worker uses it: `async with`, `rehearse` once, `preopen`, then `launch`.
+
+    `clock` is what stamped the answers so far, `kernel` or `user`; `stamps` how many reads each of them.
+    `may_repeat` is asked before a call is sent again, as its kept connection had ended.
+    """
+
+    may_repeat: Callable[[Call], bool]
+
+    @property
+    def clock(self) -> str: ...
+    @property
+    def stamps(self) -> tuple[int, int]: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *_: object) -> None: ...
+    async def rehearse(self) -> None: ...
+    async def preopen(self, origin: Origin, count: int) -> None: ...
+
+
+def chosen(choice: Choice, *, http2: bool = False, proxy: str | None = None) -> Kind:
+    """The sender that is meant. Raises InputError for one that does not run here, or cannot do that."""
+    linux = sys.platform == "linux"
+    general = "--http2" if http2 else "--proxy" if proxy else None
+    if proxy is not None:
+        from tbench.capture.redact import mask_address  # noqa: PLC0415 (a worker starts without it)
+
+        scheme, mark, rest = proxy.partition("://")
+        if scheme not in {"http", "https"} or not mark or not rest:
+            raise InputError(f"--proxy {mask_address(proxy)}: write it as http://HOST:PORT")
+    if http2 and find_spec("h2") is None:
+        raise InputError("--http2 needs a package that is not there: pip install 'httpx[http2]'")
+    if choice == "engine" and not linux:
+        raise InputError("--sender engine: runs on Linux only; use --sender httpx")
+    if choice == "engine" and general:
+        raise InputError(
+            f"--sender engine: does not do {general[2:]}; drop it, or use --sender httpx"
+        )
+    if choice == "auto":
+        return "engine" if linux and not general else "httpx"
+    return choice
+
+
+def make_sender(
+    kind: Kind,
+    deadlines: Deadlines,
+    context: ssl.SSLContext | None,
+    *,
+    http2: bool = False,
+    proxy: str | None = None,
+) -> OpenSender:
+    """A sender of that kind; `http2` and `proxy` are for httpx. Without a `context` no https."""
+    if kind == "engine":
+        from tbench.replay.engine.sender import EngineSender  # noqa: PLC0415 (does not import elsewhere)
+
+        return EngineSender(deadlines, context)
+    from tbench.replay.httpx_sender import HttpxSender  # noqa: PLC0415 (and this one not needlessly)
+
+    return HttpxSender(deadlines, context, http2=http2, proxy=proxy)
 
 
 async def send(sender: Sender, call: Call) -> Reply:
@@ -235,37 +347,6 @@ def _below(error: BaseException) -> BaseException | None:
     if isinstance(error, BaseExceptionGroup):
         return error.exceptions[0]
     return error.__cause__ or error.__context__
-
-
-# Attempt: one call on its way, and when it has ended, with all that its sender saw of it.
-
-
-@dataclass(slots=True)
-class Attempt:
-    """`held` is how long the call waited for `--max-in-flight`, or for its target, before it left (s).
-
-    `since` is when it came, or was refused (replay.politeness).
-    """
-
-    call: Call
-    held: float = 0.0
-    reply: Reply = field(default_factory=Reply)
-    since: float = 0.0
-
-    @property
-    def index(self) -> int:
-        """Its place in the plan."""
-        return self.call.index
-
-    @property
-    def due(self) -> float | None:
-        """When it should have left, seconds from the run's start."""
-        return self.call.due
-
-    @property
-    def arm(self) -> int:
-        """The place of its target among those of a duet."""
-        return self.call.arm
 
 
 # Reuse: which of its connections to an origin a sender keeps, by what became of those before. Pure.

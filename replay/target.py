@@ -47,14 +47,15 @@ from tbench.capture.redact import (
     secrets_of,
 )
 from tbench.capture.runtime import version
+from tbench.replay.bounds import most_cost
 from tbench.replay.cost import Price
 from tbench.replay.dialects import DIALECTS, Mute, translated
 from tbench.replay.makers import Level, Portable, changes_hands, levels, maker, refused
 from tbench.replay.options import MatchLength
-from tbench.replay.plan import NOTHING, Planned, recorded_usage
+from tbench.replay.plan import NOTHING, Planned, Turn, recorded_usage
 from tbench.replay.portability import BONDS, carried, left_out, renamed, unread
-from tbench.replay.request import ID, SLOT, Label, Shape, Template, address, origin_at, template
-from tbench.replay.sender import NOWHERE, Call, Fields, Origin
+from tbench.replay.request import ID, SLOT, Shape, Template, address, origin_at, template
+from tbench.replay.sender import NOWHERE, Call, Fields, Label, Origin, frame
 
 STEERING: Final = "x-sim-"
 """Recorded headers that steer simulators go to the target, beside those that an API needs."""
@@ -79,6 +80,9 @@ class Outgoing(NamedTuple):
     info: RequestInfo
     dropped: Sequence[str] = ()
     unmatched: str | None = None
+
+
+Counts = Sequence[Sequence[Mapping[str, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,38 +151,55 @@ class Target:
         ]
         return secrets_of([*self.headers, ("authorization", self.key or "")], also=values)
 
-    def call(self, planned: Planned, due: float | None = None) -> Call:
-        """The request as it goes on the wire, complete; `due` is passed on."""
+    def call(
+        self, planned: Planned, due: float | None = None, arm: int = 0, speed: float = 1.0
+    ) -> Call:
+        """The request as it goes on the wire, complete; `due` and `arm` are passed on.
+
+        Recorded think times go by at `speed`.
+        """
         recorded = planned.exchange.request
         try:
             path, body, info, dropped, unmatched = self._changed(planned)
-            rewritten = bool(body) and body is not recorded.body
             gone = [name for why in dropped if why in BONDS for name in BONDS[why].headers]
+            rewritten = bool(body) and body is not recorded.body
             shape = self._template(recorded, path, gone, bodied=bool(body), rewritten=rewritten)
-            head = shape.head(request_id(recorded.id, planned.cycle), len(body))
+            id_ = request_id(recorded.id, planned.cycle)
+            head = shape.pattern % ((id_, len(body)) if body else id_)
         except (ValueError, TypeError) as error:
-            return Call(  # HTTP/1.1 cannot carry it
-                index=planned.index,
-                due=due,
-                origin=NOWHERE,
-                head=b"",
-                body=b"",
-                refusal=one_line(str(error)),
-                label=_label(planned, planned.info, len(recorded.body or b"")),
-            )
-        if dropped:
-            self.portability.update(dropped)
-        if reason := self.unchanged_because(planned) or unmatched:
-            self.unchanged[reason] += 1
-        if masked := self.masked_in(planned):
-            self.masked.update(masked)
+            origin, head, body, info = NOWHERE, b"", b"", planned.info
+            refusal, size = one_line(str(error)), len(recorded.body or b"")
+        else:
+            origin, refusal, size = shape.origin, None, len(body)
+            if dropped:
+                self.portability.update(dropped)
+            if self.rewrites and (reason := self.unchanged_because(planned) or unmatched):
+                self.unchanged[reason] += 1
+            if recorded.extra and (masked := self.masked_in(planned)):
+                self.masked.update(masked)
+        label = Label(
+            recorded.id,
+            planned.cycle,
+            info.endpoint,
+            info.model,
+            info.stream,
+            size,
+            planned.session,
+        )
         return Call(
             index=planned.index,
             due=due,
-            origin=shape.origin,
+            origin=origin,
             head=head,
             body=body,
-            label=_label(planned, info, len(body)),
+            label=label.pack(),
+            arm=arm,
+            refusal=refusal,
+            after=planned.after,
+            opening=planned.opening,
+            history=planned.history,
+            uses=planned.uses,
+            think=planned.think / speed,
         )
 
     def outgoing(self, planned: Planned) -> Outgoing:
@@ -275,7 +296,7 @@ class Target:
             effort=None if effort is None else str(effort),
         )
 
-    @property
+    @cached_property
     def rewrites(self) -> bool:
         """Whether bodies are to be changed in any case: a model or a field replaced, all made portable."""
         changed = self.model or self.models or self.fields or self.to
@@ -313,6 +334,8 @@ class Target:
         recorded, payload, info = planned.exchange.request, planned.payload, planned.info
         path = recorded.path
         acting = self._levels(recorded, info)
+        if self._faithful and not acting:  # as it would come out below
+            return Outgoing(path, recorded.body or b"", info)
         dropped = unread(recorded.headers, acting)
         if payload is None:
             return Outgoing(path, recorded.body or b"", info, dropped)
@@ -419,6 +442,12 @@ class Target:
         return self.portable == "strict" or maker(address(self.base_url).host) == "openai"
 
     @cached_property
+    def _faithful(self) -> bool:
+        """Whether a request goes as it was recorded, unless it changes hands."""
+        changes = self.rewrites or self._particular or self.salt is not None
+        return not changes
+
+    @cached_property
     def _agent(self) -> str:
         return f"tbench/{version('tbench')}"
 
@@ -442,11 +471,13 @@ class Target:
         translated = path != recorded.path
         sent = COMMON_HEADERS if translated else SENT_HEADERS
         recorded_fields = tuple(
-            (name, value)
-            for name, value in recorded.headers
-            if (name in sent and not (rewritten and name == "content-encoding"))
-            or name.startswith(STEERING)
-            if name not in without
+            [
+                (name, value)
+                for name, value in recorded.headers
+                if (name in sent and not (rewritten and name == "content-encoding"))
+                or name.startswith(STEERING)
+                if name not in without
+            ]
         )
         if translated:
             recorded_fields += DIALECTS[str(self.to)].headers
@@ -477,9 +508,50 @@ class Target:
         return tuple((_wire(name), _wire(value)) for name, value in pairs)
 
 
-def _label(planned: Planned, info: RequestInfo, size: int) -> bytes:
-    id_, cycle, session = planned.exchange.request.id, planned.cycle, planned.session
-    return Label(id_, cycle, info.endpoint, info.model, info.stream, size, session).pack()
+# How the steps of a plan become calls, in the command or beside a worker (replay.workers.supply).
+
+
+class Step(NamedTuple):
+    """A request of the plan, when it is due (seconds from the start; None in a closed loop), and its arm."""
+
+    planned: Turn
+    due: float | None
+    arm: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How calls are made: `targets` are those of the arms, recorded think times go by `speed`.
+
+    `priced` says that a budget asks what each may cost.
+    """
+
+    targets: Sequence[Target]
+    speed: float
+    priced: bool
+
+    def call(self, step: Step) -> Call:
+        """The request of a step, built for its target."""
+        planned, due, arm = step
+        assert isinstance(planned, Planned)
+        target = self.targets[arm]
+        call = target.call(planned, due, arm, self.speed)
+        if self.priced:
+            most = most_cost(planned, target.outgoing(planned), target.prices)
+            call.cost = math.inf if isinstance(most, str) else most  # such a plan is not begun
+        return call
+
+    def frame(self, step: Step) -> bytes:
+        """The call of a step, as bytes for a worker."""
+        return frame(self.call(step))
+
+    @property
+    def counts(self) -> Counts:
+        """For each arm: portability, unchanged and masked (replay.target), of the calls that were made."""
+        return [
+            [dict(target.portability), dict(target.unchanged), dict(target.masked)]
+            for target in self.targets
+        ]
 
 
 # Salts: words before what a prompt begins with, so that a cache that knows it without them does not know it

@@ -16,8 +16,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
 from tbench.replay.httpx_sender import HttpxSender, failure, request_of
 from tbench.replay.request import head_of, origin_of
-from tbench.replay.sender import Call, Deadlines, Reply, send
-from tbench.replay.senders import chosen
+from tbench.replay.sender import Call, Deadlines, Reply, chosen, send
 from tests.conftest import PATIENCE_S
 
 
@@ -264,7 +263,7 @@ def test_which_sender_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen("auto") == "httpx"
     with pytest.raises(InputError, match="Linux only"):
         chosen("engine")
-    monkeypatch.setattr("tbench.replay.senders.find_spec", lambda _: None)
+    monkeypatch.setattr("tbench.replay.sender.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pip install 'httpx\[http2\]'"):
         chosen("auto", http2=True)
 

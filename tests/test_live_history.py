@@ -19,8 +19,7 @@ from tbench.replay.api import replay
 from tbench.replay.closing import summary
 from tbench.replay.live_history import LiveHistory
 from tbench.replay.options import ReplayOptions
-from tbench.replay.request import Label
-from tbench.replay.sender import Call, Origin, Reply
+from tbench.replay.sender import Call, Label, Origin, Reply
 from tbench.replay.totals import numbers
 from tests.answering import Given, answering
 from tests.conftest import Server

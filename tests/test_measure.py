@@ -13,27 +13,24 @@ from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.measure import recorded_samples, to_sample
-from tbench.replay.request import Label
 from tbench.replay.sample import Sample
-from tbench.replay.sender import NOWHERE, Attempt, Call, Reply
+from tbench.replay.sender import NOWHERE, Call, Label, Reply
 
 SECRET = "correct-horse-battery"
 
 
 def sample(reply: Reply) -> Sample:
     label = Label(id="x", endpoint="chat", model="m").pack()
-    attempt = Attempt(Call(0, None, NOWHERE, b"", b"", label=label), reply=reply)
-    return to_sample(attempt, 0.0, Secrets.of([SECRET]))
+    call = Call(0, None, NOWHERE, b"", b"", label=label)
+    return to_sample(call, reply, 0.0, Secrets.of([SECRET]))
 
 
 def test_a_sample_knows_its_conversation() -> None:
     """The number that the plan gave travels with the call; none is none."""
     reply = Reply(status=200)
-    known = Attempt(
-        Call(0, None, NOWHERE, b"", b"", label=Label(id="x", session=7).pack()), reply=reply
-    )
+    known = Call(0, None, NOWHERE, b"", b"", label=Label(id="x", session=7).pack())
 
-    assert to_sample(known, 0.0).session == 7
+    assert to_sample(known, reply, 0.0).session == 7
     assert sample(reply).session is None
 
 

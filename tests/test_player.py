@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ import trio.testing
 from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Closed, Fixed, Profile
 from tbench.replay.player import ASK_AGAIN_S, Player
-from tbench.replay.sender import Attempt, Call, Ended, Origin, Reply
+from tbench.replay.sender import Call, Ended, Origin, Reply
 
 HERE = Origin("http", "h", 80)
 
@@ -94,6 +95,25 @@ class Waiter:
         self.level.append((trio.current_time(), self.now))
 
 
+class Attempt(NamedTuple):
+    """A call that has ended, and its reply."""
+
+    call: Call
+    reply: Reply
+
+    @property
+    def index(self) -> int:  # type: ignore[override]
+        return self.call.index
+
+    @property
+    def due(self) -> float | None:
+        return self.call.due
+
+    @property
+    def held(self) -> float:
+        return self.reply.held
+
+
 @dataclass
 class Played:
     player: Player
@@ -128,7 +148,7 @@ def play(
         player = Player(
             sender=waiter,
             supply=supply,
-            keep=kept.append,
+            keep=lambda *ended: kept.append(Attempt(*ended)),
             began=trio.current_time(),
             **options,  # type: ignore[arg-type]
         )
@@ -154,7 +174,7 @@ def play_closed(
         player = Player(
             sender=waiter,
             supply=calls,
-            keep=kept.append,
+            keep=lambda *ended: kept.append(Attempt(*ended)),
             began=trio.current_time(),
             may_send=may_send,
         )
@@ -180,7 +200,12 @@ def play_trickle(coming: Sequence[tuple[float, Call]], pacing: Closed | None = N
     supply = Trickle(coming)
 
     async def main() -> Player:
-        player = Player(sender=waiter, supply=supply, keep=kept.append, began=trio.current_time())
+        player = Player(
+            sender=waiter,
+            supply=supply,
+            keep=lambda *ended: kept.append(Attempt(*ended)),
+            began=trio.current_time(),
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supply.run)
             await (player.play_closed(pacing) if pacing else player.play_open())
@@ -310,7 +335,7 @@ def test_cancelling_keeps_every_attempt_that_was_started() -> None:
         player = Player(
             sender=waiter,
             supply=Calls(call(i, float(i)) for i in range(10)),
-            keep=kept.append,
+            keep=lambda *ended: kept.append(Attempt(*ended)),
             began=trio.current_time(),
         )
         players.append(player)
@@ -337,7 +362,7 @@ def test_cancelling_a_closed_loop_sends_nothing_more() -> None:
         player = Player(
             sender=waiter,
             supply=Calls(call(i) for i in range(10)),
-            keep=kept.append,
+            keep=lambda *ended: kept.append(Attempt(*ended)),
             began=trio.current_time(),
         )
         async with trio.open_nursery() as nursery:
@@ -366,7 +391,7 @@ def test_a_senders_defect_is_a_failed_attempt(*, closed: bool) -> None:
         player = Player(
             sender=Broken(lambda _: 1.0),
             supply=Calls(call(index, 0.0) for index in range(3)),
-            keep=kept.append,
+            keep=lambda *ended: kept.append(Attempt(*ended)),
             began=trio.current_time(),
         )
         await (player.play_closed(Fixed(limit=1)) if closed else player.play_open())

@@ -16,8 +16,8 @@ from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Fixed
 from tbench.replay.player import Player
 from tbench.replay.politeness import MOST_ATTEMPTS, Politeness, RateLimit, rate_limits, wait_asked
-from tbench.replay.sender import Attempt, Call, Ended, Origin, Reply
-from tests.test_player import Calls
+from tbench.replay.sender import Call, Ended, Origin, Reply
+from tests.test_player import Attempt, Calls
 
 HERE = Origin("http", "h", 80)
 DATE = ("date", "Sun, 06 Nov 1994 08:49:37 GMT")
@@ -132,7 +132,7 @@ def play(
         player = Player(
             sender=service,
             supply=Calls(calls),
-            keep=attempts.append,
+            keep=lambda *ended: attempts.append(Attempt(*ended)),
             politeness=Politeness(timeout),
             began=trio.current_time(),
         )
@@ -177,16 +177,18 @@ def test_a_rate_limit_loses_nothing_and_every_refusal_is_kept(
         calls([None] * len(dues) if concurrency else dues, arms), service, concurrency=concurrency
     )
 
-    assert Counter((a.index, a.arm) for a in attempts) == Counter(
+    assert Counter((a.index, a.call.arm) for a in attempts) == Counter(
         (index, arm) for index in range(len(dues)) for arm in range(arms)
     )
     assert {attempt.reply.status for attempt in attempts} == {200}
     refused = Counter((index, arm) for _, arm, index, status in service.seen if status == 429)
     assert {
-        (a.index, a.arm): len(a.reply.refusals) for a in attempts if a.reply.refusals
+        (a.index, a.call.arm): len(a.reply.refusals) for a in attempts if a.reply.refusals
     } == refused
     for attempt in attempts:
-        times = [at for at, arm, i, _ in service.seen if (i, arm) == (attempt.index, attempt.arm)]
+        times = [
+            at for at, arm, i, _ in service.seen if (i, arm) == (attempt.index, attempt.call.arm)
+        ]
         assert attempt.reply.sent == times[0], "latency counts from the first attempt"
         told = [refusal.waited for refusal in attempt.reply.refusals]
         waits = [after - before - 0.001 for before, after in pairwise(times)]
@@ -222,7 +224,7 @@ def test_a_refusing_target_holds_nothing_back_from_another() -> None:
 
     began = free.seen[0][0]
     assert [round(at - began, 6) for at, arm, *_ in free.seen if arm] == [0.0, 0.1, 0.2, 0.3, 0.4]
-    assert all(attempt.held == 0 for attempt in attempts if attempt.arm)
+    assert all(attempt.held == 0 for attempt in attempts if attempt.call.arm)
 
 
 def test_what_is_refused_for_ever_ends_as_it_was_refused() -> None:

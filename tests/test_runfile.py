@@ -27,7 +27,7 @@ from tbench.replay.plan import Plan
 from tbench.replay.runfile import RunWriter, read_run
 from tbench.replay.runform import IDENTITY
 from tbench.replay.sample import Sample
-from tbench.replay.sender import Attempt, Reply
+from tbench.replay.sender import Reply
 from tbench.replay.table import Table
 from tbench.replay.target import Target
 
@@ -298,8 +298,7 @@ def test_a_run_of_the_example_is_the_same_to_the_byte(tmp_path: Path) -> None:
             reply.status = recorded.status
             reply.headers = [(name.encode(), text.encode()) for name, text in recorded.headers]
             reply.chunks = [(10.5 + at, piece) for at, piece in pieces(recorded)]
-        attempt = Attempt(call, reply=reply)
-        runs.add(to_sample(attempt, began=10.0))
+        runs.add(to_sample(call, reply, began=10.0))
     records = hashlib.sha256(msgpack.packb(list(open_container(runs.close({})).records())))
 
     assert wire.hexdigest() == "9a0e119fd3bcb62e191d3d6446a2ffff255ec5db34e4ed88c458e33da4322f17"

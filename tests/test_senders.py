@@ -33,9 +33,9 @@ from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import EngineSender, Pool
 from tbench.replay.httpx_sender import HttpxSender
 from tbench.replay.measure import to_sample
-from tbench.replay.request import Label, head_of, origin_of
+from tbench.replay.request import head_of, origin_of
 from tbench.replay.sample import Sample
-from tbench.replay.sender import STOPPED, TIDY_S, Attempt, Call, Deadlines, Origin, Reply
+from tbench.replay.sender import STOPPED, TIDY_S, Call, Deadlines, Label, Origin, Reply
 from tbench.replay.system import tls
 from tests.conftest import PATIENCE_S
 
@@ -223,8 +223,7 @@ def exchange(
                     await send(sender, made, reply)
                     if reply.end is None:
                         reply.end = trio.current_time()
-                    attempt = Attempt(made, reply=reply)
-                    found.append((to_sample(attempt, 0.0), reply))
+                    found.append((to_sample(made, reply, 0.0), reply))
                     while settled and server.playing:  # noqa: ASYNC110 (it is over in a moment)
                         await trio.sleep(pause)
                     await trio.sleep(pause)
@@ -315,8 +314,7 @@ def test_a_first_token_lies_where_its_sample_says(
             await over.wait()
             # Between the two looks this thread may have to wait for its core; never in each of ten.
             offset = max(trio.current_time() - time.perf_counter() for _ in range(10))
-            attempt = Attempt(made, reply=reply)
-            return to_sample(attempt, 0.0), offset
+            return to_sample(made, reply, 0.0), offset
 
     sample, offset = trio.run(main)
     (before, written), after = server.wrote[first], sample.first_token_after

@@ -21,10 +21,11 @@ from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Turn
 from tbench.replay.runner import recipe_of, steps
+from tbench.replay.target import Recipe, Step
 from tbench.replay.workers import supply
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.carrier import Carrier
-from tbench.replay.workers.supply import Entries, Recipe, Step, Supplier
+from tbench.replay.workers.supply import Entries, Supplier
 from tests.conftest import PATIENCE_S
 from tests.test_workers_end_to_end import MODEL, write_trace
 

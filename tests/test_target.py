@@ -17,8 +17,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.replay.plan import Plan
 from tbench.replay.provenance import scrubbed
-from tbench.replay.request import Label
-from tbench.replay.sender import Call, Origin
+from tbench.replay.sender import Call, Label, Origin
 from tbench.replay.target import (
     KEYS,
     MOST_REMEMBERED,

@@ -23,12 +23,12 @@ from tbench.replay.api import replay
 from tbench.replay.closing import summary
 from tbench.replay.pacing import Causal, Fixed
 from tbench.replay.player import Player
-from tbench.replay.sender import Attempt, Call, Ended, Reply
+from tbench.replay.sender import Call, Ended, Reply
 from tbench.replay.totals import numbers
 from tbench.replay.turns import Turns
 from tests.answering import Given, Received, answering, chat
 from tests.recorded import chat_request
-from tests.test_player import Calls, Played, Waiter, call, play
+from tests.test_player import Attempt, Calls, Played, Waiter, call, play
 
 SECONDS = st.integers(0, 40).map(lambda quarters: quarters / 4)
 
@@ -97,7 +97,11 @@ def test_a_closed_loop_sends_the_first_turn_that_may_go(
     async def main() -> Player:
         supply, turns = Calls(calls), Turns("max")
         player = Player(
-            sender=waiter, supply=supply, keep=kept.append, turns=turns, began=trio.current_time()
+            sender=waiter,
+            supply=supply,
+            keep=lambda *ended: kept.append(Attempt(*ended)),
+            turns=turns,
+            began=trio.current_time(),
         )
         await player.play_closed(Fixed(limit=limit))
         return player
@@ -142,7 +146,7 @@ def test_so_many_sessions_are_under_way_and_each_goes_turn_by_turn(
         player = Player(
             sender=waiter,
             supply=Calls(calls),
-            keep=kept.append,
+            keep=lambda *ended: kept.append(Attempt(*ended)),
             turns=Turns("max"),
             began=trio.current_time(),
         )
@@ -366,7 +370,7 @@ def test_turns_that_wait_do_not_draw_the_plan_into_memory() -> None:
         player = Player(
             sender=waiter,
             supply=supply,
-            keep=lambda _: drawn.append(1000 - len(supply.calls)),
+            keep=lambda *_: drawn.append(1000 - len(supply.calls)),
             turns=Turns("max"),
             began=trio.current_time(),
         )
@@ -413,7 +417,7 @@ def test_a_duet_keeps_the_order_that_was_drawn(causal: Causal, *, closed: bool) 
         player = Player(
             sender=Noting(lambda _: 0.25),
             supply=Calls(calls),
-            keep=lambda _: None,
+            keep=lambda *_: None,
             turns=Turns(causal),
             began=trio.current_time(),
         )

@@ -23,14 +23,15 @@ from tbench.replay.pacing import Fixed, Profile
 from tbench.replay.player import ENOUGH, UNAUTHORIZED, Breaker
 from tbench.replay.run_recorder import actual_cost
 from tbench.replay.sample import Sample
-from tbench.replay.sender import NOWHERE, Attempt, Call, Deadlines, Origin, Reply
-from tbench.replay.workers.call_queue import CallQueue, Feeder, frame
+from tbench.replay.sender import NOWHERE, Call, Deadlines, Origin, Reply, frame
+from tbench.replay.workers.call_queue import CallQueue, Feeder
 from tbench.replay.workers.counters import Budget, SharedCounters, outlay
 from tbench.replay.workers.messages import WorkerTask, part, share
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.process import Here, Reading
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
 from tests.conftest import PATIENCE_S
+from tests.test_player import Attempt
 
 HERE = Origin("http", "127.0.0.1", 9)
 
@@ -76,8 +77,9 @@ def attempt(index: int, chunks: list[tuple[float, bytes]]) -> Attempt:
         received=sum(len(data) for _, data in chunks),
         end=3.25,
         failure=(Outcome.CUT, "half an answer \udce4"),
+        held=0.5,
     )
-    return Attempt(Call(index, 0.125, NOWHERE, b"", b"", 0.25, b"\x00l", 3), 0.5, reply)
+    return Attempt(Call(index, 0.125, NOWHERE, b"", b"", 0.25, b"\x00l", 3), reply)
 
 
 def spooled(fd: int, attempts: list[Attempt]) -> None:
@@ -85,7 +87,7 @@ def spooled(fd: int, attempts: list[Attempt]) -> None:
         writer = SpoolWriter(fd)
         writer.begin(1234.5)
         for one in attempts:
-            writer.add(one)
+            writer.add(*one)
         writer.finish()
         await writer.run()
         assert writer.error is None
@@ -98,12 +100,12 @@ def test_attempts_come_out_of_the_spool_as_they_went_in(spool: int) -> None:
     attempts = [attempt(i, [(2.5, b"a" * i), (2.75, b"\xff\x00")]) for i in range(50)]
     spooled(spool, attempts)
     reader = SpoolReader(spool)
-    found = list(reader.attempts())
+    found = [Attempt(*ended) for ended in reader.ended()]
 
     assert [_plain(one) for one in found] == [_plain(one) for one in attempts]
     assert reader.began == 1234.5
     assert reader.read == 50
-    assert list(reader.attempts()) == []
+    assert list(reader.ended()) == []
 
 
 def _plain(one: Attempt) -> tuple[object, ...]:
@@ -122,14 +124,14 @@ def test_a_torn_last_frame_is_not_read_and_the_rest_is(spool: int) -> None:
     spooled(spool, [attempt(i, [(2.5, b"x" * 100)]) for i in range(10)])
     os.ftruncate(spool, os.fstat(spool).st_size - 7)
 
-    assert [one.index for one in SpoolReader(spool).attempts()] == list(range(9))
+    assert [call.index for call, _ in SpoolReader(spool).ended()] == list(range(9))
 
 
 def test_what_was_read_is_given_back_to_the_disk(spool: int) -> None:
     """A long run's spool takes no more space than what is still to be read."""
     spooled(spool, [attempt(i, [(2.5, bytes(2**20))]) for i in range(40)])
     before = os.fstat(spool).st_blocks * 512
-    assert sum(1 for _ in SpoolReader(spool).attempts()) == 40
+    assert sum(1 for _ in SpoolReader(spool).ended()) == 40
     after = os.fstat(spool).st_blocks * 512
 
     assert before >= 40 * 2**20
@@ -144,7 +146,7 @@ def test_a_spool_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
     async def main() -> SpoolWriter:
         writer = SpoolWriter(fd)
-        writer.add(attempt(0, []))
+        writer.add(*attempt(0, []))
         writer.finish()
         await writer.run()
         return writer

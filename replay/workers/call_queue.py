@@ -8,10 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from itertools import takewhile
-from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgpack
 import trio
@@ -23,14 +21,6 @@ PIECE: Final = 65536
 CALL_BYTES: Final = 600
 """About what a call weighs in memory beside its head and body."""
 MOST_FRAME: Final = 2**31 - 1
-
-_pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="surrogatepass").pack
-_parts: Callable[[Call], tuple[Any, ...]] = attrgetter(*(part.name for part in fields(Call)))
-
-
-def frame(call: Call) -> bytes:
-    """A call as bytes."""
-    return _pack(_parts(call))
 
 
 class CallQueue:
@@ -83,8 +73,11 @@ class CallQueue:
         while data := await self._received():
             frames.feed(data)
             for parts in frames:
-                call = Call(*parts)  # by place, as `frame` has them; calls to one origin share it
-                call.origin = self._origins.setdefault(call.origin, Origin(*call.origin))
+                call = Call(*parts)  # by place, as replay.sender.frame has them
+                origin = self._origins.get(call.origin)  # which calls to it share
+                if origin is None:
+                    origin = self._origins[call.origin] = Origin(*call.origin)
+                call.origin = origin
                 self._weight += _weight(call)
                 self._calls.append(call)
             if self._hungry and self._calls:
@@ -125,7 +118,7 @@ class Due(Protocol):
 
 
 class Feeder[Item: Due]:
-    """Feeds workers over `socks`; `shard` says which gets an item, `packs` make bytes of it, one for each.
+    """Feeds workers over `socks`; `shard` says which of several gets an item, `packs` make bytes of it.
 
     For one thread: `run`. `drawn` counts the items taken from the plan, `shares` those of each worker,
     `horizon` is when the last of them is due. A worker that is gone loses its items, which then were never
@@ -154,11 +147,12 @@ class Feeder[Item: Due]:
 
     def run(self) -> None:
         """Feed until the plan ends or `stop` is called; then no worker gets any more."""
+        several = len(self._socks) > 1
         try:
             for item in self._items:
                 self.drawn += 1
                 self.horizon = item.due
-                worker = self._shard(item)
+                worker = self._shard(item) if several else 0
                 data = self._packs[worker](item)
                 self.shares[worker] += 1
                 self._waiting[worker].append(data)

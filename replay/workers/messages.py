@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tbench.capture.histogram import Histogram
 from tbench.replay.pacing import Causal, Closed, Fixed, Profile
-from tbench.replay.sender import Deadlines, Origin
-from tbench.replay.senders import Kind
+from tbench.replay.sender import Deadlines, Kind, Origin
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job

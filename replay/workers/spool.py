@@ -1,4 +1,4 @@
-"""The spool: ended attempts on their way from a worker to the parent, through a file that has no name.
+"""The spool: ended calls and replies on their way from a worker to the parent, through a file without a name.
 
 A file, since the parent reads answers more slowly than a worker can send requests, and memory is bounded;
 what the parent has read is given back to the disk. A frame is one msgpack array. A worker that is killed
@@ -15,7 +15,7 @@ import msgpack
 import trio
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.sender import NOWHERE, Attempt, Call, Refusal, Reply
+from tbench.replay.sender import NOWHERE, Call, Refusal, Reply
 
 FLUSH_S: Final = 0.1
 PIECE: Final = 2**20
@@ -29,7 +29,7 @@ PUNCH_HOLE: Final = 0x01 | 0x02
 
 
 class SpoolWriter:
-    """Appends attempts to `fd`, on a thread every `FLUSH_S` seconds. `error` says why it could not."""
+    """Appends ended calls to `fd`, on a thread every `FLUSH_S` seconds. `error` says why it could not."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -42,18 +42,16 @@ class SpoolWriter:
         """Say first when the run began, on the sender's clock."""
         self._frames.append(self._pack(began))
 
-    def add(self, attempt: Attempt) -> None:
-        """Keep an attempt; never blocks."""
-        call, reply = attempt.call, attempt.reply
+    def add(self, call: Call, reply: Reply) -> None:
+        """Keep a call that has ended; never blocks."""
         self._frames.append(
             self._pack(
                 (
                     call.index,
                     call.arm,
                     call.due,
-                    attempt.held,
-                    call.label,
                     call.cost,
+                    call.label,
                     reply.connecting,
                     reply.reused,
                     reply.sent,
@@ -68,6 +66,7 @@ class SpoolWriter:
                     reply.refusals,
                     reply.repeats,
                     reply.failure,
+                    reply.held,
                 )
             )
         )
@@ -96,7 +95,7 @@ class SpoolWriter:
 
 
 class SpoolReader:
-    """Reads the attempts in `fd` behind their writer.
+    """Reads the ended calls in `fd` behind their writer.
 
     `read` counts them, `began` is when the run began on their sender's clock.
     """
@@ -113,8 +112,8 @@ class SpoolReader:
         self.read = 0
         self.began = 0.0
 
-    def attempts(self) -> Iterator[Attempt]:
-        """Those that are there in whole by now. May be left early, and asked for again."""
+    def ended(self) -> Iterator[tuple[Call, Reply]]:
+        """Those that are there in whole by now, with replies. May be left early, and asked for again."""
         while True:
             for frame in self._frames:
                 if isinstance(frame, float):
@@ -122,13 +121,14 @@ class SpoolReader:
                     continue
                 self.read += 1
                 # By place, as `SpoolWriter.add` has them.
-                index, arm, due, held, label, cost, connecting, reused, sent, *seen, failure = frame
-                reply = Reply(connecting, reused, sent, *seen)
-                reply.refusals = tuple(Refusal(*refusal) for refusal in reply.refusals)
-                reply.failure = failure and (Outcome(failure[0]), failure[1])
+                index, arm, due, cost, label, *seen = frame
+                reply = Reply(*seen)
+                if reply.refusals:
+                    reply.refusals = tuple(Refusal(*refusal) for refusal in reply.refusals)
+                if failure := reply.failure:
+                    reply.failure = Outcome(failure[0]), failure[1]
                 # What was sent stays with the worker.
-                call = Call(index, due, NOWHERE, b"", b"", cost, label, arm)
-                yield Attempt(call, held, reply)
+                yield Call(index, due, NOWHERE, b"", b"", cost, label, arm), reply
             piece = os.pread(self._fd, PIECE, self._offset)
             if not piece:
                 return

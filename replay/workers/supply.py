@@ -5,77 +5,26 @@ is due, for whom it waits. Where a machine reads the trace itself, entries go th
 calls; elsewhere the command makes them and sends them whole. Both make them by one recipe.
 """
 
-import math
 import pickle
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgpack
 
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.trace_reader import Lookup, Trace
-from tbench.replay.bounds import most_cost
-from tbench.replay.plan import Planned, Turn, check_of, parsed_of
-from tbench.replay.sender import Call
-from tbench.replay.target import Target
-from tbench.replay.workers.call_queue import MOST_FRAME, PIECE, frame
+from tbench.replay.plan import Planned, check_of, parsed_of
+from tbench.replay.target import Counts, Recipe, Step
+from tbench.replay.workers.call_queue import MOST_FRAME, PIECE
 
 TOGETHER: Final = 16
 """Calls are handed on so many at a time, and what came with them."""
 
-Counts = Sequence[Sequence[Mapping[str, int]]]
-
 _pack: Callable[[object], bytes] = msgpack.Packer().pack
-
-
-class Step(NamedTuple):
-    """A request of the plan, when it is due (seconds from the start; None in a closed loop), and its arm."""
-
-    planned: Turn
-    due: float | None
-    arm: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How calls are made: `targets` are those of the arms, recorded think times go by `speed`.
-
-    `priced` says that a budget asks what each may cost.
-    """
-
-    targets: Sequence[Target]
-    speed: float
-    priced: bool
-
-    def call(self, step: Step) -> Call:
-        """The request of a step, built for its target."""
-        planned, due, arm = step
-        assert isinstance(planned, Planned)
-        target = self.targets[arm]
-        call = target.call(planned, due)
-        call.arm = arm
-        call.after, call.think = planned.after, planned.think / self.speed
-        call.opening, call.history, call.uses = planned.opening, planned.history, planned.uses
-        if self.priced:
-            most = most_cost(planned, target.outgoing(planned), target.prices)
-            call.cost = math.inf if isinstance(most, str) else most  # such a plan is not begun
-        return call
-
-    def frame(self, step: Step) -> bytes:
-        """The call of a step, as bytes for a worker."""
-        return frame(self.call(step))
-
-    @property
-    def counts(self) -> Counts:
-        """For each arm: portability, unchanged and masked (replay.target), of the calls that were made."""
-        return [
-            [dict(target.portability), dict(target.unchanged), dict(target.masked)]
-            for target in self.targets
-        ]
 
 
 class Entries:

@@ -23,8 +23,7 @@ import trio
 from tbench.capture.histogram import Histogram
 from tbench.replay.player import Breaker, Player, punctual
 from tbench.replay.politeness import Politeness
-from tbench.replay.sender import Attempt, Call
-from tbench.replay.senders import OpenSender, make_sender
+from tbench.replay.sender import Call, OpenSender, Reply, make_sender
 from tbench.replay.turns import Turns
 from tbench.replay.workers.call_queue import CallQueue
 from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
@@ -212,11 +211,11 @@ class Worker:
         """Whether the budget has room for a call, which then is reserved; None: not yet."""
         return self.budget is None or self.budget.reserve(call.cost)
 
-    def _keep(self, attempt: Attempt) -> None:
-        self.spool.add(attempt)
+    def _keep(self, call: Call, reply: Reply) -> None:
+        self.spool.add(call, reply)
         self.counters["ended"] = self.player.issued - self.player.in_flight
-        breaker = self.breakers[attempt.arm]
-        breaker.see(attempt.reply)
+        breaker = self.breakers[call.arm]
+        breaker.see(reply)
         if breaker.on and not self.player.cancelled:
             self.player.cancel()
 
