@@ -20,6 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import orjson
+
 from tbench.capture.exchange import Request, Response
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest, parse_request
@@ -166,8 +168,12 @@ class Sessions:
         answer: str | None,
     ) -> _Seen:
         chain, last_hash = [], 0
-        for message in messages:
-            last_hash = hash((last_hash, rewritten(message, sort=True)))
+        try:
+            texts = [orjson.dumps(message, None, orjson.OPT_SORT_KEYS) for message in messages]
+        except orjson.JSONEncodeError:  # nested too deeply for it
+            texts = [rewritten(message, sort=True) for message in messages]
+        for text in texts:
+            last_hash = hash((last_hash, text))
             chain.append(last_hash)
         name, payload = _name(request, parsed), parsed.payload or {}
         arrive_ns, client = request.arrive_ns, request.client
@@ -200,7 +206,8 @@ class Sessions:
             place = Place(f"s{self._count}", 0, None, joined)
         else:
             place = Place(parent.place.session, parent.place.turn + 1, parent.id, joined)
-        seen = _Seen(request.id, place, client, _digest(answer), call)
+        digest = None if answer is None else _digest(answer)
+        seen = _Seen(request.id, place, client, digest, call)
         if name is not None:
             self._named.keep(name, [*self._named.get(name, [])[1 - RIVALS :], seen])
         if call is not None:

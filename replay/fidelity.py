@@ -1,8 +1,8 @@
 """Fidelity: what a replay preserved of the traffic that it repeats, and what not.
 
-The trace is read again after the run: so nothing of this costs time while requests are sent, and runs of any
-age can be asked. Only its first requests are read, so that a long trace costs a second or two, and compared
-with the same requests of the run.
+The trace is read again after the run: so runs of any age can be asked. Only its first requests are read, so
+that a long trace costs a second or two, and compared with the same requests of the run. Who has just sent
+them has noted when they came, and reads the answers alone.
 """
 
 import math
@@ -26,6 +26,7 @@ from tbench.replay import metrics
 from tbench.replay.columns import NAME_LIMIT, Column
 from tbench.replay.metrics import Columns, Values
 from tbench.replay.pacing import speed_for
+from tbench.replay.sample import Arrival
 from tbench.replay.table import at, where
 from tbench.replay.throughput import three
 
@@ -139,7 +140,7 @@ def fidelity_of(run: "Run") -> Fidelity:
             raise InputError(
                 f"the trace {named(name)} is not at hand" if name else "it names no trace"
             )
-        recorded = recorded_in(path, trace.get("capture_id"))
+        recorded = recorded_in(path, trace.get("capture_id"), run.arrivals)
     except (InputError, UnreachableError) as error:
         missing = str(error)
     return fidelity(
@@ -168,9 +169,27 @@ def _is_at_hand(path: Path) -> bool:
     return False
 
 
+def recorded_in(
+    path: Path, capture_id: str | None, arrivals: Sequence[Arrival] | None = None
+) -> Recorded:
+    """What a trace recorded; its first `arrivals` are read where nobody has noted them.
+
+    Raises InputError where it cannot be read, or another one has its name.
+    """
+    answers = _answers_in(path, capture_id)
+    times = {
+        # As a run has the id.
+        id_.encode("ascii", "replace")[:NAME_LIMIT].decode(): (
+            came_ns / 1e9,
+            np.nan if ended_ns is None else ended_ns / 1e9,
+        )
+        for id_, came_ns, ended_ns in (_arrivals_in(path) if arrivals is None else arrivals)
+    }
+    return Recorded(times, answers)
+
+
 @lru_cache(maxsize=1)
-def recorded_in(path: Path, capture_id: str | None) -> Recorded:
-    """What a trace recorded. Raises InputError where it cannot be read, or another one has its name."""
+def _answers_in(path: Path, capture_id: str | None) -> Columns:
     from tbench.capture.trace_reader import read_trace  # noqa: PLC0415 (which no run needs)
     from tbench.replay import columns, measure  # noqa: PLC0415
     from tbench.replay.table import Table  # noqa: PLC0415
@@ -178,15 +197,21 @@ def recorded_in(path: Path, capture_id: str | None) -> Recorded:
     trace = read_trace(path)
     if trace.header.capture_id != capture_id:
         raise InputError(f"{named(str(path))} is not the trace of this run")
-    arrivals: dict[str, tuple[float, float]] = {}
-    for exchange in islice(trace.ends, ARRIVALS):
-        request, response = exchange.request, exchange.response
-        id_ = request.id.encode("ascii", "replace")[:NAME_LIMIT].decode()  # as a run has it
-        ended = np.nan if response is None else response.end_ns / 1e9
-        arrivals[id_] = request.arrive_ns / 1e9, ended
     samples = list(islice(measure.recorded_samples(trace), ANSWERS))
     block = columns.pack(columns.from_samples(samples))
-    return Recorded(arrivals, Table(lambda: [block], rows=len(samples)))
+    return Table(lambda: [block], rows=len(samples))
+
+
+@lru_cache(maxsize=1)
+def _arrivals_in(path: Path) -> Sequence[Arrival]:
+    from tbench.capture.trace_reader import read_trace  # noqa: PLC0415 (which no run needs)
+
+    first = islice(read_trace(path).ends, ARRIVALS)
+    pairs = ((exchange.request, exchange.response) for exchange in first)
+    return [
+        (request.id, request.arrive_ns, None if response is None else response.end_ns)
+        for request, response in pairs
+    ]
 
 
 def trace_speed(header: Mapping[str, Any]) -> float | None:

@@ -102,16 +102,18 @@ class Job:
         auto = self.options.probe == "auto" and self.options.cache != "as-is"
         return auto or self.options.probe == "on"
 
-    def plan(self, *, answers: bool = True) -> Plan:
+    def plan(self, *, answers: bool = True, noted: int = 0) -> Plan:
         """What is sent: without end where a recorded profile decides how much.
 
         Without `answers` only the ends of the recorded responses are read, unless `--only` asks for more:
-        that takes less time.
+        that takes less time. Then the first `noted` arrivals are.
         """
+        answers = answers or self.only.reads_answers
         targets = (self.target, *self.beside)
         follows = self.pace.mode == "concurrency-scale" and self.pace.until == "profile"
         return Plan(
-            trace=self.trace if answers or self.only.reads_answers else self.trace.ends,
+            trace=self.trace if answers else self.trace.ends,
+            noted=0 if answers else noted,
             rounds=None if follows else self.rounds,
             requests=self.options.requests,
             clones=self.pace.clones,

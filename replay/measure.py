@@ -61,16 +61,15 @@ def to_sample(
         answer = ParsedResponse() if reply.status is None else _read(reply, headers)
     outcome, error = _conclusion(reply, answer, endpoint=label.endpoint)
     usage = answer.usage
-    first_byte = chunks[0][0] if chunks else None
-    first = answer.first_token if label.stream else first_byte
+    first_byte, end = chunks[0][0] if chunks else None, reply.end
+    first_token, first_answer = answer.first_token, answer.first_answer
+    last_token = answer.last_token
+    first = first_token if label.stream else first_byte
     first_wall_ns: int | None = None
     if first is not None and sent is not None and reply.sent_wall_ns is not None:
         # As wall clock, by the pair of stamps at `sent`.
         first_wall_ns = reply.sent_wall_ns + round((first - sent) * 1e9)
     request_id = headers.get(b"x-request-id") or headers.get(b"request-id")
-
-    def since(at: float | None) -> float | None:
-        return None if at is None else at - began
 
     sample = Sample(
         id=label.id,
@@ -83,12 +82,12 @@ def to_sample(
         held=reply.held,
         connect=0.0 if reply.connecting is None or sent is None else sent - reply.connecting,
         due=call.due,
-        sent=since(sent),
-        first_byte=since(first_byte),
-        first_token=since(answer.first_token),
-        first_answer=since(answer.first_answer),
-        last_token=since(answer.last_token),
-        end=since(reply.end),
+        sent=None if sent is None else sent - began,
+        first_byte=None if first_byte is None else first_byte - began,
+        first_token=None if first_token is None else first_token - began,
+        first_answer=None if first_answer is None else first_answer - began,
+        last_token=None if last_token is None else last_token - began,
+        end=None if end is None else end - began,
         sent_wall_ns=reply.sent_wall_ns,
         first_wall_ns=first_wall_ns,
         status=reply.status,

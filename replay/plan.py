@@ -28,6 +28,7 @@ from tbench.replay.live_history import assistant_runs
 from tbench.replay.makers import Level
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import left_out
+from tbench.replay.sample import Arrival
 from tbench.replay.turns import REMEMBERED
 
 
@@ -182,7 +183,8 @@ class Plan:
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
     the others by where they were recorded, `idle` the `stretches` with nothing in flight of which all but
-    `most_idle` seconds were cut, and the `seconds` that were.
+    `most_idle` seconds were cut, and the `seconds` that were; `arrivals` are those of the first `noted`
+    exchanges, left out or not.
     """
 
     trace: Iterable[Exchange]
@@ -199,9 +201,11 @@ class Plan:
     apart: bool = False
     live: bool = False
     mixed: bool = False
+    noted: int = 0
     skipped: Counter[str] = field(default_factory=Counter, init=False)
     hosts: Counter[str] = field(default_factory=Counter, init=False)
     idle: dict[str, float] = field(default_factory=dict, init=False)
+    arrivals: list[Arrival] = field(default_factory=list, init=False)
     severed: int = field(default=0, init=False)
     forgotten: int = field(default=0, init=False)
 
@@ -217,6 +221,7 @@ class Plan:
         self.skipped.clear()
         self.hosts.clear()
         self.idle = {}
+        self.arrivals = []
         self.severed = self.forgotten = 0
         return islice(self._all(again=again), self.requests)
 
@@ -339,6 +344,10 @@ class Plan:
             request, body = exchange.request, parsed_of(exchange)
             reason = self._reason(exchange, body, walk)
             if counted:
+                if len(self.arrivals) < self.noted:
+                    response = exchange.response
+                    ended = None if response is None else response.end_ns
+                    self.arrivals.append((request.id, request.arrive_ns, ended))
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
                 counts[word] += 1
             if reason is not None:

@@ -73,7 +73,8 @@ class Refusals:
 
     def see(self, reply: Reply) -> None:
         """Note the refused attempts of a reply, and what its heads say of limits."""
-        self._note(rate_limits(reply.headers))
+        if limits := rate_limits(reply.headers):
+            self._note(limits)
         for refusal in reply.refusals:
             self.kinds[f"http_{refusal.status}"] += 1
             self._note(rate_limits(refusal.headers))
@@ -199,7 +200,7 @@ def usage_of(sample: Sample) -> Usage:
 
 def reading_of(sample: Sample) -> Reading:
     """When the target had the prompt of a sample that was sent, and what it counted of it."""
-    ok = sample.fate is Fate.COMPLETED
+    ok = sample.outcome is Outcome.OK
     read = sample.first_token
     if read is None:
         read = sample.end if ok else None

@@ -24,7 +24,7 @@ from tbench.capture.terminal import plural
 from tbench.replay import columns as blocks
 from tbench.replay import runform
 from tbench.replay.columns import Column, Record
-from tbench.replay.sample import Headers, Sample
+from tbench.replay.sample import Arrival, Headers, Sample
 from tbench.replay.table import Columns, Desk, Table, gather_gaps, where
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ class Run:
     words (`endpoint model outcome error finish_reason`) are str objects or None; `id` and `request_id` are
     numpy strings, empty where absent. What statistics seldom ask for is read from the file when first
     asked for. `totals` are the closing figures. `complete` is False for the
-    file of a replay that was killed: its totals were counted again from what it holds.
+    file of a replay that was killed: its totals were counted again from what it holds. `arrivals` are those
+    of the trace's first exchanges, where the replay was of this process and has noted them.
     """
 
     path: Path
@@ -150,6 +151,7 @@ class Run:
     columns: Mapping[str, Column]
     totals: Mapping[str, Any]
     complete: bool
+    arrivals: Sequence[Arrival] | None = None
 
     def __len__(self) -> int:
         return len(self.columns["index"])

@@ -26,6 +26,7 @@ from tbench.capture.runtime import stop_signals
 from tbench.capture.trace_reader import together
 from tbench.replay.cost import Bill
 from tbench.replay.estimate import Survey, first_look
+from tbench.replay.fidelity import ARRIVALS
 from tbench.replay.hit_rates import hit_rates
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
@@ -178,13 +179,18 @@ def run_duet(
                 most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
                 if objection := site.headroom.objection(most, job.workers):
                     raise InputError(objection)
-            paths = trio.run(_ReplayRun(jobs, survey, seed, pool).run, watch)
+            replay = _ReplayRun(jobs, survey, seed, pool)
+            paths = trio.run(replay.run, watch)
     except BaseExceptionGroup as group:  # of groups of one error, which has a line for the user
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
-    return [read_run(path) for path in paths]
+    plans = [arm.plan for arm in replay.arms]
+    return [
+        replace(read_run(path), arrivals=plan.arrivals if plan.noted else None)
+        for path, plan in zip(paths, plans, strict=True)
+    ]
 
 
 @contextmanager
@@ -226,7 +232,7 @@ class _ArmState:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.plan = job.plan(answers=job.target.lengths != "no")
+        self.plan = job.plan(answers=job.target.lengths != "no", noted=ARRIVALS)
         self.tally = Tally(bill=Bill(prices=job.target.prices))
 
 

@@ -83,6 +83,10 @@ def headers_of(lines: bytes) -> list[Headers]:
     ]
 
 
+Arrival = tuple[str, int, int | None]
+"""What was recorded of a request in short: its id, when it came and when it ended (None: not known), ns."""
+
+
 class Fate(StrEnum):
     """What became of a planned request: planned = the sum over all five."""
 

@@ -135,6 +135,9 @@ def test_every_kind_of_request_comes_back_with_the_servers_counts(
     streams = columns["stream"]
     assert (columns["token_events"][streams] > 1).all()
     assert np.isnan(columns["first_token"][~streams]).all()
+    # Who sent them has noted their arrivals; who comes later reads them in the trace.
+    assert run.arrivals is not None
+    assert run.fidelity.json == read_run(run.path).fidelity.json
 
 
 def _is_the_servers(found: dict[str, Any], seen: list[dict[str, Any]]) -> None:
