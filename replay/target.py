@@ -159,6 +159,7 @@ class Target:
         Recorded think times go by at `speed`.
         """
         recorded = planned.exchange.request
+        refusal: str | None = None
         try:
             path, body, info, dropped, unmatched = self._changed(planned)
             gone = [name for why in dropped if why in BONDS for name in BONDS[why].headers]
@@ -170,7 +171,7 @@ class Target:
             origin, head, body, info = NOWHERE, b"", b"", planned.info
             refusal, size = one_line(str(error)), len(recorded.body or b"")
         else:
-            origin, refusal, size = shape.origin, None, len(body)
+            origin, size = shape.origin, len(body)
             if dropped:
                 self.portability.update(dropped)
             if self.rewrites and (reason := self.unchanged_because(planned) or unmatched):

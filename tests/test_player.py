@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import pytest
 import trio
@@ -95,14 +94,15 @@ class Waiter:
         self.level.append((trio.current_time(), self.now))
 
 
-class Attempt(NamedTuple):
+@dataclass(frozen=True)
+class Attempt:
     """A call that has ended, and its reply."""
 
     call: Call
     reply: Reply
 
     @property
-    def index(self) -> int:  # type: ignore[override]
+    def index(self) -> int:
         return self.call.index
 
     @property

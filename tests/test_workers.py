@@ -87,7 +87,7 @@ def spooled(fd: int, attempts: list[Attempt]) -> None:
         writer = SpoolWriter(fd)
         writer.begin(1234.5)
         for one in attempts:
-            writer.add(*one)
+            writer.add(one.call, one.reply)
         writer.finish()
         await writer.run()
         assert writer.error is None
@@ -146,7 +146,8 @@ def test_a_spool_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
     async def main() -> SpoolWriter:
         writer = SpoolWriter(fd)
-        writer.add(*attempt(0, []))
+        first = attempt(0, [])
+        writer.add(first.call, first.reply)
         writer.finish()
         await writer.run()
         return writer
