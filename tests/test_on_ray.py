@@ -13,19 +13,25 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, override
 from zlib import crc32
 
 import pytest
 
+from tbench.capture.exchange import Exchange, Response
+from tbench.capture.records import TraceHeader
+from tbench.capture.remote import PIECE
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.totals import identity
 from tbench.replay.workers import on_ray
-from tests.conftest import PATIENCE_S, Done, interruptible, run_tbench, until
+from tests.conftest import KEYS, PATIENCE_S, Done, interruptible, run_tbench, until
+from tests.recorded import chat_request
 from tests.test_command_benchmark import words
 from tests.test_remote import Ranges
-from tests.test_workers_end_to_end import _alive, seen, write_trace
+from tests.test_workers_end_to_end import MODEL, _alive, seen, write_trace
 
 pytest.importorskip("ray", reason="needs the extra [ray]")
 
@@ -39,11 +45,13 @@ KEY = "test-key-that-nobody-may-keep-0123456789"
 
 
 class Cluster:
-    """Two machines that are none: tests/ray_cluster.py."""
+    """Two machines that are none: tests/ray_cluster.py. `aws` is where they have credentials, if any."""
 
-    def __init__(self) -> None:
+    def __init__(self, aws: Path) -> None:
+        self.aws = aws
         self.process = subprocess.Popen(
             [sys.executable, HERE / "ray_cluster.py"],
+            env={**os.environ, "AWS_CONFIG_FILE": str(aws)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -99,9 +107,9 @@ class Cluster:
         }
 
 
-def started() -> Cluster:
+def started(aws: Path) -> Cluster:
     for _ in range(TRIES):
-        cluster = Cluster()
+        cluster = Cluster(aws)
         if cluster.address:
             return cluster
         cluster.close()
@@ -109,8 +117,8 @@ def started() -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = started()
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = started(tmp_path_factory.mktemp("aws") / "config")
     yield cluster
     cluster.close()
 
@@ -120,11 +128,11 @@ def command(cluster: Cluster, trace: Path, url: str, *words: object) -> list[str
     return [sys.executable, "-m", "tbench", "replay", *map(str, [*given, *words])]
 
 
-def ran(command: list[str], folder: Path) -> Done:
+def ran(command: list[str], folder: Path, **environ: str) -> Done:
     done = subprocess.run(
         command,
         cwd=folder,
-        env=interruptible(TOGETHER_API_KEY=KEY),
+        env=interruptible(TOGETHER_API_KEY=KEY, **environ),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -211,6 +219,133 @@ def test_a_trace_of_a_web_server_is_read_by_each_machine(
     assert [shard["unread"] for shard in run.totals["shards"]] == [None, None], done
     assert sorted(seen(simulator.url)) == [f"{seq:032x}" for seq in range(60)]
     assert run.totals["completed"] == 60
+
+
+class Vanishing(Ranges):
+    """The trace as its planner reads it: who asks again for a piece in the middle gets `status`."""
+
+    status = 500
+    planned: set[str]
+
+    @override
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range", "")
+        first = int(asked.removeprefix("bytes=").partition("-")[0] or 0)
+        if first >= PIECE and first + PIECE < len(self.content):
+            if asked in self.planned:
+                self.send_error(self.status)
+                return
+            self.planned.add(asked)
+        super().do_GET()
+
+
+def long_trace(path: Path, number: int, letters: Callable[[int], str]) -> Path:
+    """Chats that hold so much that workers read them as they go; `letters` are those of each."""
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq in range(number):
+            messages = [{"role": "user", "content": f"{seq} {letters(seq)}"}]
+            payload = {"model": MODEL, "messages": messages, "stream": True, "max_tokens": 2}
+            arrive = seq * 10**7
+            writer.exchange(
+                Exchange(
+                    request=chat_request(seq, arrive, json.dumps(payload).encode()),
+                    response=Response(head_ns=arrive, end_ns=arrive + 10**7, status=200),
+                )
+            )
+    return path
+
+
+def unfinished(done: Done, url: str, folder: Path, number: int) -> None:
+    """A run whose trace went away: in its parts, what was sent as planned, and a line that says so."""
+    assert done.code == 4, done
+    run = read_run(folder / "o.run")
+    totals, shards = run.totals, run.totals["shards"]
+    reason = "the trace could not be read to its end: by worker "
+
+    assert identity(run).planned == number == sum(shard["planned"] for shard in shards)
+    assert (totals["completed"], totals["lost_in_flight"]) == (len(run), 0)
+    assert 0 < totals["never_sent"] == sum(shard["never_sent"] for shard in shards)
+    assert sorted(seen(url)) == sorted(run.columns["id"])
+    assert totals["ended_by"] == "trace"
+    assert len([line for line in done.err.splitlines() if reason in line]) == 1, done
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(404, "is not there any more"), (403, "403"), (500, "500")]
+)
+def test_a_trace_that_vanishes_from_its_store_is_counted(
+    cluster: Cluster, simulator: Any, tmp_path: Path, status: int, reason: str
+) -> None:
+    """While the machines read it: what was built is sent, the rest was never sent, and nobody waits."""
+    pytest.importorskip("aiohttp", reason="needs aiohttp: pip install -e '.[cloud]'")
+    handler = type("Handler", (Vanishing,), {"status": status, "planned": set()})
+    random = Random(1)
+    trace = long_trace(tmp_path / "t.msgpack", 60, lambda _: random.randbytes(120_000).hex())
+    handler.content = trace.read_bytes()
+    assert len(handler.content) > 2 * PIECE
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10),
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there: Any = f"http://127.0.0.1:{server.server_port}/t.msgpack"
+        words = ("--concurrency", 4, "-o", "o.run")
+        done = sent(cluster, tmp_path, there, simulator.url, *words)
+        server.shutdown()
+
+    unfinished(done, simulator.url, tmp_path, 60)
+    assert reason in done.err
+
+
+def test_a_trace_that_is_cut_short_is_counted(
+    cluster: Cluster, simulator: Any, tmp_path: Path
+) -> None:
+    """On a disk that the machines share, as by another that writes it anew."""
+    number = 160  # of a megabyte, of which workers hold 64 at hand
+    trace = long_trace(tmp_path / "t.msgpack", number, lambda seq: f"{seq:x}" * 500_000)
+    size = trace.stat().st_size
+    with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10):
+        process = subprocess.Popen(
+            command(cluster, trace, simulator.url, "--concurrency", 2, "-o", "o.run"),
+            cwd=tmp_path,
+            env=interruptible(TOGETHER_API_KEY=KEY),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    until(lambda: seen(simulator.url) or process.poll() is not None)
+    os.truncate(trace, size // 2)
+    out, err = process.communicate(timeout=PATIENCE_S)
+
+    unfinished(Done(process.returncode, out, err), simulator.url, tmp_path, number)
+
+
+def test_traces_and_runs_in_a_store(
+    cluster: Cluster, simulator: Any, tmp_path: Path, s3: tuple[str, Path]
+) -> None:
+    """Each machine reads the trace by its own credentials, which stand nowhere; the run is put there."""
+    endpoint, data = s3
+    keys = "".join(f"{name.lower()} = {word}\n" for name, word in KEYS.items())
+    cluster.aws.write_text(f"[default]\nregion = us-east-1\nendpoint_url = {endpoint}\n{keys}")
+    write_trace(data / "results" / "t.msgpack", 60, turns=3, gap_s=0.02)
+    trace: Any = "s3://results/t.msgpack"
+    environ = {"AWS_CONFIG_FILE": str(cluster.aws)}
+    run_url = "s3://results/new/o.run"
+    with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10):
+        words = command(cluster, trace, simulator.url, "-o", run_url, *STRICT)
+        done = ran(words, tmp_path, **environ)
+    run = read_run(data / "results" / "new" / "o.run")
+
+    assert done.ended, done
+    assert [shard["unread"] for shard in run.totals["shards"]] == [None, None]
+    assert run.totals["completed"] == 60
+    assert sorted(seen(simulator.url)) == [f"{seq:032x}" for seq in range(60)]
+    report = verb(tmp_path, "report", run_url, "--json", "--html", "o.html", **environ)
+    assert json.loads(report.out)["completed"] == 60
+    written = [*tmp_path.glob("*.html"), run.path, *Path(cluster.session).rglob("*")]
+    for word in map(str.encode, KEYS.values()):
+        assert not [path for path in written if path.is_file() and word in path.read_bytes()]
+        assert word.decode() not in done.out + done.err + report.out + report.err
 
 
 def test_machines_without_the_trace_are_sent_its_requests(
@@ -360,9 +495,9 @@ def test_a_killed_actor_is_counted_and_the_other_goes_on(
     until(lambda: not _alive(worker))
 
 
-def verb(folder: Path, *words: object) -> Done:
+def verb(folder: Path, *words: object, **environ: str) -> Done:
     """Run `tbench WORDS` in a folder, with a key."""
-    return ran([sys.executable, "-m", "tbench", *map(str, words)], folder)
+    return ran([sys.executable, "-m", "tbench", *map(str, words)], folder, **environ)
 
 
 def test_an_experiment_from_the_cluster(cluster: Cluster, simulator: Any, tmp_path: Path) -> None:
