@@ -280,7 +280,7 @@ def test_a_trace_that_vanishes_from_its_store_is_counted(
     pytest.importorskip("aiohttp", reason="needs aiohttp: pip install -e '.[cloud]'")
     handler = type("Handler", (Vanishing,), {"status": status, "planned": set()})
     random = Random(1)
-    trace = long_trace(tmp_path / "t.msgpack", 60, lambda _: random.randbytes(120_000).hex())
+    trace = long_trace(tmp_path / "t.msgpack", 80, lambda _: random.randbytes(120_000).hex())
     handler.content = trace.read_bytes()
     assert len(handler.content) > 2 * PIECE
     with (
@@ -293,7 +293,7 @@ def test_a_trace_that_vanishes_from_its_store_is_counted(
         done = sent(cluster, tmp_path, there, simulator.url, *words)
         server.shutdown()
 
-    unfinished(done, simulator.url, tmp_path, 60)
+    unfinished(done, simulator.url, tmp_path, 80)
     assert reason in done.err
 
 
