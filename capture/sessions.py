@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import orjson
@@ -167,14 +168,7 @@ class Sessions:
         messages: Sequence[Mapping[str, Any]],
         answer: str | None,
     ) -> _Seen:
-        chain, last_hash = [], 0
-        try:
-            texts = [orjson.dumps(message, None, orjson.OPT_SORT_KEYS) for message in messages]
-        except orjson.JSONEncodeError:  # nested too deeply for it
-            texts = [rewritten(message, sort=True) for message in messages]
-        for text in texts:
-            last_hash = hash((last_hash, text))
-            chain.append(last_hash)
+        chain = _chain(messages)
         name, payload = _name(request, parsed), parsed.payload or {}
         arrive_ns, client = request.arrive_ns, request.client
         # Where no tool is in play, and nothing quotable was said, nobody looks for more than the parent.
@@ -382,6 +376,15 @@ def _likeness(seen: _Seen, quoted: int | None, client: str | None) -> tuple[bool
         seen.client == client,
         not seen.continued,
     )
+
+
+def _chain(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """A hash of the messages up to each: equal where two requests begin alike."""
+    try:
+        texts = [orjson.dumps(message, None, orjson.OPT_SORT_KEYS) for message in messages]
+    except orjson.JSONEncodeError:  # nested too deeply for it
+        texts = [rewritten(message, sort=True) for message in messages]
+    return list(accumulate(texts, lambda last, text: hash((last, text)), initial=0))[1:]
 
 
 def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | None) -> int:

@@ -258,9 +258,7 @@ class BenchmarkOptions:
     ] = False
     num_workers: Annotated[
         int,
-        Option(
-            help="Processes that send; 0: as many as needed.", unit="N", group=OUTPUT, least=0
-        ),
+        Option(help="Processes that send; 0: as many as needed.", unit="N", group=OUTPUT, least=0),
     ] = 0
 
     on: On = None

@@ -29,9 +29,7 @@ def redact_trace(
     ] = False,
     rename_model: Annotated[
         list[str] | None,
-        Option(
-            help="Rename a model in the copy; not with keep. Repeatable.", unit="OLD=NEW"
-        ),
+        Option(help="Rename a model in the copy; not with keep. Repeatable.", unit="OLD=NEW"),
     ] = None,
     tokenizer: Tokenizer = None,
     out: Out,

@@ -56,7 +56,9 @@ class ServeOptions:
     ] = None
     rate_limit: Annotated[
         float | None,
-        Option(help="Maximum requests per second; above it 429. 0: no limit.", unit="RATE", least=0),
+        Option(
+            help="Maximum requests per second; above it 429. 0: no limit.", unit="RATE", least=0
+        ),
     ] = None
     duration: Annotated[
         float | None, Option(help="End after this time.", unit="SECONDS", least=0)
