@@ -84,7 +84,8 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
         if not arm.succeeded:
             kinds = list(arm.errors.items())
             commonest = ", ".join(f"{kind} {count:,}" for kind, count in kinds[:3])
-            raise UnreachableError(f"{arm.path}: no request succeeded ({commonest})")
+            why = commonest or "all were cancelled, or left by their client"
+            raise UnreachableError(f"{arm.path}: no request succeeded ({why})")
     if baseline.sums is None:
         compared, sessions = _held(baseline, candidate, options)
     else:

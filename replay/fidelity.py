@@ -183,7 +183,9 @@ def recorded_in(
             came_ns / 1e9,
             np.nan if ended_ns is None else ended_ns / 1e9,
         )
-        for id_, came_ns, ended_ns in (_arrivals_in(path) if arrivals is None else arrivals)
+        for id_, came_ns, ended_ns in (
+            _arrivals_in(path, capture_id) if arrivals is None else arrivals
+        )
     }
     return Recorded(times, answers)
 
@@ -203,7 +205,8 @@ def _answers_in(path: Path, capture_id: str | None) -> Columns:
 
 
 @lru_cache(maxsize=1)
-def _arrivals_in(path: Path) -> Sequence[Arrival]:
+def _arrivals_in(path: Path, _capture_id: str | None) -> Sequence[Arrival]:
+    """Of the trace of that id, as `_answers_in` has seen."""
     from tbench.capture.trace_reader import read_trace  # noqa: PLC0415 (which no run needs)
 
     first = islice(read_trace(path).ends, ARRIVALS)

@@ -97,8 +97,11 @@ def refused(
     to_host: str,
     to_model: str | None,
     effort: str | None,
+    functions: bool = False,
 ) -> frozenset[Level]:
     """What acts on a request by who is asked, whoever issued it; `effort` is that of its reasoning.
+
+    `functions` says that it is a chat with functions, which goes without reasoning where both are refused.
 
     `auto` acts at OpenAI, unless the request was recorded there with that very model: then it went, and goes,
     as it is. `strict` takes any host for one before OpenAI if a model of its family is asked for.
@@ -118,6 +121,7 @@ def refused(
     acting: set[Level] = {"openai", "reasoning"}
     if minor >= CALLING:
         acting.add("calling")
+        effort = "none" if functions else effort
     if not calm or (effort != "none" and (effort is not None or minor > 2)):
         acting.add("sampling")
     return frozenset(acting)

@@ -92,13 +92,20 @@ def _other_shape(body: Json) -> Json:
     return {"response_format": None}
 
 
+def has_functions(body: Json) -> bool:
+    """Whether a request brings functions, in whatever dialect (Messages have them without a type)."""
+    tools = body.get("tools")
+    return isinstance(tools, list) and any(
+        isinstance(tool, dict) and (tool.get("type") == "function" or "input_schema" in tool)
+        for tool in tools
+    )
+
+
 def _calls_alone(body: Json) -> Json:
     """No effort beside functions, which a model may be asked for by itself, too."""
-    tools, effort = body.get("tools"), body.get("reasoning_effort")
-    if effort == "none" or not isinstance(tools, list):
+    if body.get("reasoning_effort") == "none" or not has_functions(body):
         return {}
-    functions = any(isinstance(tool, dict) and tool.get("type") == "function" for tool in tools)
-    return {"reasoning_effort": "none"} if functions else {}
+    return {"reasoning_effort": "none"}
 
 
 MOST_LOGPROBS: Final = 20

@@ -69,7 +69,8 @@ def steps(job: "Job", plan: Iterable[Turn], survey: Survey | None, arm: int = 0)
     dues = job.pace.schedule(survey)(request.offset for request in ahead)
     if (ends := job.options.duration) is not None:
         dues = takewhile(lambda due: due < ends, dues)
-    return map(Step, planned, dues, repeat(arm))
+    pairs = zip(planned, dues, strict=ends is None)
+    return (Step(request, due, arm) for request, due in pairs)
 
 
 def recipe_of(jobs: Sequence[Job], survey: Survey | None) -> Recipe:

@@ -53,7 +53,7 @@ from tbench.replay.dialects import DIALECTS, Mute, translated
 from tbench.replay.makers import Level, Portable, changes_hands, levels, maker, refused
 from tbench.replay.options import MatchLength
 from tbench.replay.plan import NOTHING, Planned, Turn, recorded_usage
-from tbench.replay.portability import BONDS, carried, left_out, renamed, unread
+from tbench.replay.portability import BONDS, carried, has_functions, left_out, renamed, unread
 from tbench.replay.request import ID, SLOT, Shape, Template, address, origin_at, template
 from tbench.replay.sender import NOWHERE, Call, Fields, Label, Origin, frame
 
@@ -295,6 +295,7 @@ class Target:
             to_host=address(self.base_url).host,
             to_model=self._asked(info),
             effort=None if effort is None else str(effort),
+            functions=self._spoken(info) == "chat" and has_functions(body),
         )
 
     @cached_property

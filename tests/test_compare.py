@@ -549,6 +549,15 @@ def test_what_somebody_else_ended_is_no_success() -> None:
     assert table.rows[0][0].value == errors.candidate
 
 
+def test_runs_without_an_end_of_their_own_have_nothing_to_compare() -> None:
+    """Every request of the candidate's was cancelled, which is no failure."""
+    stopped = columns(2400, 3)
+    stopped["outcome"][:] = "cancelled"
+
+    with pytest.raises(UnreachableError, match=r"no request succeeded \(all were cancelled"):
+        compare(arm(columns(2400)), arm(stopped, "b"))
+
+
 def test_end_to_end_is_compared_once_more_at_equal_lengths() -> None:
     """Answers are 30 % longer and none is slower per token: e2e says slower, at equal lengths nothing is."""
     long = columns(2400, 3)

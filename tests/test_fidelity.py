@@ -16,7 +16,14 @@ from tbench.capture.exchange import Chunk, Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
-from tbench.replay.fidelity import Fidelity, Recorded, displaced, fidelity, fidelity_of
+from tbench.replay.fidelity import (
+    Fidelity,
+    Recorded,
+    displaced,
+    fidelity,
+    fidelity_of,
+    recorded_in,
+)
 from tbench.replay.runfile import RunWriter, read_run
 from tbench.replay.sample import Sample
 from tests.recorded import chat_request
@@ -273,8 +280,11 @@ def test_a_run_without_a_request_is_no_error(run: Make) -> None:
 # With files: a trace of ten answers, and its replay.
 
 
-def write_trace(path: Path) -> str:
-    """Ten chats a second apart, each answered after 300 ms: 20 tokens asked, 7 said, 5 from a cache."""
+def write_trace(path: Path, first: int = 0) -> str:
+    """Ten chats a second apart, each answered after 300 ms: 20 tokens asked, 7 said, 5 from a cache.
+
+    They are numbered from `first` on.
+    """
     body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'
     usage = b'"usage":{"prompt_tokens":20,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":5}}'
     answer = (
@@ -284,7 +294,7 @@ def write_trace(path: Path) -> str:
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(10):
             at = (7 + seq) * 10**9
-            request = chat_request(seq, at, body)
+            request = chat_request(first + seq, at, body)
             end = at + 300_000_000
             response = Response(
                 head_ns=end, end_ns=end, status=200, headers=(("content-type", "application/json"),),
@@ -292,6 +302,17 @@ def write_trace(path: Path) -> str:
             )  # fmt: skip
             writer.exchange(Exchange(request=request, response=response))
     return read_trace(path).header.capture_id
+
+
+def test_a_trace_in_the_place_of_another_is_read_anew(tmp_path: Path) -> None:
+    """By one process: arrivals and answers are of the one that is there now."""
+    path = tmp_path / "trace.msgpack"
+    for first in (0, 100):
+        path.unlink(missing_ok=True)
+        recorded = recorded_in(path, write_trace(path, first))
+
+        assert list(recorded.arrivals) == [f"{first + seq:032x}" for seq in range(10)]
+        assert recorded.arrivals.keys() == set(recorded.answers["id"].tolist())
 
 
 def write_run(path: Path, header: dict[str, Any]) -> Any:

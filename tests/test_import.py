@@ -438,6 +438,7 @@ CODEX = [
         (2, "response_item", {"type": "message", "role": "user", "content": []}),
         *((at, "event_msg", {"type": "token_count", "info": {
             "last_token_usage": COUNTED[0], "total_token_usage": {"total_tokens": 912}}}) for at in (5, 6)),
+        (7, "turn_context", "odd"), (8, "session_meta", None),
         (8, "response_item", {"type": "function_call_output", "call_id": "c", "output": "x"}),
         (9, "event_msg", {"type": "token_count", "info": {
             "last_token_usage": COUNTED[1], "total_token_usage": {"total_tokens": 1867}}}),
@@ -504,7 +505,7 @@ def written_log(path: Path, log: Any) -> Path:
         ("helicone", 1, (1778580000, 1778580000)),
         ("envoy gateway", 0, (1778580000.25, 1778580000.25)),
         ("claude-code", 4, (1780308000, 1780308009)),
-        ("codex", 6, (1780308002, 1780308008)),
+        ("codex", 8, (1780308002, 1780308008)),
     ],
 )
 def test_a_log_told_by_its_rows(

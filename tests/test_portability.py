@@ -596,6 +596,17 @@ def test_responses_goes_without_a_chats_members() -> None:
     assert translation.portability.keys() == set(members)
 
 
+@pytest.mark.parametrize("effort", [{}, {"reasoning_effort": "high"}])
+def test_a_chat_that_goes_without_reasoning_keeps_its_temperature(effort: dict[str, str]) -> None:
+    """What is refused where a model reasons, it takes beside the effort none."""
+    body = {"model": "a", "messages": user("Hi"), "tools": TOOLS, "temperature": 0.2, **effort}
+    target = Target(base_url="https://api.openai.com/v1", model="gpt-5.4")
+    after = json.loads(sent(target, exchange("chat", body, "openrouter.ai"))[0])
+
+    assert after == {**body, "model": "gpt-5.4", "reasoning_effort": "none"}
+    check_strict("chat/completions", after)
+
+
 def test_an_effort_that_a_chat_has_not_asks_for_nothing() -> None:
     """A gateway's `reasoning` goes, and the model reasons: its temperature goes as well."""
     body = {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -502,6 +503,10 @@ def test_runs_are_judged_by_their_target(
     one = tbench("report", "A-0.run", *words)
     pair = tbench("compare", "A-0.run", "B-0.run", *words)
     patterns = tbench("compare", "A-0*", "B-0*", *words)
+    for name in "AB":
+        (tmp_path / name).mkdir()
+        shutil.copy(tmp_path / f"{name}-0.run", tmp_path / name / "0.run")
+    folders = tbench("compare", "A", "B", *words)
     arms = tbench("compare", "A-*.run", "B-*.run", *words)
     noise = tbench("compare", "--self-check", "A-*.run", *words)
     plan = tbench("power", "A-*.run", *words)
@@ -513,6 +518,7 @@ def test_runs_are_judged_by_their_target(
     assert (patterns.code, "advisory" in patterns.out) == (0, True), (
         "a pattern of one run is one run"
     )
+    assert (folders.code, "INCONCLUSIVE" in folders.out) == (3, True), "a folder is repeated runs"
     assert (arms.code, "margin 30%" in arms.out) == (0, True), arms.err
     assert f"settings: slo: {UNCOUNTED}" in arms.err
     assert noise.code == 0, noise.err

@@ -30,10 +30,10 @@ from tbench.capture.importers.importer import (
     error_status,
     first,
     http_status,
-    members,
     moment,
     scaled,
     text,
+    unpacked,
 )
 from tbench.capture.providers import PROMISED, Usage, endpoint_of
 
@@ -128,7 +128,9 @@ def nginx(row: Row) -> Call | LeftOut:
             end = moment(datetime.strptime(local, "%d/%b/%Y:%H:%M:%S %z"))
     took = scaled(row.get("request_time"), "s")
     body = row.get("request_body")  # nginx writes it as a text, or with `escape=none` as it came
-    sent = (body.encode() if isinstance(body, str) else dumped(body)) if members(body) else None
+    sent = None
+    if isinstance(unpacked(body), dict):
+        sent = body.encode() if isinstance(body, str) else dumped(body)
     return _call(
         method=_word(row, "request_method") or method or None,
         path=_word(row, "request_uri", "uri") or rest.partition(" ")[0] or None,
@@ -166,7 +168,9 @@ def _call(
     return Call(
         arrive_ns=arrive_ns,
         path=path if endpoint.name in PROMISED else CHAT,
-        body=body or Lengths(usage.prompt or 0, usage.output or None, body_bytes=size or None),
+        body=body
+        if body is not None
+        else Lengths(usage.prompt or 0, usage.output or None, body_bytes=size or None),
         usage=usage,
         status=status if answered else None,
         # Envoy writes 0 where no answer had begun.

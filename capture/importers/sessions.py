@@ -96,9 +96,9 @@ def codex_answers(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
         kind, info = text(payload.get("type")), members(payload.get("info"))
         usage = members(info.get("last_token_usage"))
         if row.get("type") == "session_meta":
-            session = payload.get("id")
+            session = payload.get("id") or session
         elif row.get("type") == "turn_context":
-            model = payload.get("model")
+            model = payload.get("model") or model
         elif kind in PROMPTS or (kind == "message" and payload.get("role") == "user"):
             asked = row.get("timestamp")
         if kind != "token_count" or not usage:

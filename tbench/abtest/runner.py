@@ -236,7 +236,8 @@ def _perform(
         if ended not in EARLY:
             # Without an answer there is nothing to judge by, and asking again may be of use later.
             ended = (DONE if figures["valid"] else INVALID) if answered(figures) else "errors"
-        results.append(RunResult(slot=slot, arm=arm, run=run, numbers=figures, ended=ended))
+        slim = replace(run, arrivals=None)  # megabytes that nobody asks for again
+        results.append(RunResult(slot=slot, arm=arm, run=slim, numbers=figures, ended=ended))
     return results
 
 

@@ -218,10 +218,10 @@ def compare(flags: CompareFlags) -> int:
 
 
 def _several(paths: list[Path]) -> bool:
-    """Whether a folder or a glob names several runs: a trace is one, and so is a run by its pattern."""
+    """Whether a folder holds runs, or a glob names several; a pattern of one run is that run."""
     from tbench.analysis.arms import runs_among
 
-    return any(len(runs_among(path)) > 1 for path in paths)
+    return any(len(runs_among(path)) > (0 if path.is_dir() else 1) for path in paths)
 
 
 def _paired(flags: CompareFlags, reports: Reports) -> int:
