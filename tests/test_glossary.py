@@ -99,7 +99,7 @@ def test_the_sections_of_a_page_are_explained(judged: GateResults) -> None:
 def test_the_words_of_a_full_comparison_are_explained() -> None:
     """The heads of its tables of quantiles and means."""
     text = comparison_text(
-        compare(load_arm(RECORDED / "now.1.run"), load_arm(RECORDED / "next.1.run"))
+        compare(load_arm(RECORDED / "now.1.run"), load_arm(RECORDED / "next.1.run")), width=160
     )
     heads = [re.split(r"\s{2,}", line) for line in text.splitlines() if "95% CI" in line]
 

@@ -240,11 +240,12 @@ class Vanishing(Ranges):
 
 
 def long_trace(path: Path, number: int, letters: Callable[[int], str]) -> Path:
-    """Chats that hold so much that workers read them as they go; `letters` are those of each."""
+    """Chats that hold so much that workers read them as they go, `letters` that no server reads."""
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(number):
-            messages = [{"role": "user", "content": f"{seq} {letters(seq)}"}]
+            messages = [{"role": "user", "content": f"{seq}"}]
             payload = {"model": MODEL, "messages": messages, "stream": True, "max_tokens": 2}
+            payload["metadata"] = {"letters": letters(seq)}
             arrive = seq * 10**7
             writer.exchange(
                 Exchange(
