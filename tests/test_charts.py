@@ -1,5 +1,6 @@
 """Charts: what each one holds, in which unit, on which axis, and what it says of itself."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,17 @@ def test_a_forest_draws_each_interval_and_cuts_it_at_the_edge() -> None:
     assert bars["TTFT p95"]["interval"] == "[-80.0%, ∞)"
     assert picture.text == "1 FAIL, 1 INCONCLUSIVE, 1 PASS, 1 without an interval."
     assert "TTFT p50 +10.0% [+5.0%, +15.0%], FAIL" in picture.spec["description"]
+
+
+def test_a_forest_marks_what_is_approximate() -> None:
+    """In its row's name, and in a word below; a forest without such rows has neither."""
+    bars = [replace(bar, rough=place == 0) for place, bar in enumerate(BARS)]
+    pictures = [charts.forest("Change", given) for given in (bars, BARS)]
+    notes = [picture.note for picture in pictures if picture]
+    labels = [str(picture.tables) for picture in pictures if picture]
+
+    assert ["~: the interval is approximate." in note for note in notes] == [True, False]
+    assert [f"{BARS[0].label} ~'" in text for text in labels] == [True, False]
 
 
 def test_a_forest_of_shares_is_linear_and_in_points() -> None:

@@ -48,7 +48,8 @@ class Bar:
 
     `value`, `low`, `high` are ratios, or differences of shares where `share`; None is unbounded, for
     `value` unknown. `bare` ones have no interval at all. `passes` is the zone that passes, of which an end
-    may be None (open), `decides` the one-sided bound that has to lie in it. `said` is a key of STYLES.
+    may be None (open), `decides` the one-sided bound that has to lie in it. `said` is a key of STYLES. A
+    `rough` interval is approximate, and marked.
     """
 
     label: str
@@ -60,6 +61,7 @@ class Bar:
     decides: float | None = None
     share: bool = False
     bare: bool = False
+    rough: bool = False
 
 
 def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
@@ -83,6 +85,8 @@ def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
     notes, gated = ["Point: the estimate."], any(bar.passes for bar in bars)
     if not all(bar.bare for bar in bars):
         notes.append(f"Bar: its two-sided {'90%' if gated else 'nominal 95%'} interval.")
+    if any(bar.rough for bar in bars):
+        notes.append("~: the interval is approximate.")
     if gated:
         notes.append("Shade: the changes that pass.")
     if any(bar.decides is not None for bar in bars):
@@ -154,7 +158,7 @@ def _row(bar: Bar, low: float, high: float) -> dict[str, Any]:
 
     start, stop = bar.passes or (None, None)
     return {
-        "label": bar.label,
+        "label": f"{bar.label} ~" if bar.rough else bar.label,
         "value": None if bar.value is None else within(bar.value, low),
         "low": within(bar.value if bar.bare else bar.low, low),
         "high": within(bar.value if bar.bare else bar.high, high),

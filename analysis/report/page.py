@@ -225,6 +225,7 @@ def _bar(row: Comparison) -> Bar:
         high=row.high,
         said=worth.get(row.finding, NO_DIFFERENCE) if row.finding else NO_INTERVAL,
         bare=row.finding is None,
+        rough=bool(sentences.rough(row)),
     )
 
 
