@@ -289,7 +289,9 @@ def arm_of_run(run: Run) -> Arm:
         model=joined(words(run.columns, "model")),
         target=(run.header.get("target") or {}).get("base_url"),
         pacing=pacing.get("meaning") or "pacing unknown",
-        as_recorded=(pacing.get("mode"), pacing.get("value")) == ("speed", 1.0),
+        as_recorded=(pacing.get("mode"), pacing.get("value")) == ("speed", 1.0)
+        and pacing.get("clones", 1) == 1
+        and all(pacing.get(name) is None for name in ("ramp", "max_idle")),
         token_gaps=lambda: run.token_gaps,
         markers=frozenset(filter(None, [run.header.get("marker")])),
     )

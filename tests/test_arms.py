@@ -90,6 +90,25 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3}
 ANSWER = (event("a"), event("b"), event("c"), event(None, USAGE) + b"data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"value": 2.0}, False),
+        ({"clones": 2.0}, False),
+        ({"ramp": 9.0}, False),
+        ({"max_idle": 0.0}, False),
+    ],
+)
+def test_recorded_times_are_those_that_nothing_moved(
+    tmp_path: Path, changes: dict[str, float], expected: bool
+) -> None:
+    pacing = {"mode": "speed", "value": 1.0, "clones": 1.0, "ramp": None, "max_idle": None}
+    path = run_file(tmp_path / "a.run", [sample(0)], pacing={**pacing, **changes, "meaning": "m"})
+
+    assert load_arm(path).as_recorded is expected
+
+
 def test_a_run_file_is_an_arm(tmp_path: Path) -> None:
     """Names, source, pacing and columns, in the order of the plan."""
     failed = sample(1, outcome=Outcome.HTTP_ERROR, status=500, end=1.2)

@@ -477,6 +477,8 @@ def test_what_the_arms_are_is_said() -> None:
 
     assert codes(compare(plain, arm(found, model="n"))) == {"DIFFERENT_MODEL"}
     assert codes(compare(plain, arm(found, pacing="x", as_recorded=False))) == {"DIFFERENT_PACING"}
+    assert codes(compare(plain, arm(found, pacing="as recorded; 2 copies"))) == {"DIFFERENT_PACING"}
+    assert "DIFFERENT_PACING" not in codes(compare(plain, arm(found, kind="trace", pacing="x")))
     assert codes(compare(plain, arm(found, kind="trace"))) >= {"RECORDED_ARM"}
 
 
