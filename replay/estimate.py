@@ -144,7 +144,9 @@ def _check_budget(budget: float, totals: Survey) -> None:
     """Raise InputError where no budget can be kept, OverBudgetError where this one lets nothing go."""
     if totals.bill.unpriced:
         unknown = ", ".join(sorted(totals.bill.unpriced))
-        raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
+        raise InputError(
+            f"--max-cost cannot be kept: no price is known for {unknown}; give it by --price or --prices"
+        )
     for reason, count in totals.unbounded.most_common(1):
         raise InputError(
             f"--max-cost cannot be kept: {count:,} of {plural(totals.requests, 'request')} {REASONS[reason]}"

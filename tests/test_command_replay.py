@@ -89,7 +89,10 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ),
         (["--base-url", "https://h.example"], "TOGETHER_API_KEY is not set"),
         (["--api-key-env", "NOBODY_SET_THIS"], "NOBODY_SET_THIS is not set"),
-        (["--max-cost", "1", "--model", "unheard-of"], "no price is known for unheard-of"),
+        (
+            ["--max-cost", "1", "--model", "unheard-of"],
+            "unheard-of; give it by --price or --prices",
+        ),
         (["--ca", "absent.pem"], "--ca absent.pem"),
         (["--nonsense"], "--help"),
     ],
