@@ -374,12 +374,29 @@ def _warm_up(compared: ComparedArms) -> str | None:
     return f"{first:,} and {plural(second, 'request')} left out as warm-up"
 
 
+ASKED: Final = (("cache", "mode"), ("target", "match_length"), ("target", "polite"))
+"""Where a run's header has options that make its latencies another question, besides the pacing."""
+
+
 def _pacing(compared: ComparedArms) -> str | None:
     first, second = compared.baseline, compared.candidate
-    recorded = "trace" in {first.kind, second.kind}  # it has no words for its pacing
-    if first.pacing == second.pacing or (recorded and first.as_recorded and second.as_recorded):
-        return None
-    return f"the arms were sent differently: {first.pacing} against {second.pacing}"
+    recorded = "trace" in {
+        first.kind,
+        second.kind,
+    }  # it has no words for its pacing, and no options
+    parts = []
+    if not (
+        first.pacing == second.pacing or (recorded and first.as_recorded and second.as_recorded)
+    ):
+        parts.append(f"{first.pacing} against {second.pacing}")
+    for place, name in ASKED:
+        values = [(arm.run.header.get(place) or {}).get(name) for arm in (first, second)]
+        if values[0] != values[1] and None not in values:
+            words = ["on" if value is True else value or "off" for value in values]
+            parts.append(
+                f"--{name.replace('_', '-').replace('mode', 'cache')} {' against '.join(words)}"
+            )
+    return f"the arms were sent differently: {'; '.join(parts)}" if parts else None
 
 
 def _load(compared: ComparedArms) -> str | None:

@@ -1,6 +1,7 @@
 """Whole comparisons of two arms: pairing, rows, refusals, cautions, and what is refused outright."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -480,6 +481,33 @@ def test_what_the_arms_are_is_said() -> None:
     assert codes(compare(plain, arm(found, pacing="as recorded; 2 copies"))) == {"DIFFERENT_PACING"}
     assert "DIFFERENT_PACING" not in codes(compare(plain, arm(found, kind="trace", pacing="x")))
     assert codes(compare(plain, arm(found, kind="trace"))) >= {"RECORDED_ARM"}
+
+
+@pytest.mark.parametrize(
+    ("place", "values", "words"),
+    [
+        ("cache", {"mode": ("as-is", "cold")}, "--cache as-is against cold"),
+        ("target", {"match_length": ("no", "cap")}, "--match-length no against cap"),
+        ("target", {"polite": (False, True)}, "--polite off against on"),
+        ("cache", {"mode": ("cold", "cold")}, None),
+        ("cache", {"probe": (True, False)}, None),
+        ("target", {"polite": (None, True)}, None),
+    ],
+)
+def test_what_was_asked_for_differently_is_said(
+    place: str, values: dict[str, tuple[Any, Any]], words: str | None
+) -> None:
+    """A cold cache, lengths held equal, waits for a limit: no server made these differences."""
+    sides = [
+        replace(made, run=replace(made.run, header={**made.run.header, place: asked}))
+        for made, asked in (
+            (arm(columns(2400)), {name: pair[0] for name, pair in values.items()}),
+            (arm(columns(2400), "b"), {name: pair[1] for name, pair in values.items()}),
+        )
+    ]
+    texts = [text.text for text in compare(*sides).warnings if text.code == "DIFFERENT_PACING"]
+
+    assert texts == ([f"the arms were sent differently: {words}"] if words else [])
 
 
 def with_turns(found: dict[str, Column], name: str, waited: int, late_s: float = 9.0) -> Arm:
