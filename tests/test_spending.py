@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from tbench.analysis.spending import (
     spending,
 )
 from tbench.analysis.summary import Floats
-from tbench.analysis.words import dollars_interval
+from tbench.analysis.words import dollars, dollars_interval
 from tbench.capture.exchange import Outcome
 from tbench.capture.providers import Usage
 from tbench.replay.columns import from_samples, pack
@@ -148,6 +149,28 @@ def test_a_replay_and_its_report_count_alike_what_may_have_been_charged() -> Non
 
     assert spent.usd == pytest.approx(tally.bill.usd) == pytest.approx(0.25 * len(Outcome))
     assert spent.uncounted == tally.bill.uncounted == len(Outcome) - 3
+
+
+@pytest.mark.parametrize(
+    ("uncounted", "warm", "expected"),
+    [
+        ((2, 2), (5, 5), "A and A at least (2 requests without token counts), without the warm-up"),
+        ((2, 0), (5, 5), "A at least (2 requests without token counts) and A, without the warm-up"),
+        ((0, 0), (5, 0), "A, without the warm-up and A"),
+        ((0, 0), (0, 0), "A and A"),
+    ],
+)
+def test_what_two_costs_lack_is_said_once(
+    uncounted: tuple[int, int], warm: tuple[int, int], expected: str
+) -> None:
+    """Each thing by itself: requests that nobody counted, and the warm-up."""
+    spent = spending(run())
+    sides = [
+        (cast("Arm", SimpleNamespace(warm=left)), replace(spent, uncounted=count, refusal=None))
+        for count, left in zip(uncounted, warm, strict=True)
+    ]
+
+    assert cost_sentence(*sides).replace(dollars(spent.usd), "A") == expected
 
 
 def test_what_was_lost_in_flight_may_have_been_charged() -> None:

@@ -36,19 +36,22 @@ def requests(comparison: Comparisons) -> str:
 def cost(*sides: tuple[Arm, Spending]) -> str:
     """What the requests of one arm or of two cost in all, and what is not in it: once where both lack it."""
     texts = [words.dollars(spent.usd) if spent.usd else "unknown" for _, spent in sides]
-    lacks = [_not_in_it(*side) for side in sides]
+    lacks = [_not_in_it(spent) for _, spent in sides]
+    warm = [", without the warm-up" if arm.warm else "" for arm, _ in sides]
+    last = warm[0]
+    if len(set(warm)) > 1:
+        lacks, last = [*map("".join, zip(lacks, warm, strict=True))], ""
     if len(set(lacks)) == 1:
-        return " and ".join(texts) + lacks[0]
-    return " and ".join(map("".join, zip(texts, lacks, strict=True)))
+        return " and ".join(texts) + lacks[0] + last
+    return " and ".join(map("".join, zip(texts, lacks, strict=True))) + last
 
 
-def _not_in_it(arm: Arm, spent: Spending) -> str:
+def _not_in_it(spent: Spending) -> str:
     """Behind a sum: what it lacks."""
     counts = f"{plural(spent.uncounted, 'request')} without token counts"
     why = spent.refusal or (counts if spent.uncounted else None)
     least = " at least" * bool(spent.usd)
-    lacking = f"{least} ({why})" if why else ""
-    return lacking + (", without the warm-up" if arm.warm else "")
+    return f"{least} ({why})" if why else ""
 
 
 def seen(comparison: Comparisons) -> str:
