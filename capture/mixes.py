@@ -19,7 +19,7 @@ from tbench.capture.filters import Filter, Pass
 from tbench.capture.histogram import Histogram
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest
-from tbench.capture.recent import Recent
+from tbench.capture.sessions import Recent
 from tbench.capture.trace_info import WINDOWS_S, Dispersion, Facts
 from tbench.capture.trace_reader import Trace
 

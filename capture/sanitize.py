@@ -12,7 +12,6 @@ from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Chunk, Outcome, Request, Response
 from tbench.capture.providers import endpoint_of, parse_recorded, recorded_outcome
-from tbench.capture.recent import Recent
 from tbench.capture.redact import (
     Redactor,
     Secrets,
@@ -20,6 +19,7 @@ from tbench.capture.redact import (
     mask_lookalikes,
     without_credentials,
 )
+from tbench.capture.sessions import Recent
 from tbench.capture.tee import Tee
 
 # Retries: which request repeats an earlier one that failed. No I/O; time comes in with each call.

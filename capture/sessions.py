@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -27,8 +27,27 @@ from tbench.capture.exchange import Request, Response
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest, parse_request
 from tbench.capture.providers.provider import items_of, word_of
-from tbench.capture.recent import Recent
 from tbench.capture.spoken import ToolCall, begets, calls_in, results_in, spoken, texts_in
+
+
+class Recent[Key, Value](dict[Key, Value]):
+    """What was kept last, `size` of it and at most a hundredth more; an OrderedDict takes half as much again.
+
+    A dict passes what was taken out of it to find its oldest: so many go at a time.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self._at_a_time = size, 1 + size // 100
+
+    def keep(self, key: Key, value: Value) -> None:
+        """Keep a value as the latest; those that were kept longest ago go where there are too many."""
+        self.pop(key, None)
+        if len(self) >= self._size + self._at_a_time - 1:
+            for oldest in [*islice(self, self._at_a_time)]:
+                del self[oldest]
+        self[key] = value
+
 
 SESSION_HEADERS = (
     "x-session-id",

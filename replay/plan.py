@@ -21,8 +21,7 @@ from tbench.capture.providers import (
     parse_recorded,
     parse_request,
 )
-from tbench.capture.recent import Recent
-from tbench.capture.sessions import Place, Sessions
+from tbench.capture.sessions import Place, Recent, Sessions
 from tbench.capture.terminal import named
 from tbench.replay.live_history import assistant_runs
 from tbench.replay.makers import Level

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.capture.exchange import Request, Response
-from tbench.capture.recent import Recent
-from tbench.capture.sessions import Place, Sessions
+from tbench.capture.sessions import Place, Recent, Sessions
 from tests.recorded import chat_request
 
 

@@ -18,9 +18,9 @@ from tbench.capture.exchange import Chunk, Exchange, Headers, Outcome, Request, 
 from tbench.capture.importers.importer import CHAT, EMBEDDINGS, Call, Lengths, dumped
 from tbench.capture.providers import Usage, parse_response
 from tbench.capture.providers import endpoint_of as provider_endpoint
-from tbench.capture.recent import Recent
 from tbench.capture.redact import Redactor, safe_path, secrets_of
 from tbench.capture.sanitize import Retries, Sanitizer
+from tbench.capture.sessions import Recent
 from tbench.capture.synthesis.content import Prompts, RequestContent, Wanted
 from tbench.capture.synthesis.generate import Arrivals, body, endpoint_of
 from tbench.capture.synthesis.options import Api

@@ -22,7 +22,7 @@ from tbench.capture.importers.importer import (
     text,
 )
 from tbench.capture.providers import Usage
-from tbench.capture.recent import Recent
+from tbench.capture.sessions import Recent
 
 NO_ANSWER: Final = LeftOut("not an answer of a model")
 BLOCK: Final = LeftOut("of an answer that another row began")
