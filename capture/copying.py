@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from tbench.capture import frames
+from tbench.capture.arrival_order import TraceIndex
 from tbench.capture.container_reader import Frame, Losses
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
@@ -27,7 +28,6 @@ from tbench.capture.filters import FIELDS, HASHES, Filter, Pass, meant, none_lef
 from tbench.capture.frames import BLOCK, HEADER, INDEX
 from tbench.capture.records import STEPS, read_header
 from tbench.capture.terminal import named
-from tbench.capture.trace_index import TraceIndex
 from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import Trace, lineage, unrepeated
 

@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tbench.capture.arrival_order import Segment
+from tbench.capture.arrival_order import Segment, TraceIndex
 from tbench.capture.container_reader import Container, Losses
 from tbench.capture.copying import OURS, NewTrace
 from tbench.capture.errors import InputError
 from tbench.capture.frames import BLOCK, Row, Rows
 from tbench.capture.records import TraceHeader, header_map
 from tbench.capture.terminal import plural
-from tbench.capture.trace_index import TraceIndex
 from tbench.capture.trace_reader import read_trace
 
 DROPPABLE = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tbench.capture.arrival_order import TraceIndex
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request, Response
@@ -20,7 +21,6 @@ from tbench.capture.records import (
     response_record,
 )
 from tbench.capture.remote import as_path
-from tbench.capture.trace_index import TraceIndex
 from tbench.capture.trace_reader import segment_path
 
 
