@@ -21,8 +21,7 @@ import trio
 from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
-from tbench.replay.engine.connection import Connection
-from tbench.replay.engine.reader import Reader
+from tbench.replay.engine.connection import Connection, Reader
 from tbench.replay.engine.sender import Pool
 from tbench.replay.sender import BREAKS, MEMORY_S, TIDY_S, Reply, Reuse, unconnected
 from tests.conftest import PATIENCE_S, Done

@@ -27,9 +27,8 @@ from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.engine.clock import Clock
-from tbench.replay.engine.connection import Connection
+from tbench.replay.engine.connection import Connection, Reader
 from tbench.replay.engine.http1 import Response
-from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import EngineSender, Pool
 from tbench.replay.httpx_sender import HttpxSender
 from tbench.replay.measure import to_sample

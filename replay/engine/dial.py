@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import trio
 
-from tbench.replay.engine.connection import Connection, Tls, TlsConnection
-from tbench.replay.engine.reader import Reader
+from tbench.replay.engine.connection import Connection, Reader, Tls, TlsConnection
 from tbench.replay.sender import Origin
 
 KNOWN_S: Final = 5.0

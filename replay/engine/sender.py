@@ -12,9 +12,8 @@ import trio
 
 from tbench.capture.exchange import Outcome
 from tbench.capture.runtime import allow_descriptors
-from tbench.replay.engine.connection import Connection, InFlight
+from tbench.replay.engine.connection import Connection, InFlight, Reader
 from tbench.replay.engine.dial import Dialer, stamped
-from tbench.replay.engine.reader import Reader
 from tbench.replay.sender import (
     IDLE_S,
     STOPPED,
