@@ -21,7 +21,6 @@ from tbench.replay.engine.clock import SLACK_S, Clock, Passes
 from tbench.replay.engine.http1 import Response
 from tbench.replay.sender import CERTAIN_S, Call, Deadlines, Ended, Reply, error_text
 
-
 READ_BYTES: Final = 65536
 NOTE_BYTES: Final = 64
 RECORD_BYTES: Final = 16384
