@@ -30,7 +30,7 @@ from tbench.replay.run_recorder import Tally
 from tbench.replay.sample import Sample
 from tbench.replay.sender import NOWHERE, Call, Label, Reply, frame
 from tbench.replay.target import Recipe, Step, Target
-from tbench.replay.workers.spool import SpoolReader, SpoolWriter
+from tbench.replay.workers.calls import SpoolReader, SpoolWriter
 from tbench.replay.workers.supply import Entries, step_of
 
 HEADERS = [

@@ -27,9 +27,9 @@ from tbench.replay.sample import Fate, Sample
 from tbench.replay.sender import Reply
 from tbench.replay.system import give_way
 from tbench.replay.turns import FATES
+from tbench.replay.workers.calls import SpoolReader
 from tbench.replay.workers.counters import Budget
 from tbench.replay.workers.pool import WorkerPool
-from tbench.replay.workers.spool import SpoolReader
 
 # The running count of a replay: what has ended so far, for whoever watches it.
 

@@ -37,7 +37,7 @@ from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.system import AHEAD, BEHIND, PLAIN, on_thread, steal_s, tls
 from tbench.replay.target import Recipe, Step
-from tbench.replay.workers.call_queue import Feeder
+from tbench.replay.workers.calls import Feeder
 from tbench.replay.workers.counters import MOST_ARMS
 from tbench.replay.workers.messages import worker_tasks
 from tbench.replay.workers.pool import WorkerPool

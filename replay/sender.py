@@ -140,7 +140,7 @@ _parts: Final[Callable[[Call], tuple[Any, ...]]] = attrgetter(*(part.name for pa
 
 
 def frame(call: Call) -> bytes:
-    """A call as bytes: its fields by place, as a worker reads them (replay.workers.call_queue)."""
+    """A call as bytes: its fields by place, as a worker reads them (replay.workers.calls)."""
     return _pack(_parts(call))
 
 

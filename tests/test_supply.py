@@ -23,7 +23,7 @@ from tbench.replay.plan import Plan, Turn
 from tbench.replay.runner import recipe_of, steps
 from tbench.replay.target import Recipe, Step
 from tbench.replay.workers import supply
-from tbench.replay.workers.call_queue import Feeder
+from tbench.replay.workers.calls import Feeder
 from tbench.replay.workers.carrier import Carrier
 from tbench.replay.workers.supply import Entries, Supplier
 from tests.conftest import PATIENCE_S

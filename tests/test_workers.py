@@ -24,12 +24,11 @@ from tbench.replay.player import ENOUGH, UNAUTHORIZED, Breaker
 from tbench.replay.run_recorder import actual_cost
 from tbench.replay.sample import Sample
 from tbench.replay.sender import NOWHERE, Call, Deadlines, Origin, Reply, frame
-from tbench.replay.workers.call_queue import CallQueue, Feeder
+from tbench.replay.workers.calls import CallQueue, Feeder, SpoolReader, SpoolWriter
 from tbench.replay.workers.counters import Budget, SharedCounters, outlay
 from tbench.replay.workers.messages import WorkerTask, part, share
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.process import Here, Reading
-from tbench.replay.workers.spool import SpoolReader, SpoolWriter
 from tests.conftest import PATIENCE_S
 from tests.test_player import Attempt
 

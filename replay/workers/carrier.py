@@ -21,9 +21,9 @@ from tbench.capture.runtime import version
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.replay.system import BEHIND, headroom, in_front, step_back
 from tbench.replay.target import Counts
+from tbench.replay.workers.calls import GIVE_BACK, give_back
 from tbench.replay.workers.counters import SharedCounters
 from tbench.replay.workers.process import start as start_process
-from tbench.replay.workers.spool import GIVE_BACK, give_back
 from tbench.replay.workers.supply import Supplier
 
 BLOCK: Final = 64 * 1024

@@ -14,10 +14,10 @@ from typing import IO, Any, Final, Self
 import trio
 
 from tbench.capture.errors import InputError, InvalidRunError
+from tbench.replay.workers.calls import SpoolReader
 from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
 from tbench.replay.workers.process import Here, Process, Site
-from tbench.replay.workers.spool import SpoolReader
 
 GRACE_S: Final = 10.0
 """How long a worker may take to end what it was told to end, before it is killed."""

@@ -19,7 +19,7 @@ from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.trace_reader import Lookup, Trace
 from tbench.replay.plan import Planned, check_of, parsed_of
 from tbench.replay.target import Counts, Recipe, Step
-from tbench.replay.workers.call_queue import MOST_FRAME, PIECE
+from tbench.replay.workers.calls import MOST_FRAME, PIECE
 
 TOGETHER: Final = 16
 """Calls are handed on so many at a time, and what came with them."""

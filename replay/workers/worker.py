@@ -25,10 +25,9 @@ from tbench.replay.player import Breaker, Player, punctual
 from tbench.replay.politeness import Politeness
 from tbench.replay.sender import Call, OpenSender, Reply, make_sender
 from tbench.replay.turns import Turns
-from tbench.replay.workers.call_queue import CallQueue
+from tbench.replay.workers.calls import CallQueue, SpoolWriter
 from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
-from tbench.replay.workers.spool import SpoolWriter
 
 if TYPE_CHECKING:
     from tbench.replay.live_history import LiveHistory
