@@ -22,7 +22,7 @@ from tbench.replay.table import where
 from tbench.replay.target import KEYS
 from tbench.replay.throughput import drained, spoken, three
 from tbench.replay.totals import identity, loss, price_sources, shortfalls
-from tbench.replay.turns import REMEMBERED
+from tbench.replay.waiting import REMEMBERED
 
 LATENCIES: Final = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
 MORE_LATENCIES: Final = {"itl": "ITL", "lag": "schedule lag"}
@@ -194,7 +194,7 @@ WAITS: Final[dict[str, str]] = {
     "think": "each leaves when that has ended here and the think time has passed",
     "strict": "each leaves at its time, whether that has ended here or not",
 }
-"""What a turn waits for, by --causal (replay.turns);"""
+"""What a turn waits for, by --causal (replay.waiting);"""
 WAITS_IN_PLACE: Final[dict[str, str]] = {
     **dict.fromkeys(("max", "think"), WAITS["think"] + ", and a place is free"),
     "strict": "each leaves when a place is free, whether that has ended here or not",

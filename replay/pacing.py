@@ -27,7 +27,7 @@ Schedule = Callable[[Iterable[float]], Iterator[float]]
 """Recorded offsets in, due times out: one for one, in the same order, never decreasing."""
 
 Causal = Literal["max", "think", "strict", "off"]
-"""When a turn is due that continues an earlier answer (replay.turns).
+"""When a turn is due that continues an earlier answer (replay.waiting).
 
 max: at its scheduled time, or when that answer has ended and the think time has passed, whichever is later.
 think: then, whatever the schedule says; only first turns follow it. strict: at its scheduled time, though the

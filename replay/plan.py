@@ -28,7 +28,7 @@ from tbench.replay.makers import Level
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import left_out
 from tbench.replay.sample import Arrival
-from tbench.replay.turns import REMEMBERED
+from tbench.replay.waiting import REMEMBERED
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,10 +18,9 @@ import trio
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Closed
-from tbench.replay.politeness import Politeness
 from tbench.replay.sender import STOPPED, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
-from tbench.replay.turns import LOOKS_AHEAD, Turns
+from tbench.replay.waiting import LOOKS_AHEAD, Politeness, Turns
 
 if TYPE_CHECKING:  # a worker starts without it
     from tbench.replay.live_history import LiveHistory

@@ -21,12 +21,11 @@ from tbench.replay.hit_rates import OBSERVED, Reading
 from tbench.replay.job import Job
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
-from tbench.replay.politeness import RateLimit, rate_limits
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample
 from tbench.replay.sender import Reply
 from tbench.replay.system import give_way
-from tbench.replay.turns import FATES
+from tbench.replay.waiting import FATES, RateLimit, rate_limits
 from tbench.replay.workers.calls import SpoolReader
 from tbench.replay.workers.counters import Budget
 from tbench.replay.workers.pool import WorkerPool

@@ -80,7 +80,7 @@ class Call:
     a budget asks. `label` is what the sample will say of it, which no sender reads. `arm` is
     the place of its target among those of a duet. `refusal` says why HTTP/1.1 cannot carry it (it ends as a
     PROTOCOL_ERROR), None when it can. `after` are the indexes of the calls whose answers it holds, which it
-    waits for, and `think` the seconds from the last of those ends to its due time (replay.turns).
+    waits for, and `think` the seconds from the last of those ends to its due time (replay.waiting).
     `opening` is the index of its session's first call, where sessions are counted.
     `history` are the calls whose answers its body holds, oldest first, each with its place among the turns of
     the assistant there, for what threads live answers into it (replay.live_history); `uses` counts the calls
@@ -145,7 +145,7 @@ def frame(call: Call) -> bytes:
 
 
 class Refusal(NamedTuple):
-    """An attempt after which a call was sent again, `waited` seconds later (replay.politeness)."""
+    """An attempt after which a call was sent again, `waited` seconds later (replay.waiting)."""
 
     status: int
     waited: float
@@ -167,7 +167,7 @@ class Reply:
     before that time, and since when; the place behind the last is that of `end`. `failure` is set when the
     transport failed; else the answer decides. `on_data` is called by the engine when something more has come,
     for who reads along. Of the player are `held`, how long the call waited for `--max-in-flight`, or for its
-    target, before it left (s), and `since`, when it came, or was refused (replay.politeness).
+    target, before it left (s), and `since`, when it came, or was refused (replay.waiting).
     """
 
     connecting: float | None = None

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Fixed
 from tbench.replay.player import Player
-from tbench.replay.politeness import MOST_ATTEMPTS, Politeness, RateLimit, rate_limits, wait_asked
 from tbench.replay.sender import Call, Ended, Origin, Reply
+from tbench.replay.waiting import MOST_ATTEMPTS, Politeness, RateLimit, rate_limits, wait_asked
 from tests.test_player import Attempt, Calls
 
 HERE = Origin("http", "h", 80)

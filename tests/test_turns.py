@@ -25,7 +25,7 @@ from tbench.replay.pacing import Causal, Fixed
 from tbench.replay.player import Player
 from tbench.replay.sender import Call, Ended, Reply
 from tbench.replay.totals import numbers
-from tbench.replay.turns import Turns
+from tbench.replay.waiting import Turns
 from tests.answering import Given, Received, answering, chat
 from tests.recorded import chat_request
 from tests.test_player import Attempt, Calls, Played, Waiter, call, play
@@ -231,7 +231,7 @@ def test_an_end_is_remembered_as_long_as_a_plan_looks_back(
     copies: int, between: int, forgotten: int, ended: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For each copy of the trace; a turn whose predecessor is forgotten goes by its time, and is counted."""
-    monkeypatch.setattr("tbench.replay.turns.REMEMBERED", 100)
+    monkeypatch.setattr("tbench.replay.waiting.REMEMBERED", 100)
     turns = Turns("max", copies)
     for index in range(between + 1):
         turns.take(call(index, 0.0))

@@ -25,7 +25,7 @@ from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
 from tbench.replay.runner import run_duet, worker_of
 from tbench.replay.totals import identity, numbers
-from tbench.replay.turns import FATES
+from tbench.replay.waiting import FATES
 from tbench.replay.workers.messages import share
 from tests.conftest import PATIENCE_S, interruptible, until
 from tests.recorded import chat_request

@@ -55,7 +55,7 @@ class WorkerStats:
 
     `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took, `runnable_s` how long
     its thread ran or waited for a core. `turns` counts, for each arm, those that continue an earlier answer,
-    by what became of them (replay.turns), `histories` by what became of that answer (replay.live_history).
+    by what became of them (replay.waiting), `histories` by what became of that answer (replay.live_history).
     `late_s` is how long after the start it was told of it. `postponed` calls waited for the budget.
     `failure` says why it could not go on.
     """

@@ -22,9 +22,8 @@ import trio
 
 from tbench.capture.histogram import Histogram
 from tbench.replay.player import Breaker, Player, punctual
-from tbench.replay.politeness import Politeness
 from tbench.replay.sender import Call, OpenSender, Reply, make_sender
-from tbench.replay.turns import Turns
+from tbench.replay.waiting import Politeness, Turns
 from tbench.replay.workers.calls import CallQueue, SpoolWriter
 from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
