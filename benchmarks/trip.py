@@ -92,7 +92,7 @@ def main() -> None:
         file, function = place.rsplit(":", 1)
         more = (times - few[place]) // (MANY - FEW)
         path = os.path.relpath(os.path.realpath(file), ROOT)
-        if more and path.startswith(("analysis/", "capture/", "replay/", "tbench/")):
+        if more > 0 and path.startswith(("analysis/", "capture/", "replay/", "tbench/")):
             trip.setdefault(path, []).append((more, function))
     for file, functions in sorted(trip.items()):
         print(f"{file}  {sum(more for more, _ in functions)} calls, {max(functions)[1]} most")
