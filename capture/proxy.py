@@ -32,7 +32,6 @@ from tbench.capture.addon import Capture
 from tbench.capture.errors import InputError
 from tbench.capture.histogram import Histogram
 from tbench.capture.intake import Recording, begin
-from tbench.capture.recorder import FLUSH_S
 from tbench.capture.redact import mask_address
 from tbench.capture.runtime import allow_descriptors, stop_signals
 from tbench.capture.status import Listening, Status, Watch, notices
@@ -239,6 +238,8 @@ class _Proxy:
         def stop(number: int) -> None:
             again = self._stop.is_set()
             (self._hurry if again else self._stop).set()
+            if again:
+                self._parts.recorder.flush_s = HURRIED_FLUSH_S
             if self._process and self._process.returncode is None:
                 if again:
                     self._process.terminate()
@@ -264,8 +265,7 @@ class _Proxy:
                 self._capture.shut()
                 recorder = self._parts.recorder
                 recorder.clock(_clock_record(self._recent_lag))
-                flush_s = HURRIED_FLUSH_S if self._hurry.is_set() else FLUSH_S
-                await asyncio.to_thread(recorder.close, flush_s=flush_s)
+                await asyncio.to_thread(recorder.close)
         return self._status()
 
     def _master(self, loop: asyncio.AbstractEventLoop) -> Master:

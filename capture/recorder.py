@@ -91,6 +91,7 @@ class Recorder:
 
     `now` gives ns since the capture's origin. `on_failure` is called once, in the writer thread, with
     one line when the disk fails; from then on everything passes through unrecorded, and is counted.
+    `flush_s`: see `close`.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Recorder:
     ) -> None:
         self.budget = budget
         self.counts = Counts()
+        self.flush_s = FLUSH_S
         self.failure: str | None = None
         self.stuck = False
         self._writer = writer
@@ -159,19 +161,25 @@ class Recorder:
         """Queue a reading of both clocks."""
         self._queue.put(Clock(mono_ns=self._now(), wall_ns=time.time_ns(), extra=dict(extra)))
 
-    def close(self, *, flush_s: float = FLUSH_S) -> None:
+    def close(self) -> None:
         """Write what is queued, for at most `flush_s` seconds, count the rest as lost, close the file.
 
         A write that has not returned after as long again is left to itself: a disk that hangs has no error.
+        Whoever is in a hurry may set `flush_s` meanwhile.
         """
         self._queue.put(_Stop())
-        self._thread.join(timeout=flush_s)
+        self._wait()
         # From here on what is queued is counted instead of written, which takes no time: the user who asked
         # for the end does not wait for a slow disk.
         self._hurry.set()
-        self._thread.join(timeout=flush_s)
+        self._wait()
         if self._thread.is_alive():
-            self._abandon(f"a write has not returned for {flush_s:g} s")
+            self._abandon(f"a write has not returned for {self.flush_s:g} s")
+
+    def _wait(self) -> None:
+        began = time.monotonic()
+        while self._thread.is_alive() and time.monotonic() - began < self.flush_s:
+            self._thread.join(timeout=min(TICK_S, self.flush_s))
 
     def _abandon(self, why: str) -> None:
         """Count what the writer holds, and what is queued behind it, as lost."""

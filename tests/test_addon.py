@@ -9,15 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 from mitmproxy import http
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.flow import Error
+from mitmproxy.proxy.server_hooks import ClientConnectedHook
 from mitmproxy.test import taddons, tflow, tutils
 from mitmproxy.websocket import WebSocketData
 
 from tbench.capture.addon import STREAM_ABOVE, Capture, Script
 from tbench.capture.exchange import Exchange, Outcome
-from tbench.capture.intake import RecorderSetup, Selection
+from tbench.capture.intake import RecorderSetup, Recording, Selection
 from tbench.capture.providers import endpoint_of
+from tbench.capture.proxy import Setup, _Proxy
 from tbench.capture.recorder import Recorder
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor
@@ -593,3 +595,27 @@ def test_what_the_filters_keep_out_is_counted_by_the_filter(kit: Callable[..., K
 
     assert one.capture.left_out == {"host": 1, "path": 1, "limit": 1}
     assert len(one.trace()) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "refused"),
+    [
+        *((address, True) for address in ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8")),
+        *((address, False) for address in ("10.1.2.3", "192.168.0.9", "fd00::1", "127.0.0.1")),
+    ],
+)
+def test_clients_at_public_addresses_are_refused(
+    address: str, refused: bool, loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    """Wherever it listens, before a byte of theirs is read; those of a private network are served."""
+    recording = Recording(output=tmp_path / "t.msgpack", selection=Selection())
+    client = Client(peername=(address, 40000), sockname=("10.0.0.1", 8080), timestamp_start=0.0)
+
+    async def connect() -> None:
+        setup, watch = Setup(recording=recording, host="10.0.0.1"), SimpleNamespace()
+        master = _Proxy(setup, watch, tmp_path)._master(loop)  # type: ignore[arg-type]
+        await master.addons.trigger_event(ClientConnectedHook(client))  # type: ignore[no-untyped-call]
+
+    loop.run_until_complete(connect())
+
+    assert bool(client.error) == refused

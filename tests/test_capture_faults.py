@@ -22,7 +22,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.frames import BLOCK
 from tbench.capture.trace_reader import read_trace
 from tests.conftest import until
-from tests.test_capture_end_to_end import CHAT, WAIT, Capturing, Upstream, post
+from tests.test_capture_end_to_end import CHAT, WAIT, Capturing, Upstream, post, refuses
 from tests.test_late_reads import stop
 from tests.test_replay_end_to_end import chat, write_trace
 
@@ -195,17 +195,23 @@ def test_what_a_stuck_disk_costs_is_counted_to_the_last_exchange(
     assert (gaps["dropped_requests"], gaps["dropped_responses"]) == (requests, responses)
 
 
+@pytest.mark.parametrize("patience", ["recorder.FLUSH_S", "proxy.HURRIED_FLUSH_S"])
 def test_a_disk_that_hangs_for_good_does_not_keep_the_capture(
-    upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path
+    upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path, patience: str
 ) -> None:
-    """It ends by itself, says so, and what it names as lost is what the file does not have."""
+    """It ends by itself, or by a second signal, says so, and names as lost what the file does not have."""
     stuck = tmp_path / "stuck"
-    code = "from tbench.capture import proxy; proxy.FLUSH_S = 0.3\n" + STUCK.format(file=str(stuck))
+    code = f"from tbench.capture import proxy, recorder; {patience} = 0.3\n" + STUCK.format(
+        file=str(stuck)
+    )
     capture = capturing("--upstream", upstream.url, code=code)
     post(capture.url, "before")
     capture.of("before")
     stuck.touch()
     answers = [post(capture.url, "m").status_code for _ in range(5)]
+    if "HURRIED" in patience:
+        capture.process.send_signal(signal.SIGINT)
+        until(refuses(capture.port))
     status, said = capture.stop()
     stuck.unlink()
     capture.end()

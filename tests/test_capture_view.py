@@ -3,16 +3,21 @@
 import io
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from tbench.capture.health import monitored
 from tbench.capture.histogram import Histogram
 from tbench.capture.intake import Recording, Selection
 from tbench.capture.recorder import Counts
 from tbench.capture.status import Listening, Status
 from tbench.capture_view import View, base_url_lines, files_of, live_line, proxy_lines, summary
+from tests.conftest import PATIENCE_S
 
 
 def status(
@@ -169,3 +174,53 @@ def test_the_summary_says_what_the_filters_kept_out() -> None:
     assert "unrecorded, as asked: 7 by --host" in text
     assert "2 by --path" in text
     assert "as asked" not in "\n".join(summary(status(), []))
+
+
+FAILED = "No space left on device"
+
+
+def test_a_monitor_is_told_the_last_state(tmp_path: Path, free_port: int) -> None:
+    """503 before the first and once the disk has failed; each figure is the one of its name."""
+    watch: Any = SimpleNamespace(tick=lambda _: None)
+    states: list[tuple[Status | None, int, str]] = [
+        (None, 503, "starting"),
+        (status(requests=4, responses=3, bytes=2_500_000), 200, "recording"),
+        (status(draining=True), 200, "draining"),
+        (
+            status(failure=FAILED, lost_requests=5, lost_responses=6, lost_bytes=7),
+            503,
+            f"not recording: {FAILED}",
+        ),
+    ]
+    with (
+        monitored(watch, tmp_path, "127.0.0.1", free_port) as monitor,
+        httpx.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=PATIENCE_S) as client,
+    ):
+        figures = []
+        for state, code, text in states:
+            if state:
+                monitor.tick(state)
+            answer = client.get("/healthz")
+            assert (answer.status_code, answer.text) == (code, f"{text}\n")
+            figures.append(
+                {
+                    "".join((sample.name, *sample.labels.values())): sample.value
+                    for family in text_string_to_metric_families(client.get("/metrics").text)
+                    for sample in family.samples
+                }
+            )
+
+    first, recording, draining, failed = (
+        {name.removeprefix("tbench_capture_"): value for name, value in each.items()}
+        for each in figures
+    )
+    assert not first
+    assert [recording[f"{name}_total"] for name in ("requests", "responses", "body_bytes")] == [
+        *(4, 3, 2_500_000)
+    ]
+    assert (recording["outcomes_totalok"], recording["outcomes_totalcut"]) == (3, 1)
+    assert recording["in_flight"] == 2
+    lost = ("dropped_requests_total", "dropped_responses_total", "dropped_bytes_total")
+    assert [failed[name] for name in lost] == [5, 6, 7]
+    assert [each["recording"] for each in (recording, draining, failed)] == [1, 1, 0]
+    assert [each["draining"] for each in (recording, draining, failed)] == [0, 1, 0]

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.engine.connection import Connection, Reader
 from tbench.replay.engine.sender import Pool
+from tbench.replay.httpx_sender import Lane, Lanes
 from tbench.replay.sender import BREAKS, MEMORY_S, TIDY_S, Reply, Reuse, unconnected
 from tests.conftest import PATIENCE_S, Done
 from tests.recorded import chat_request
@@ -291,6 +293,36 @@ def test_idle_connections_are_given_up_only_where_the_server_may_have_no_thread(
 
     assert reuse.surplus(2) == 1
     assert reuse.surplus(1) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the engine runs on Linux")
+def test_an_idle_connection_is_closed_for_a_request_that_waits_after_5_ms() -> None:
+    """And for none but such a request, by either sender."""
+
+    async def main() -> list[bool]:
+        reader, pool, (ours, theirs) = Reader(), Pool(), socket.socketpair()
+        ours.setblocking(False)
+        connection = Connection(ours, reader)
+        connection.served = 1
+        pool.put(connection, 1.0)
+        states = []
+        for at, waits in ((1.0051, False), (1.0049, True), (1.0051, True)):
+            if waits and not pool.reuse.waiting:
+                pool.reuse.began(Reply(), fresh=True)
+            pool.tidy(at)
+            states.append(connection.open)
+        reader.close()
+        theirs.close()
+        return states
+
+    lanes, transport = Lanes(), SimpleNamespace()
+    lanes.idle.append(Lane(transport, used=1.0))  # type: ignore[arg-type]
+    assert not lanes.dismissed(1.0051)
+    lanes.reuse.began(Reply(), fresh=True)
+    assert not lanes.dismissed(1.0049)
+
+    assert len(lanes.dismissed(1.0051)) == 1
+    assert trio.run(main) == [True, True, False]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the engine runs on Linux")

@@ -136,7 +136,8 @@ def test_a_write_that_never_returns_does_not_keep_the_end() -> None:
         record(stuck, number)
     assert entered.wait(PATIENCE_S)
 
-    stuck.close(flush_s=0.05)
+    stuck.flush_s = 0.05
+    stuck.close()
 
     counts = stuck.counts
     assert stuck.stuck and stuck.failure == "a write has not returned for 0.05 s"
@@ -319,7 +320,8 @@ def test_the_last_flush_is_bounded_and_the_rest_is_counted() -> None:
     for number in range(20):
         record(one, number)
     assert entered.wait(PATIENCE_S)
-    closing = threading.Thread(target=one.close, kwargs={"flush_s": 0.01})
+    one.flush_s = 0.01
+    closing = threading.Thread(target=one.close)
     closing.start()
     while not one._hurry.wait(PATIENCE_S):
         pass
