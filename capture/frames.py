@@ -5,6 +5,7 @@ here knows what a record means. Every function that takes foreign bytes returns 
 """
 
 import struct
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -37,8 +38,20 @@ _HEADER_CRC = b"\xa5crc32\xce"
 
 _BROKEN = (ValueError, TypeError, RecursionError, msgpack.OutOfData)
 """What msgpack raises for bytes that it cannot make a value of; TypeError: a map or array as key."""
-_compressor = zstandard.ZstdCompressor(level=3)
-_decompressor = zstandard.ZstdDecompressor()
+
+
+class _Zstd(threading.local):
+    """Contexts of zstd, which each thread has for itself."""
+
+    def __init__(self) -> None:
+        # python-zstandard (0.25) lets go of the interpreter's lock while a context works and does not lock
+        # the context: two threads in one context end in a segmentation fault. Made once, since a context
+        # costs as much as a small block.
+        self.compressor = zstandard.ZstdCompressor(level=3)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstd()
 
 
 class Row(NamedTuple):
@@ -180,7 +193,7 @@ def read_header(payload: bytes) -> dict[str, Any] | None:
 
 def block_frame(marker: bytes, raw: bytes) -> bytes:
     """A block of concatenated msgpack records."""
-    return stamp(marker, _compressor.compress(raw))
+    return stamp(marker, _zstd.compressor.compress(raw))
 
 
 def stamp(marker: bytes, compressed: bytes) -> bytes:
@@ -203,14 +216,14 @@ def _decompress(data: bytes | memoryview) -> bytes | None:
     try:
         if not 0 <= zstandard.frame_content_size(data) <= MAX_PAYLOAD:
             return None
-        return _decompressor.decompress(data, allow_extra_data=False)
+        return _zstd.decompressor.decompress(data, allow_extra_data=False)
     except zstandard.ZstdError:
         return None
 
 
 def index_frame(index: Mapping[str, Any]) -> bytes:
     """The last frame: a zstd frame of one msgpack map, and the tail by which it is found from the end."""
-    body = _compressor.compress(pack(index))
+    body = _zstd.compressor.compress(pack(index))
     tail = TAIL.pack(FRAME.size + len(body) + TAIL.size, zlib.crc32(body), TAIL_MAGIC)
     return frame(INDEX, body + tail)
 

@@ -8,6 +8,7 @@ import stat
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgpack
@@ -92,6 +93,26 @@ def test_what_is_written_is_read(
     assert by_block(container) == blocks
     assert by_index(container) == blocks
     assert not container.losses
+
+
+def test_threads_write_and_read_files_of_their_own_at_once(tmp_path: Path) -> None:
+    """As the transports of an application with two traces do; in a child, as it would end in SIGSEGV."""
+
+    def round_trips(thread: int) -> int:
+        texts = [f"{thread} {'%05d ' * 2000 % tuple(range(at, at + 2000))}" for at in range(30)]
+        path = written(tmp_path / f"{thread}.msgpack", [[{"text": text}] for text in texts])
+        return sum(
+            [record["text"] for record in open_container(path).records()] == texts for _ in range(3)
+        )
+
+    if not (child := os.fork()):
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                os._exit(sum(pool.map(round_trips, range(4))))
+        finally:
+            os._exit(255)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 12
 
 
 def test_the_header_comes_back_with_format_and_version(tmp_path: Path) -> None:
