@@ -383,7 +383,10 @@ def test_one_look_is_the_normal_quantile() -> None:
     assert bounds((1.0,), 0.05, "obrien-fleming", 2)[0] == pytest.approx(1.959964, abs=1e-6)
 
 
-@pytest.mark.parametrize("fractions", [(0.3, 0.4, 1.0), (0.1, 0.15, 0.2, 0.9, 1.0), FIFTHS])
+@pytest.mark.parametrize(
+    "fractions",
+    [(0.3, 0.4, 1.0), (0.1, 0.15, 0.2, 0.9, 1.0), FIFTHS, (0.003, 0.998, 0.999, 1.0)],
+)
 def test_unequal_steps_agree_with_simulated_walks(fractions: tuple[float, ...]) -> None:
     """200,000 Brownian walks cross one-sided bounds as often as said, within four standard errors."""
     random = np.random.default_rng(1)
