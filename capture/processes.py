@@ -26,6 +26,7 @@ from typing import Literal
 from tbench.capture import proxy
 from tbench.capture.container_writer import check_new
 from tbench.capture.errors import InputError, TbenchError
+from tbench.capture.histogram import Histogram
 from tbench.capture.proxy import Setup
 from tbench.capture.recorder import Counts
 from tbench.capture.runtime import stop_signals
@@ -165,10 +166,14 @@ class _Group:
             redirected=reduce(add, (Counter(state.redirected) for state in states), Counter()),
             in_flight=sum(state.in_flight for state in states),
             queue_bytes=sum(state.queue_bytes for state in states),
-            elapsed_s=max(state.elapsed_s for state in states),
+            elapsed_s=max((state.elapsed_s for state in states), default=0.0),
             draining=any(state.draining for state in states),
             failure=next(iter([*failures, *self.killed]), None),
-            lag=max((state.lag for state in states), key=lambda lag: lag.quantile(0.99) or 0.0),
+            lag=max(
+                (state.lag for state in states),
+                key=lambda lag: lag.quantile(0.99) or 0.0,
+                default=Histogram(),
+            ),
             stuck=any(state.stuck for state in states),
         )
 

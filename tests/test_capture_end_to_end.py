@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -29,6 +31,7 @@ import trustme
 import zstandard
 from prometheus_client.parser import text_string_to_metric_families
 
+from tbench.capture import processes
 from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.repair import repair
 from tbench.capture.trace_reader import read_trace
@@ -786,6 +789,25 @@ def test_a_killed_worker_is_told_and_the_others_go_on(
     assert code == 4
     assert "5 requests, 5 responses (ok 5)" in said
     assert answers == [200] * 5
+
+
+def test_processes_that_all_die_before_they_listen_are_a_failure_of_the_capture() -> None:
+    """As where memory is short: there is no state of any to add up, and exit 4 says what happened."""
+    links = [multiprocessing.Pipe() for _ in range(2)]
+    for _, theirs in links:
+        theirs.close()
+    dead = SimpleNamespace(join=lambda: None, exitcode=-9)
+    members: Any = [processes._Member(dead, ours) for ours, _ in links]  # type: ignore[arg-type]
+    said: list[str] = []
+    watch: Any = SimpleNamespace(warn=said.append)
+
+    status = processes._Group(members, watch, Path()).follow()
+
+    assert status.failure == "process 1 ended with -9"
+    assert [line.partition(":")[0] for line in said] == [
+        "process 1 ended with -9",
+        "process 2 ended with -9",
+    ]
 
 
 def test_without_the_first_process_the_others_end_by_themselves(
