@@ -152,6 +152,7 @@ class CountedSide(Side):
         values, halves = self.steps
         _, counts = self.logs
         counts = counts[:, counts.any(axis=0)]
+        # The last step reaches beyond the largest value, and needs buckets there.
         last = round(float(np.log(values[-1] + halves[-1])) / STEP) + 1
         edges = np.append(-np.inf, (np.arange(NOTHING, last + 1) + 0.5) * STEP)
         # Steps do not overlap, so that all that lies below one is below its beginning.
@@ -167,6 +168,8 @@ class CountedSide(Side):
         if self.steps is None or not np.isfinite(value):
             return STEP / 2
         nearest = np.abs(self.steps.values - value).argmin()
+        # Downwards: on logarithms the lower half of a step is the longer one, and bounds the upper,
+        # too.
         return max(STEP / 2, -float(np.log1p(-self.steps.halves[nearest] / value)))
 
     @property
@@ -259,6 +262,9 @@ class Steps(NamedTuple):
         order = np.flatnonzero(tied)[np.argsort(place[tied], kind="stable")]
         group = place[order]
         number = np.arange(len(order)) - np.searchsorted(group, group)
+        # Not in step with their number: values that rise with time within each tick would make the
+        # blocks differ, which is the drift that is looked for. Nor at random: it takes a seed, and
+        # swapped arms would differ.
         within = (number * _GOLDEN + 0.5) % 1
         moved = given.copy()
         moved[order] = self.values[group] + (2 * within - 1) * self.halves[group]
@@ -342,6 +348,7 @@ class Clusters:
     def __init__(self, sessions: Ints) -> None:
         n = len(sessions)
         lone = sessions < 0
+        # cumsum begins with 1, so that no request of its own has a session's number.
         numbers = np.where(lone, int(sessions.max(initial=0)) + np.cumsum(lone), sessions)
         order = np.argsort(numbers, kind="stable")
         # By place, not by time: the blocks of the arms hold equal counts, as the block test's do.
@@ -387,6 +394,8 @@ class Clusters:
             return 0.0
         sessions = np.add.reduceat(cells, self._sessions)
         g = len(sessions)
+        # Without g / (g - 1) for the cells: they are many, and what is taken off stays the smaller
+        # for it.
         return g / max(g - 1, 1) * float((sessions**2).sum()) - float((cells**2).sum())
 
 
@@ -438,4 +447,6 @@ def few(clusters: Sequence[Clusters], inflation: Floats, blocks: Ints) -> Truths
 
 def inflated(excess: Sequence[float], time: float) -> float:
     """By what the variance over time is multiplied: never less than 1."""
+    # Two-way clustering may come out below V(time), and below zero (Cameron, Gelbach and Miller say
+    # so).
     return max(1.0, 1.0 + sum(excess) / time) if time > 0 else 1.0

@@ -115,6 +115,8 @@ def decide(
             break
         failed.add(place)
     return tuple(
+        # The order decides nothing: a PASS has its upper bound below the threshold, a FAIL its
+        # lower one above.
         Verdict.PASS
         if evidence.passes(level(1))
         else Verdict.FAIL

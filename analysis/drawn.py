@@ -30,6 +30,7 @@ class DrawnSessions(Clusters):
     """
 
     def __init__(self, draws: tuple[SessionDraw, SessionDraw], *, apart: bool = False) -> None:
+        # Before any column is read: both are cut, in place, to the keys that both would have drawn.
         draws[0].alike(draws[1])
         self._draws, self._rate = draws, draws[0].rate
         sessions = [draw.column("session").astype(np.int64) for draw in draws]
@@ -98,6 +99,8 @@ class DrawnSessions(Clusters):
     def excess(self, cells: Floats) -> float:
         """V(session) - V(both) of all sessions, by those that were drawn: as squares of sizes."""
         sessions = np.add.reduceat(cells, self._firsts)
+        # The correction is for a mean that was estimated, and all sessions had a part in that,
+        # drawn or not.
         g = len(sessions) / self._rate
         of_drawn = g / max(g - 1, 1) * float((sessions**2).sum()) - float((cells**2).sum())
         return of_drawn * float(self._of_all[:, 0].sum() / self._of_drawn[:, 0].sum())

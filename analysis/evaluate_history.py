@@ -178,6 +178,7 @@ def differs_by_kind(draws: Sequence[float], kinds: Sequence[bool]) -> bool:
 
 def _correlated(x: Sequence[float] | np.ndarray, y: Sequence[float]) -> bool:
     """By the t-test of Pearson's r, which for two kinds is Student's pooled t-test."""
+    # A constant has no correlation: numpy says NaN, with a warning.
     if np.ptp(y) == 0:
         return False
     r, df = float(np.corrcoef(x, y)[0, 1]), len(y) - 2

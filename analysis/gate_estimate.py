@@ -40,6 +40,7 @@ def trend(
     y = np.array([*first, *second], dtype=float)
     arm = np.repeat([0.0, 1.0], [len(first), len(second)])
     place = np.array([*at[0], *at[1]], dtype=float)
+    # Centred, so that the columns are not nearly parallel; the arm's coefficient is the same.
     design = np.column_stack([np.ones_like(y), arm, place - place.mean()])
     inverse = np.linalg.inv(design.T @ design)
     coefficients = inverse @ design.T @ y
@@ -93,6 +94,8 @@ class GateEstimate:
         # The client's lag as y: taken from the candidate's figure, or from the baseline's.
         lag = (0.0, 0.0)
         if any(self.lag_s):
+            # An unknown figure counts as 0, which every lag exceeds: then the lag may explain all
+            # of it.
             centres = (_centre(gate, side) or 0.0 for side in (self.candidate, self.baseline))
             raised, lowered = (
                 -math.log1p(-seconds / figure) if 0 <= seconds < figure else math.inf
@@ -298,6 +301,7 @@ def at_the_margin(gate: Gate, sides: Sides, estimate: Estimate | None) -> Estima
     if estimate is None:
         return None
     size = burst((*sides[0], *sides[1]))
+    # Always what is bad: of 99 % of goodput the rare events are the misses.
     bad = [
         sum(figure.n - figure.events if gate.higher else figure.events for figure in side)
         for side in sides
@@ -311,6 +315,7 @@ def at_the_margin(gate: Gate, sides: Sides, estimate: Estimate | None) -> Estima
         seen = float(np.var([figure.value for figure in side], ddof=1)) / len(side)
         bursts = least_variance(gate, side, size)
         at_margin = bursts * rise + max(0.0, seen - bursts) * rise**2
+        # Less what the estimate has already: `difference` took the larger of these two.
         more += at_margin - max(seen, least_variance(gate, side))
     return estimate.widened(max(0.0, more))
 

@@ -73,7 +73,9 @@ def read_history(path: Path) -> History:
     if len({session.trace for session in sessions}) > 1:
         raise InputError(f"{path}: holds sessions of several traces; {_CURE}")
     return History(
-        path=path, sessions=tuple(sorted(sessions, key=lambda session: session.recorded))
+        # As text: `session_of` writes UTC to the millisecond, whose order as text is that of time.
+        path=path,
+        sessions=tuple(sorted(sessions, key=lambda session: session.recorded)),
     )
 
 

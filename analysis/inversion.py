@@ -125,6 +125,7 @@ class Pair:
         """log(Q_b / Q_a); NaN or infinite where it is not identified."""
         a, b = self._measured
         with np.errstate(invalid="ignore"):
+            # Two timeouts, or two zeros, are inf - inf: NaN says that no ratio is identified.
             return float(np.subtract(b.quantile(p), a.quantile(p)))
 
     def doubt(self, p: float) -> float:
@@ -164,6 +165,8 @@ class Pair:
         """
         difference, terms = self.scores(shift, p)
         error = np.sqrt(self.variance(terms, blocks))
+        # Blocks of equal arms that differ by a request have an error of some 1 / (32 n), over 1e-9
+        # for what is held in memory: less is rounding.
         flat = error <= _TIE
         certain = np.select([difference > _TIE, difference < -_TIE], [np.inf, -np.inf], 0.0)
         return np.where(flat, certain, difference / np.where(flat, 1.0, error))
@@ -246,6 +249,8 @@ def invert(
     estimate = np.array([pair.log_ratio(p) for p in points])
     centre = np.array([pair.centre(p) for p in points])
     rho = pair.autocorrelation(centre, points)
+    # K is chosen at the estimate and then stays: chosen anew at each ratio it would make t jump
+    # within the search, and what is held would be no interval.
     k = blocks_for(rho) if blocks is None else np.full(len(points), blocks)
     alpha = 1 - CONFIDENCE
     levels = np.array([alpha, alpha / len(points)])  # each alone, and Bonferroni's
@@ -257,6 +262,8 @@ def invert(
     if (inflation > 1).any():
         # What sessions add depends on the ratio: once more, with what they add at either end.
         ends = _search(pair, lanes, levels, _at_ends(pair, ends, lanes, inflation))
+    # What steps hide is added behind the test, not inside it: it is a bound, of which blocks know
+    # nothing.
     low, high = ends * np.exp([-doubt, doubt])[:, None]
     # The finding is the test's at a ratio of 1, not the interval's: a clock's step makes the ends coarse.
     t = pair.tested(np.zeros(len(points)), points, k)
@@ -357,12 +364,16 @@ def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> F
     k = np.broadcast_to(points.blocks, shape).ravel()
     tail = np.broadcast_to(levels[:, None] / 2, shape).ravel()
     wider = np.sqrt(np.broadcast_to(inflation[:, None], shape).ravel())
+    # Sessions widen the critical value instead of each t: they are asked for once a lane, not at
+    # each step.
     critical = -special.stdtrit(pair.freedom(k), tail) * wider
 
     def rejected(step: Floats, which: Ints) -> Truths:
         t = pair.t(middle[which] + side[which] * step, p[which], k[which])
         return np.asarray(side[which] * t > critical[which])
 
+    # The centre itself is never asked: both shares are p there, to a request, and no level rejects
+    # that.
     # First outwards, until each lane has a last step still accepted and a first one rejected (inf: none).
     lanes = len(side)
     inside, outside, reach = np.zeros(lanes), np.full(lanes, np.inf), 0.02
@@ -377,6 +388,8 @@ def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> F
         out = rejected(step, bounded)
         outside[bounded] = np.where(out, step, outside[bounded])
         inside[bounded] = np.where(out, inside[bounded], step)
+    # The rejected end of the last bracket: what rounding leaves open widens an interval, never
+    # narrows it.
     return np.asarray(np.exp(middle + side * outside).reshape(shape))
 
 

@@ -137,6 +137,8 @@ class AtEqualLengths(Pair):
         With the autocorrelation rho at lag 1, L fine blocks alone have the variance L + 2 (L - 1) rho, and L
         of an endless row have L + 2 L rho.
         """
+        # Never below 0: that neighbours seem to take turns is mostly chance, and would narrow the
+        # interval.
         rho = np.clip(lag_one(terms), 0.0, 0.5)
         apart = 1 + 2 * rho * (1 - blocks / FINE)
         return np.asarray(super().variance(terms, blocks) * (1 + 2 * rho) / apart)
@@ -174,6 +176,9 @@ class _Sorted:
         cell = (block * width + bins)[measured]
         self.n, self._all, self._logs = len(cell), side.all, logs
         self._block, self._bins = block, bins
+        # Cell and rank as one number, the cell first: one sort orders all cells, one bisection
+        # counts in all of them. Ranks are "left" here and "right" in `counts`, so that what is
+        # equal counts as within.
         rank = np.searchsorted(self._all, logs[measured], "left")
         self._keys = np.sort(cell * (self.n + 1) + rank)
         held = np.bincount(cell, minlength=FINE * width)

@@ -99,6 +99,8 @@ def over_sessions(share: Floats, among: Floats) -> tuple[float | None, float | N
     n = len(share)
     y, z = share - among, among - among.mean()
     y -= y.mean()
+    # With these seven moments each ratio that is tried costs a polynomial, not a pass over the
+    # sessions.
     squares = [float((y ** (2 - k) * z**k).mean()) for k in range(3)]
     cubes = [float((y ** (3 - k) * z**k).mean()) for k in range(4)]
     critical = -float(special.stdtrit(n - 1, 0.025)) / math.sqrt(n)
@@ -110,6 +112,8 @@ def over_sessions(share: Floats, among: Floats) -> tuple[float | None, float | N
             return True
         third = cubes[0] + 3 * x * cubes[1] + 3 * x * x * cubes[2] + x**3 * cubes[3]
         skew = SKEWER * third / variance / math.sqrt(variance)
+        # The mean over the standard deviation, not over its error: Hall's cubic is written for
+        # that, and `critical` is divided by sqrt(n) in return.
         t = x / n / math.sqrt(variance * n / (n - 1))
         cubic = t + skew * t * t / 3 + skew * skew * t**3 / 27 + skew / (6 * n)
         return min(abs(t), abs(cubic)) > critical

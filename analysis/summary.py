@@ -77,6 +77,7 @@ def harrell_davis(ordered: Ranked, p: float) -> float:
 
 def least_n(p: float) -> int:
     """Below this many values not even independent requests bound the p-quantile on both sides."""
+    # The chance that all n values lie on one side of the quantile must be below that of one tail.
     return math.ceil(math.log(0.05 / 2) / math.log(max(p, 1 - p)) - _ROUNDING)
 
 
@@ -91,6 +92,7 @@ def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float
     """The exact interval of a share, for independent requests."""
     tail = (1 - confidence) / 2
     low = float(special.betaincinv(count, n - count + 1, tail)) if count else 0.0
+    # The inverse of the complement: 1 - tail would lose the digits of a small tail.
     high = float(special.betainccinv(count + 1, n - count, tail)) if count < n else 1.0
     return low, high
 

@@ -182,6 +182,8 @@ class Draw:
             self._columns.setdefault(name, []).append(column)
         self._n += len(drawn)
         while self._n > MOST and self.limit:
+            # Halved: limit + 1 stays a power of two, so that rates are exact, and of two runs the
+            # narrower draw lies within the wider.
             self.narrow(self.limit // 2)
 
     def narrow(self, limit: int) -> None:

@@ -1,14 +1,17 @@
 """The house keeps its own rules (CONTRIBUTING.md): layout, imports, names, lazy start, no addresses.
 
-`python tests/test_house.py` prints it in figures: files, lines, helpers with one caller, vague names.
+`python tests/test_house.py` prints it in figures: files, lines, comments, helpers with one caller,
+vague names.
 """
 
 import ast
+import io
 import os
 import re
 import stat
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -203,12 +206,23 @@ def test_an_options_name_stands_in_three_files() -> None:
     assert not known
 
 
+def commented(text: str) -> int:
+    """How many lines say something in a comment that is for people, not for a checker."""
+    comments = (
+        token
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.COMMENT and not re.match(r"#\s*(noqa|type:)", token.string)
+    )
+    return len({token.start[0] for token in comments})
+
+
 def figures(folder: str) -> str:
-    """A folder's size, how much of it are helpers with one caller, and what is called vaguely."""
-    lines = helpers = count = vague = files = 0
+    """A folder's size, its comments, how much of it are helpers with one caller, and what is called vaguely."""
+    lines = helpers = count = vague = files = comments = 0
     for path, tree in sources(folder):
         text = path.read_text()
         files, lines = files + 1, lines + text.count("\n")
+        comments += commented(text)
         for node in functions(tree):
             count += 1
             vague += bool(vague_names(node))
@@ -216,6 +230,7 @@ def figures(folder: str) -> str:
             helpers += private and len(re.findall(rf"\b{node.name}\b", text)) == 2
     return (
         f"{folder:10}{files:4} files {lines:7,} lines {count:6,} functions; "
+        f"{comments:4} lines with a comment ({comments / lines:.1%}); "
         f"{helpers:4} helpers with one caller ({helpers / count:.0%}), {vague:3} with vague names"
     )
 
