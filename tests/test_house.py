@@ -217,7 +217,7 @@ def commented(text: str) -> int:
 
 
 def figures(folder: str) -> str:
-    """A folder's size, its comments, how much of it are helpers with one caller, and what is called vaguely."""
+    """A folder's size, its comments, how much of it is helpers with one caller, what is called vaguely."""
     lines = helpers = count = vague = files = comments = 0
     for path, tree in sources(folder):
         text = path.read_text()
