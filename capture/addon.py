@@ -67,6 +67,8 @@ class Capture(Intake):
     ) -> None:
         super().__init__(setup, limit=limit)
         self._tls_only, self._closed = tls_only, closed
+        # mitmproxy (12) has no hook there: its layer makes
+        # the class of this name for each server connection.
         _http_layer.Http1Client = _PatientClient  # type: ignore[attr-defined]
         self.passing: dict[str, str] = {}
         self.closing = False
@@ -104,6 +106,7 @@ class Capture(Intake):
         conn = self._conns.pop(client.id, None)
         self._timed_out.discard(client.id)
         self.passing = {key: owner for key, owner in self.passing.items() if owner != client.id}
+        # A copy, as `end` takes each out.
         for live in list(self.live.values()):
             if live.request.conn == conn:
                 self.end(live, Outcome.CLIENT_ABORT, "the client left before the end was passed on")
@@ -189,6 +192,7 @@ class Capture(Intake):
             return
         live = self._take(flow, _request_head(flow), self._now())
         text = (flow.response and flow.response.text) or "the tunnel was refused"
+        # What mitmproxy says behind it is advice for its own command line.
         self.end(live, Outcome.CONNECT_ERROR, text.partition(" If you plan")[0])
 
     def shut(self) -> None:
@@ -238,6 +242,7 @@ class Capture(Intake):
             flow.metadata[LED_BACK] = redirects
         if not reverse or "://" not in location:
             return
+        # A path that begins with two slashes would be read as another host once the host before it is gone.
         if (target.scheme, target.hostname, port) == origin and not target.path.startswith("//"):
             rest = target._replace(scheme="", netloc="", path=target.path or "/")
             flow.response.headers["location"] = rest.geturl()
@@ -302,11 +307,13 @@ class _PatientClient(_http1.Http1Client):
         if isinstance(event, events.DataReceived) and self.request:
             while interim := _INTERIM.match(bytes(self.buf)):
                 self.buf.maybe_extract_at_most(interim.end())
+                # A client of HTTP/1.0 must get none of these (RFC 9110, 15.2).
                 if self.request.http_version == "HTTP/1.1":
                     yield commands.SendData(self.context.client, interim[0])
         yield from super().read_headers(event)
 
 
+# Not 101: that is the final answer of an upgrade.
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n")
 
 

@@ -86,8 +86,11 @@ class TraceIndex:
                 if at is None:
                     self._orphans[id_] = place
                 else:
+                    # The row is there since the request: its second half waits for this.
                     struct.pack_into("<II", self._links, at + 8, *place)
                     end_ns = record.get("end_ns")
+                    # Of a redirect back the end is not told here, so
+                    # that a reader of ends looks at the response itself.
                     if type(end_ns) is int and abs(end_ns) <= FARTHEST and LED_BACK not in record:
                         _END.pack_into(self._ends, at // _LINK.size * _END.size, end_ns)
                     self.totals["unanswered"] -= 1
@@ -239,12 +242,14 @@ class BlockCache:
         if raw is None:
             if not counted:
                 return None
+            # Remembered: each of its records is asked for, and the loss is one.
             self._damaged.add(key)
             self._losses.damaged_blocks += 1
             self._losses.skipped_bytes += row.length
             return None
         block = self._blocks[key] = Block(raw)
         self._room -= len(raw)
+        # The newest stays, though it alone be over the budget: it is about to be read.
         while self._room < 0 and len(self._blocks) > 1:
             self._room += len(self._blocks.popitem(last=False)[1].raw)
         return block
@@ -364,6 +369,7 @@ class _Merge:
                 # Beyond the budget only the place is held, and the request is read again in its turn.
                 held = request if self._room > 0 else None
                 self._room -= _weight(held)
+                # Unique, so that the heap never compares what stands behind it in the tuple.
                 self._taken += 1
                 order = request.arrive_ns, request.seq, self._taken
                 heapq.heappush(self._heap, _Waiting(*order, segment, link, held))
@@ -375,6 +381,7 @@ class _Merge:
 
     def _before(self, horizon: int) -> Iterator[Exchange]:
         """The waiting exchanges that arrived before the horizon, in order."""
+        # Strictly: at the same instant a later block may hold a request that comes first by its seq.
         while self._heap and self._heap[0].arrive_ns < horizon:
             waiting = heapq.heappop(self._heap)
             self._room += _weight(waiting.request)

@@ -43,6 +43,7 @@ class FileWindow:
     def find(self, wanted: bytes, start: int) -> int | None:
         """The offset of the first occurrence at or after `start`."""
         while start < self._size:
+            # Windows overlap by all but one byte of it, or it could lie across an edge and be missed.
             window = self.read(start, WINDOW + len(wanted) - 1)
             if (at := window.find(wanted)) >= 0:
                 return start + at
@@ -118,6 +119,7 @@ class Container:
         with self._open() as source:
             if not self.size:
                 raise InputError(f"{path}: the file is empty")
+            # The index first: it has the copy of the header.
             self.index = self._find_index(source)
             self.header, self.marker = self._find_header(source)
             self.rows = self._find_rows(source)
@@ -214,6 +216,7 @@ class Container:
         if first != frames.EXT32 or length > frames.MAX_PAYLOAD or end > self.size:
             return None
         raw = self._content(code, source.read(at + FRAME.size, length))
+        # What ends with the file was written to its end: a damaged index, and no file that was cut.
         if code == INDEX and raw is None and end == self.size:
             self.losses.damaged_index, self.losses.truncated_tail = True, False
         return None if raw is None else Frame(code, at, FRAME.size + length, raw)
@@ -316,6 +319,7 @@ class Container:
             return True
         row = rows[len(rows) - 1]
         head = FRAME.pack(frames.EXT32, max(row.length - FRAME.size, 0), BLOCK) + self.marker
+        # The last block may itself be damaged: then it must end where the index begins.
         in_place = row.offset < self.size and source.read(row.offset, len(head)) == head
         return in_place or row.offset + row.length == self._index_at
 
@@ -339,6 +343,7 @@ def _learn_marker(source: FileWindow) -> bytes | None:
         if len(head) < lead:
             continue
         first, length, code = FRAME.unpack_from(head)
+        # Four bytes are a weak sign: the checksum decides, of a block under the marker that it would have.
         if (first, code) == (frames.EXT32, BLOCK) and length <= frames.MAX_PAYLOAD:
             marker = head[FRAME.size : FRAME.size + MARKER_BYTES]
             if (

@@ -124,6 +124,8 @@ class ContainerWriter:
             )
         if self._raw_bytes + len(packed) > SEAL_BYTES:
             self._seal()
+        # Behind the seal above, which changes both ordinals.
+        # A record that is larger than a block has one alone.
         place = Place(len(self._rows), len(self._records))
         if not self._records:
             self._opened_at = self._clock()
@@ -183,6 +185,8 @@ class ContainerWriter:
             self._sync()
         finally:
             self._release()
+        # On disk, index and all, before it has its name: what
+        # is called PATH is whole, also after a power cut.
         self._finished = True
         if isinstance(self.path, RemotePath):
             self.path.deliver(self.part)
@@ -211,6 +215,7 @@ class ContainerWriter:
         block = frames.block_frame(self._marker, raw)
         row = Row(self._size, len(block), len(raw), *contents)
         self._write(block)
+        # Last: an index never lists a block that is not in the file.
         self._rows.append(row)
 
     def _write(self, data: bytes) -> None:
@@ -219,6 +224,7 @@ class ContainerWriter:
         rest = memoryview(data)
         try:
             while rest:
+                # A disk that fills up takes what fits and says nothing; it is the next write that fails.
                 rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
             self._fail(error)
@@ -288,6 +294,8 @@ def _rename(part: Path, path: Path) -> None:
             errno.EEXIST, f"{path} was made by someone else meanwhile; {part} is whole"
         ) from None
     except OSError as error:
+        # Without links nothing names a file without replacing
+        # another: a moment stays between look and name.
         if error.errno not in _NO_LINKS or path.exists():
             raise
         part.rename(path)

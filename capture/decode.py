@@ -28,6 +28,7 @@ def decoder(content_encoding: str) -> Step:
             in that encoding, or a body over MOST_BYTES when decoded.
     """
     names = [name for part in content_encoding.split(",") if (name := part.strip().lower())]
+    # Listed in the order in which they were applied (RFC 9110, 8.4): the last is undone first.
     steps = [_step(name) for name in reversed(names) if name != "identity"]
     if len(steps) == 1:
         return steps[0]
@@ -98,6 +99,7 @@ def _deflate() -> tuple[Inflate, type[Exception]]:
         nonlocal inflate
         for rest in _slices(piece, ZLIB_SLICE):
             if inflate is None:
+                # RFC 1950: a zlib header names method 8 and a window of at most 2^15.
                 wrapped = rest[0] & 0x0F == 8 and rest[0] >> 4 <= 7
                 inflate = zlib.decompressobj(wbits=15 if wrapped else -15)
             if not inflate.eof:  # it would hoard what follows
@@ -124,6 +126,7 @@ def _brotli() -> tuple[Inflate, type[Exception]]:
 def _zstd() -> tuple[Inflate, type[Exception]]:
     import zstandard  # noqa: PLC0415 (rare as well)
 
+    # RFC 8878: frames may follow one another; by itself python-zstandard stops behind the first.
     inflate = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
 
     def parts(piece: bytes) -> Iterator[bytes]:

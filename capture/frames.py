@@ -97,7 +97,10 @@ def printable(value: object) -> object:
 def unpacker(data: bytes | memoryview) -> msgpack.Unpacker:
     """A msgpack reader over `data`, as lenient as the format asks."""
     reader = msgpack.Unpacker(
-        strict_map_key=False, unicode_errors="surrogateescape", max_buffer_size=2**31 - 1
+        strict_map_key=False,
+        unicode_errors="surrogateescape",
+        # msgpack (1.1) refuses to hold over 100 MiB unless told; a block may have 256.
+        max_buffer_size=2**31 - 1,
     )
     reader.feed(data)
     return reader
@@ -173,6 +176,7 @@ def header_frame(header: Mapping[str, Any], marker: bytes) -> bytes:
         **header,
         "crc32": 2**32 - 1,
     }
+    # The largest 32 bits, which msgpack writes in five bytes: the last four make room for the checksum.
     sealed = pack(entries)[:-4]
     return frame(HEADER, sealed + zlib.crc32(sealed).to_bytes(4, "big"))
 
@@ -214,6 +218,8 @@ def read_block(payload: bytes, marker: bytes) -> bytes | None:
 def _decompress(data: bytes | memoryview) -> bytes | None:
     """One zstd frame that states its size, and states no more than the limit; None for anything else."""
     try:
+        # Before anything is allocated: a frame of a kilobyte
+        # may state, and hold, gigabytes. -1 states nothing.
         if not 0 <= zstandard.frame_content_size(data) <= MAX_PAYLOAD:
             return None
         return _zstd.decompressor.decompress(data, allow_extra_data=False)

@@ -90,6 +90,7 @@ class Histogram:
     def quantile(self, p: float) -> float | None:
         """The p-quantile to two per mille, the extremes exactly; None without a value."""
         buckets = self._buckets.copy()  # another thread may add meanwhile
+        # Of the copy, not of `n`: another thread may have counted one more.
         left = p * sum(buckets.values())
         for bucket in sorted(buckets):
             left -= buckets[bucket]

@@ -310,6 +310,7 @@ class Intake:
         extra: dict[str, Any] = {"wall_ns": time.time_ns()}
         if carrier := next((name for name in CREDENTIAL_HEADERS if name in given), None):
             extra["credential_header"] = carrier
+        # Two threads of an application may arrive at once, and a seq is given once.
         with self._lock:
             seq, self._seq = self._seq, self._seq + 1
         request = Request(
@@ -353,10 +354,12 @@ class Intake:
 
     def end(self, live: Live, outcome: Outcome, error: str | None = None) -> None:
         """Hand over the response, once, and the request where it never ended."""
+        # First, so that whoever comes second (an abort after the end, the drain) finds nothing to end.
         if self.live.pop(live.request.id, None) is None:
             return
         end_ns = self._now()
         self.ask(live, complete=False)
+        # Asked now: what a connection cost is known only once the answer has come.
         head = live.head()
         headers, withheld = self._redactor.headers(text_fields(head.fields), live.secrets)
         response = Response(
@@ -388,6 +391,7 @@ class Intake:
         if self._selection.sample >= 1:
             return None
         given = {name.lower(): value for name, value in text_fields(head.fields)}
+        # Sessions are drawn whole; a request that names none is a session of its own.
         session = next((given[name] for name in SESSION_HEADERS if name in given), uuid4().hex)
         return None if self._selection.draws(session) else "sample"
 

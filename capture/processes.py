@@ -67,6 +67,7 @@ def run(setup: Setup, watch: Watch) -> Status:
             )
             with _blocked(stop_signals()):
                 process.start()
+            # Ours must be the only end here: while this process holds theirs, its end never comes.
             theirs.close()
             members.append(_Member(process, ours))
             stack.callback(members[-1].close)
@@ -81,6 +82,8 @@ def _reserved(host: str, port: int) -> Iterator[int]:
     family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as place:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Bound and never listening: the kernel gives connections
+        # to listeners alone, and the port stays taken.
         place.bind(address)
         yield place.getsockname()[1]
 
@@ -143,6 +146,7 @@ class _Group:
                     self.watch.listening(value)
             case "tick":
                 member.status = value
+                # Once for all of them, at the first one's pace.
                 if number == 0:
                     self.watch.tick(self._status())
             case "warn":
@@ -211,6 +215,7 @@ def _relayed(group: _Group) -> Iterator[None]:
 
 
 def _work(link: Connection, setup: Setup, folder: Path) -> None:
+    # A terminal's hang-up and its Ctrl-C go to a session: this one is ended by the first process alone.
     os.setsid()
     threading.Thread(target=_drain_without, args=(link,), daemon=True).start()
     relay = _Relay(link)
@@ -223,6 +228,7 @@ def _work(link: Connection, setup: Setup, folder: Path) -> None:
 def _drain_without(link: Connection) -> None:
     """Drain when the first process has gone, even by `kill -9`: nobody could end this one any more."""
     with suppress(EOFError, OSError):
+        # Nothing is ever sent this way: it returns, with EOFError, when the first process is gone.
         link.recv()
     os.kill(os.getpid(), proxy.RELAYED)
 
@@ -237,6 +243,7 @@ class _Relay:
         self.send("listening", place)
 
     def tick(self, status: Status) -> None:
+        # A state is dropped where the pipe is full: the next one says more, and the loop must not wait.
         if select([], [self._link], [], 0)[1]:
             self.send("tick", status)
 

@@ -63,6 +63,16 @@ class Counts:
     def lost(self) -> bool:
         return bool(self.lost_requests or self.lost_responses or self.lost_bytes)
 
+    def copy(self) -> "Counts":
+        """A copy that does not change any more, while another thread counts."""
+        # `dict` copies in one step of the interpreter. A loop over the live counters, to show them, ends in a
+        # RuntimeError where the first outcome of a kind comes meanwhile.
+        return replace(
+            self,
+            lost_by=Counter(dict(self.lost_by)),
+            outcomes=Counter(dict(self.outcomes)),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -140,6 +150,8 @@ class Recorder:
         `dropped`: it broke the limit on its way already, and of its body only the size came here.
         """
         cost = len(request.body or b"") + REQUEST_OVERHEAD
+        # The exchange stays, at the price of its body: when it
+        # came is worth more than a prompt, and costs little.
         if not self.budget.take(cost):
             dropped = dropped or bool(request.body)
             request, cost = replace(request, body=None), 0
@@ -167,6 +179,7 @@ class Recorder:
         A write that has not returned after as long again is left to itself: a disk that hangs has no error.
         Whoever is in a hurry may set `flush_s` meanwhile.
         """
+        # Behind all that is queued, so that the thread stops when that is written.
         self._queue.put(_Stop())
         self._wait()
         # From here on what is queued is counted instead of written, which takes no time: the user who asked
@@ -188,6 +201,7 @@ class Recorder:
         self._fail(why, but=writing)
         with suppress(Empty):
             while True:
+                # Once for what the writer holds, then for each that is queued behind it.
                 if writing is not None:
                     self._losses.lost(writing, "disk")
                 writing = self._queue.get_nowait()
@@ -201,6 +215,8 @@ class Recorder:
                 self._writing = item
                 self._take(item)
                 self._writing = None
+            # The write has returned after all: what it held was
+            # counted as lost, and the file is left to repair.
             if self.stuck:
                 return
             self._guard(self._tick)

@@ -114,6 +114,7 @@ class Secrets:
         spellings = {
             spelling for word in words if len(word) >= MIN_SECRET for spelling in _spell(word)
         }
+        # The longest first: once a shorter one within it is asterisks, the rest of it would stay.
         return Secrets(tuple(sorted(spellings, key=len, reverse=True)))
 
     def found_in(self, data: bytes) -> bool:
@@ -325,6 +326,7 @@ class Redactor:
         `exact` keeps the length too, so that short names may share a pseudonym. Anything that is not
         a JSON object comes back unchanged.
         """
+        # From behind, so that spans before it stay right where lengths change.
         for member in reversed(identities(body)):
             literal = body[member.start : member.end]  # a string or a number
             inner = literal.strip(b'"')

@@ -176,6 +176,7 @@ class RemotePath(PosixPath):
 
         try:
             folder = self._store().above()
+            # Between claim and delivery hours may lie: whoever took the name meanwhile keeps it.
             if not folder.holds(self.name, _claim(part)):
                 raise DifferentError("another process has taken the name meanwhile")
             folder.put(part, self.name)

@@ -67,6 +67,7 @@ class Retries:
             if earlier is None and count and attempts:
                 earlier = attempts[-1]
         if earlier:
+            # Each failure explains one repeat: two requests that follow it are not both its retry.
             attempts.remove(earlier)
         attempt = _Attempt(id, at_ns)
         attempts.append(attempt)
@@ -163,6 +164,7 @@ class Sanitizer:
     ) -> Response:
         """The response with its body and chunks from the tee, without secrets, and judged."""
         endpoint, inner, people = self._asked.pop(request_id, UNKNOWN)
+        # A server may quote in its error what the request's body held for others.
         secrets |= inner
         response = replace(response)  # our own from here on
         if tee:
@@ -173,6 +175,7 @@ class Sanitizer:
         if ending is Outcome.CLIENT_ABORT is not response.outcome:
             response.error = None  # it left nothing behind
         response.body, response.extra = self._clean(response, secrets, people, exact=True)
+        # Of errors alone: in an answer asterisks between letters are Markdown.
         if response.body is not None and (response.status or 0) >= 400:
             response.body = mask_hints(response.body)
         if response.error:  # mitmproxy quotes what it could not parse: anything, at any length

@@ -261,6 +261,7 @@ class Sessions:
 
         And whether they quote all of it.
         """
+        # From the longest history down: whoever quotes turn five quotes turns one to four as well.
         for length in range(len(chain) - 1, 0, -1):
             reply = messages[length]
             if reply.get("role") != "assistant":
@@ -268,6 +269,7 @@ class Sessions:
             exact = self._prefixes.get(chain[length - 1])
             if seen := exact or self._endings.get(_ending(messages, length, client)):
                 quoted = _digest(_text(reply.get("content")))
+                # Reversed, as `max` gives the first of equals: the latest is the likeliest.
                 best = max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
                 return best, bool(exact)
         return None, False
@@ -403,6 +405,7 @@ def _chain(messages: Sequence[Mapping[str, Any]]) -> list[int]:
         texts = [orjson.dumps(message, None, orjson.OPT_SORT_KEYS) for message in messages]
     except orjson.JSONEncodeError:  # nested too deeply for it
         texts = [rewritten(message, sort=True) for message in messages]
+    # Chained, so that a request of n messages costs n hashes and not n prefixes.
     return list(accumulate(texts, lambda last, text: hash((last, text)), initial=0))[1:]
 
 

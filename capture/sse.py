@@ -39,6 +39,7 @@ def plain_events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float,
     if body.find(b"\r") >= 0:
         return None
     datas = body[5:-2].split(b"\n\ndata:")
+    # A line more, in any event, is a field or a second data line: not plain.
     if body.count(b"\n") != 2 * len(datas):
         return None
     if len(chunks) == 1:
@@ -141,6 +142,8 @@ class EventStream:
             data = data.removeprefix(b"\n")
             self._swallow_lf = False
         if data:
+            # A CR at the end may be half of a CRLF. It ends its
+            # line now: a server may wait before the next byte.
             self._swallow_lf = data[-1:] == b"\r"
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
@@ -159,6 +162,8 @@ class EventStream:
                 data.append(value)
             elif name == b"event":
                 kind = value.decode(errors="replace")
+            # The standard ignores an id with a NUL in it. It
+            # also says to keep the last one for later events.
             elif name == b"id" and b"\0" not in value:
                 self._last_id = value.decode(errors="replace")
         return Event(b"\n".join(data), kind or "message", self._last_id) if data else None

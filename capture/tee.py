@@ -23,6 +23,7 @@ class Budget:
     @property
     def tight(self) -> bool:
         """Above 80 %: no new exchange is recorded until the writer has caught up."""
+        # The fifth that is left is for bodies that are on their way already: those stay whole the longest.
         return self._held > 0.8 * self.limit
 
     def take(self, size: int) -> bool:

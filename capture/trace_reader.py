@@ -152,6 +152,7 @@ class Trace:
                 exchanges = _told(exchanges, self.progress, self.totals.get("requests", 0))
             yield from exchanges
         finally:
+            # Also of an iteration that was left in its middle, which has met less: the most of all counts.
             self.losses.cover(losses)
 
     def check_apart(self) -> None:
@@ -293,6 +294,7 @@ def read_trace(path: str | Path) -> Trace:
         return _joined(containers)
     # The capture of the first file: leftovers of another may stand beside it.
     first = read_header(containers[0].header)
+    # Who names a later segment, or another process's file, means that one.
     if first.segment != 0 or _process(first)[0] != 0:
         return Trace([[open_segment(containers[0], first)]], 0)
     return _joined(

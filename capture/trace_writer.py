@@ -119,6 +119,7 @@ class TraceWriter:
         try:
             self.close()
         except OSError:
+            # The failure that left the block is the one to show; closing fails again by the same disk.
             if kind is None or not issubclass(kind, OSError):
                 raise
 
@@ -148,6 +149,7 @@ class TraceWriter:
     def _rotate_if_due(self) -> None:
         full = self._rotate_bytes is not None and self.size >= self._rotate_bytes
         old = self._rotate_s is not None and self._segment.age() >= self._rotate_s
+        # A segment without a record never ends, or a quiet night would leave thousands of empty ones.
         if not (full or old) or self._segment.began_at is None:
             return
         # The next segment begins before the old one ends: when that fails, the old one stays whole.

@@ -353,6 +353,7 @@ class _Tee:
         try:
             for piece in self._stream:
                 yield self._step(piece)
+        # Base: a cancelled task, and a client that leaves its loop (GeneratorExit), are ends like others.
         except BaseException as error:
             self._end(error)
             raise
@@ -372,6 +373,7 @@ class _Tee:
         try:
             self._stream.close()
         finally:
+            # Of a body that was read whole the end has come, and `Intake.end` takes the first one only.
             self._end(GeneratorExit(LEFT))
 
     async def aclose(self) -> None:

@@ -63,6 +63,7 @@ def whole_file(
     finally:
         if part:
             with contextlib.suppress(OSError):
+                # Nothing, where it has taken its name: what a failure left.
                 part.unlink()
 
 

@@ -47,12 +47,13 @@ def capture(path: Path) -> tuple[Notes, Status]:
 
 
 def test_the_watcher_hears_where_and_how_it_goes(tmp_path: Path) -> None:
-    """One address, a state at once, no warnings."""
+    """One address, a state at once that stays as it was, no warnings."""
     notes, status = capture(tmp_path / "t.msgpack")
 
     assert len(notes.places) == 1
     assert notes.places[0].address.startswith("http://127.0.0.1:")
     assert notes.ticks[0].in_flight == 0
+    assert notes.ticks[0].counts.outcomes is not status.counts.outcomes
     assert notes.warnings == []
     assert status.draining
 

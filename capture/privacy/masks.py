@@ -141,11 +141,13 @@ def _spans(text: bytes) -> Iterator[tuple[str, int, int]]:
         if levels and not escapes:
             return
         read = escapes.read
+        # The last one read stands first: a place is carried back through the levels in this order.
         levels.insert(0, escapes)
         for name, pattern in PATTERNS.items():
             for match in pattern.finditer(read):
                 if name != "card numbers" or _sums_up(match[0]):
                     first, last = match.span()
+                    # Blanked, or the next pattern, and the next level, would find it once more.
                     read[first:last] = b" " * (last - first)
                     for level in levels:
                         first, last = level.place(first), level.place(last - 1, end=True)

@@ -240,6 +240,7 @@ class StandIns:
             # Half of it names the block, for those behind it; of the other half it is made up.
             digest = blake2b(data[start:end], key=state).digest()
             state = digest[:32]
+            # Fractions are carried over, or the rounding of each block would add up over a long text.
             owed += count
             tokens = round(owed)
             owed -= min(max(tokens, FEWEST_TOKENS), BLOCK_BYTES)  # as many as such a block can have
