@@ -87,6 +87,7 @@ def prices_written(prices: Mapping[str, Price | str]) -> dict[str, str]:
 def cost(price: Price, usage: Usage) -> float:
     """US dollars for so many tokens, in which `cached` and `created` are among the prompt's; None is none."""
     prompt = usage.prompt or 0
+    # A server that names more cached tokens than prompt tokens would else be paid for reading.
     cached = min(usage.cached or 0, prompt)
     created = min(usage.created or 0, prompt - cached)
     tokens = (

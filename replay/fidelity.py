@@ -330,6 +330,7 @@ def displaced(times: Sequence[float]) -> int:
     ends: list[float] = []  # the least that a subsequence of each length can end with
     for time in times:
         place = bisect_right(ends, time)
+        # bisect_right, not left: equal times are in order.
         ends[place : place + 1] = [time]
     return len(times) - len(ends)
 

@@ -252,6 +252,8 @@ class HttpxSender:
                 await self._close(lanes.idle.pop())
 
     async def _close(self, lane: Lane) -> None:
+        # Shielded, or a cancelled attempt would leave its socket
+        # open; bounded, as a TLS farewell may never come.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await lane.transport.aclose()
 

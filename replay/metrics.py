@@ -488,6 +488,8 @@ def in_flight(columns: Columns) -> dict[str, float | int | None]:
     if not len(sent) or end.max() <= sent.min():
         return {"mean": None, "max": len(sent) or None}
     times = np.concatenate([end, sent])
+    # Ends stand before sends, and the sort is stable: a
+    # place that is freed and taken in one instant is one.
     steps = np.concatenate([np.full(len(end), -1), np.full(len(sent), 1)])
     most = np.cumsum(steps[np.argsort(times, kind="stable")]).max()
     return {"mean": outstanding(columns).mean, "max": int(most)}

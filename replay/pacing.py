@@ -44,6 +44,7 @@ def scaled(speed: float) -> Schedule:
 
 def constant(rate: float) -> Schedule:
     """The i-th request at i/rate, whatever the recording says."""
+    # Divided each time: a sum of gaps of 1/rate would drift by its rounding.
     return lambda offsets: (index / rate for index, _ in zip(count(), offsets, strict=False))
 
 
@@ -66,6 +67,7 @@ def ramped(dues: Iterable[float], seconds: float) -> Iterator[float]:
     Until then half of it has come: the rest is later by half the ramp.
     """
     half = seconds / 2
+    # At time t of a ramp of R seconds t^2 / 2R of the schedule has come: t = sqrt(2 R due).
     return (math.sqrt(4 * half * due) if due < half else due + half for due in dues)
 
 
@@ -173,6 +175,7 @@ class Fixed:
     def allowed(self, tau: float) -> int:
         if self.spawn_rate == math.inf:
             return self.limit
+        # 1e-9: at the very step, n / rate * rate may come out a digit below n.
         return min(self.limit, 1 + math.floor(max(tau, 0.0) * self.spawn_rate + 1e-9))
 
     def changes_after(self, tau: float) -> float:

@@ -85,6 +85,7 @@ class Planned(Turn):
 
 def check_of(id_: str) -> int:
     """32 bits by which a record is known again; the same in every process."""
+    # Not `hash`, which each process salts anew.
     return crc32(id_.encode("utf-8", "surrogatepass"))
 
 
@@ -354,6 +355,8 @@ class Plan:
                     sessions.assign(request, parsed=body, response=exchange.response)
                 continue
             if self.mixed:
+                # A hash of 64 bits in place of the id, for memory: of ten
+                # million, two are alike by chance in 3 of a million traces.
                 if (id_ := hash(request.id)) in ids:
                     raise InputError(
                         f"two captures of this trace hold a request with the id {named(request.id)}: turns "
@@ -568,6 +571,7 @@ class _Notes:
         else:
             self.holds(most - 1)
         self._uses.extend(repeat(0, len(self.ids)))
+        # Backwards: a request's own histories are all counted before it is added to its parent's.
         for number in reversed(range(len(self.ids))):
             if (parent := self._parents[number]) >= 0:
                 self._uses[parent] += self._uses[number] + 1

@@ -199,6 +199,7 @@ class Reply:
         """The first value of a header field by its lower-case name, or nothing."""
         wanted = name.encode()
         values = (value for key, value in self.headers if key.lower() == wanted)
+        # Every byte is a character of latin-1: no head can fail here (RFC 9110, 5.5, leaves others opaque).
         return next(values, b"").decode("latin-1")
 
 

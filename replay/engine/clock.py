@@ -43,11 +43,15 @@ class Clock:
     def read(self) -> bool:
         """Take the pair of readings anew; False, and the old pair stays, when they were interrupted."""
         pair = min((self._pair() for _ in range(TRIES)), key=_width)
+        # An interrupt between the readings would move all
+        # stamps by as much; the old pair errs by drift alone.
         if self.second and _width(pair) > SLACK_S / 2:
             return False
         before, wall_ns, after = pair
         self.read_at = after
         self.second, rest = divmod(wall_ns, 10**9)
+        # Seconds apart from nanoseconds: as one float, 1.7e9 s,
+        # the wall clock would be known to 0.2 us only.
         self.origin = (before + after) / 2 - rest / 1e9
         return True
 

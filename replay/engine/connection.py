@@ -101,6 +101,7 @@ class Connection:
         self._reader = reader
         self._clock = reader.clock
         stirs = select.poll()
+        # RDHUP too: a server that closed its side is no longer good, whether or not it sent anything.
         stirs.register(sock, select.POLLIN | select.POLLRDHUP)
         self._stirs = stirs.poll
         self._request = self._body = NOTHING
@@ -129,6 +130,7 @@ class Connection:
         self._heard = self._asked = in_flight.sent
         self.flushed = self.reads = self._delivered = 0
         head, body = in_flight.call.head, in_flight.call.body
+        # A long body is sent from where it lies: joined to its head it would be copied for nothing.
         if len(body) > SMALL_BYTES:
             self._request, self._body = memoryview(head), memoryview(body)
         elif self.sealed:
@@ -168,6 +170,8 @@ class Connection:
         if self._deaf:
             return None
         try:
+            # The room is for one note: a timespec takes 32 bytes
+            # with its head, and nothing else was asked for.
             data, notes, _, _ = self._recvmsg(READ_BYTES, NOTE_BYTES)
         except BlockingIOError:
             return None
@@ -180,6 +184,7 @@ class Connection:
         if notes:
             second, ns = _timespec(notes[0][2])
             at = clock.origin + (second - clock.second) + ns * 1e-9
+            # A stamp from before the request, or from the future, is one of a wall clock that was set.
             by_kernel = at > asked - SLACK_S and clock.past(at - SLACK_S)
         else:
             at, by_kernel = 0.0, False
@@ -203,6 +208,7 @@ class Connection:
         if not self.open:
             return
         self._delivered += 1
+        # Read on behalf of a call that is over: what came behind its end belongs to no other.
         if self.in_flight is not in_flight:
             self.fail("the server sent bytes that nobody had asked for")
         elif data:
@@ -250,6 +256,7 @@ class Connection:
             self.open = False
             self._deaf = True
             self.response.close()
+            # Before the socket: its number may be given to the next one as soon as it is closed.
             self._reader.drop(self)
             self._sock.close()
 
@@ -446,6 +453,8 @@ class Reader:
                 except Exception as error:
                     _blame(connection, error)
             if len(events) < EVENTS:
+                # The time before the poll: what came after it may
+                # have been there without being in these events.
                 self._looked = now
                 return
 
@@ -481,6 +490,8 @@ class Reader:
     def add(self, connection: Connection) -> None:
         """Watch a new connection."""
         self._connections[connection.fd] = connection
+        # Level-triggered: one read is taken at a look, and
+        # what is left makes the socket ready for the next.
         self._epoll.register(connection.fd, READS)
 
     def watch(self, connection: Connection, *, writing: bool) -> None:
@@ -494,6 +505,7 @@ class Reader:
 
     def close(self) -> None:
         """Close every connection there is."""
+        # A copy, as each takes itself out.
         for connection in list(self._connections.values()):
             connection.close()
         self._epoll.close()

@@ -60,6 +60,8 @@ class Response:
         self.answered = self.over = self.keep = False
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
+            # Lines that end with a bare LF, which a client may
+            # take (RFC 9112, 2.2) and httptools refuses by itself.
             self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
 
     @property
@@ -102,6 +104,8 @@ class Response:
             self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
         if self.over:
             self._date_end(None if by_kernel else since)
+            # After a HEAD as well: the parser knows nothing of the
+            # request and waits for the body that was announced.
             if not self.keep or self._bodyless:  # else it stands before the next response
                 self.close()
         if self.on_data is not None:
@@ -162,6 +166,7 @@ class Response:
     def _framed(self) -> bool:
         """Whether the head said where the body ends."""
         reply = self._reply
+        # It outranks a length (RFC 9112, 6.3). With neither the end of the connection is that of the body.
         chunked = "chunked" in reply.header("transfer-encoding").lower()
         return chunked or bool(reply.header("content-length"))
 
@@ -189,9 +194,11 @@ class Response:
         if parser is None or self.over:
             return
         status = parser.get_status_code()
+        # No request of ours asks for an upgrade, so that a 101 is no answer to it.
         if parser.get_http_version() not in VERSIONS or status == 101:
             self._broken(f"not a response of HTTP/1.1: {parser.get_http_version()} {status}")
         elif status < 200:
+            # An interim answer (RFC 9110, 15.2): its fields are not those of the answer that follows.
             self._fields.clear()
         else:
             self._head(status)

@@ -73,6 +73,8 @@ class Dialer:
         since, family, address = self._known.get(origin, (0.0, socket.AF_UNSPEC, None))
         if address is not None and now - since < KNOWN_S:
             return await _connect(family, address)
+        # trio tries the addresses of a name side by side (RFC 8305), and
+        # has set TCP_NODELAY. Of its stream only the socket is wanted.
         stream = await trio.open_tcp_stream(origin.host, origin.port)
         sock = socket.socket(fileno=stream.socket.detach())
         sock.setblocking(False)
@@ -96,6 +98,7 @@ async def _connect(family: socket.AddressFamily, address: Any) -> socket.socket:
         with suppress(BlockingIOError):
             sock.connect(address)
         await trio.lowlevel.wait_writable(sock)
+        # Writable means decided, not connected: how it went stands here.
         if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code))
     except BaseException:
@@ -151,6 +154,7 @@ class Pool:
 
     def __init__(self) -> None:
         self.reuse = Reuse()
+        # Used from the right, so that what is on the left has idled the longest and is the first to go.
         self._idle: deque[Connection] = deque()
         self._begun = 0.0
 
@@ -247,6 +251,7 @@ class EngineSender:
     async def rehearse(self) -> None:
         """Send one request to a socket of our own, so that the first real one finds everything loaded."""
         await rehearse(self)
+        # Its reads are not the run's, and the first of a process may come before the kernel stamps any.
         self._reader.user_stamps = self._reader.kernel_stamps = 0
 
     async def preopen(self, origin: Origin, count: int) -> None:
@@ -271,6 +276,7 @@ class EngineSender:
             return
         in_flight.kept = True
         reply.reused = connection.served > 0
+        # A connection may break within `_begin`: then `ended` waits until this has returned.
         self._launching = True
         try:
             self._begin(connection, in_flight)
@@ -360,6 +366,8 @@ class EngineSender:
         reply, response = in_flight.reply, in_flight.response
         pool = self._pools[in_flight.call.origin]
         pool.reuse.ended(reply)
+        # Idle: a server may answer before it has read all of a request, and
+        # what is left of that would be taken for the beginning of the next one.
         if response.keep and connection.open and connection.idle and pool.reuse.keeps:
             connection.served += 1
             pool.put(connection, in_flight.heard)

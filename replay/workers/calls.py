@@ -57,6 +57,7 @@ class CallQueue:
             return None
         call = self._calls.popleft()
         self._weight -= _weight(call)
+        # At a half: woken for each call that leaves, reading would take its turn with each that is sent.
         if self._room is not None and self._weight * 2 < self._most:
             self._room.set()
         return call
@@ -73,7 +74,10 @@ class CallQueue:
     async def run(self) -> None:
         """Receive until the parent closes its side."""
         frames = msgpack.Unpacker(
-            use_list=False, unicode_errors="surrogatepass", max_buffer_size=MOST_FRAME
+            # Tuples: an origin is looked up by what comes, and a list has no hash.
+            use_list=False,
+            unicode_errors="surrogatepass",
+            max_buffer_size=MOST_FRAME,
         )
         while data := await self._received():
             frames.feed(data)
@@ -171,6 +175,7 @@ class Feeder[Item: Due]:
             for worker, sock in enumerate(self._socks):
                 self._flush(worker)
                 with suppress(OSError):
+                    # What tells the worker that there is no more; its answers come by another way.
                     sock.shutdown(socket.SHUT_WR)
             self.done = True
 
@@ -179,6 +184,7 @@ class Feeder[Item: Due]:
         self._stopped = True
         for sock in self._socks:
             with suppress(OSError):
+                # This wakes a `sendall` that waits for room, on the other thread; closing would not.
                 sock.shutdown(socket.SHUT_RDWR)
 
     def rest(self, give_up: Callable[[], bool]) -> int:
@@ -263,6 +269,7 @@ class SpoolWriter:
         while not (self._finished.is_set() and not self._frames) and self.error is None:
             with trio.move_on_after(FLUSH_S):
                 await self._finished.wait()
+            # The loop adds to the new list while the thread writes the old one.
             frames, self._frames = self._frames, []
             if frames:
                 await trio.to_thread.run_sync(self._write, frames)

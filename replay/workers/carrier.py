@@ -122,6 +122,7 @@ class Carrier:
         Waits while the worker takes no more. A worker that is gone takes anything.
         """
         with self._locks[stream]:
+            # Of a block that comes again, only what was not handed on.
             rest = block[max(0, self._taken[stream] - place) :]
             with suppress(OSError):
                 if block:

@@ -65,6 +65,8 @@ class SharedCounters:
                 yield shared
             finally:
                 shared.close()
+                # Behind all use of the lock: closing any descriptor of a file drops what
+                # a process has locked of it (POSIX), and this reads, so closes, one.
                 if ledger and not outlay(ledger):
                     ledger.unlink()
 
@@ -166,6 +168,7 @@ class Budget:
     """
 
     def __init__(self, limit: float, shared: SharedCounters) -> None:
+        # Down here and up in `_pico`: what rounding leaves is never in favour of spending.
         self._limit = math.floor(limit * PICO)
         self._shared = shared
 
@@ -207,4 +210,5 @@ class Budget:
 
 def _pico(usd: float) -> int:
     """Rounded up; what has no bound is more than any budget."""
+    # Half of what a word holds: added to what is there, it does not overflow.
     return min(math.ceil(usd * PICO), 2**62) if usd < math.inf else 2**62

@@ -65,6 +65,7 @@ class WorkerHandle:
             control, their_control = socket.socketpair()
             fds = (their_calls.fileno(), their_control.fileno(), spool.fileno(), shared.fd)
             process = site.start(task.number, fds, stderr)
+            # Only the process may hold them: else its end would not be seen as the end of the stream.
             their_calls.close()
             their_control.close()
             worker = cls(

@@ -198,6 +198,7 @@ class Forked(Local):
             elif time.monotonic() >= until:
                 return None
             else:
+                # No wait for a child has a timeout, but by a signal or a descriptor of it.
                 time.sleep(POLL_S)
         return self._code
 

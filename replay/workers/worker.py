@@ -109,6 +109,7 @@ class Worker:
             task.sender, task.deadlines, self._tls(), http2=task.http2, proxy=task.proxy
         )
         async with opened as sender, trio.open_nursery() as helpers:
+            # First of all, so that calls are at hand when the start is told.
             helpers.start_soon(calls.run)
             await sender.rehearse()
             if self.budget is not None:
@@ -152,6 +153,7 @@ class Worker:
         if not isinstance(message, tuple):
             return False
         self.late_s = max(0.0, time.monotonic() - message[1])
+        # By its distance from now: trio's clock counts from a moment of its own.
         self.player.began = trio.current_time() + (message[1] - time.monotonic())
         return True
 
@@ -174,6 +176,7 @@ class Worker:
             else:
                 await player.play_closed(self.task.closed, self.task.ends)
             cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+            # Before the spool is finished: writing the last answers is not sending.
             runnable = max(cpu, runnable_s() - runnable)
             spool.finish()
         error = spool.error
@@ -188,6 +191,7 @@ class Worker:
             cpu_s=cpu,
             runnable_s=runnable,
             wall_s=wall,
+            # KiB on Linux.
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             turns=tuple(map((self.turns or Turns("off")).counts, range(len(self.task.keyless)))),
             histories=tuple(
