@@ -9,7 +9,7 @@ by the model's context where the price table names it, and otherwise by nothing.
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -17,9 +17,7 @@ from tbench.capture.providers import GENERATIVE, LIMITS, TEXTLESS, Usage
 from tbench.capture.providers.provider import counted, items_of, word_of
 from tbench.replay.cost import Price, cost_at_most
 from tbench.replay.plan import Planned
-
-if TYPE_CHECKING:
-    from tbench.replay.target import Outgoing
+from tbench.replay.request import Outgoing
 
 TEMPLATE_TOKENS: Final = 128
 """What a chat template says of itself (a date, how to reason): gpt-oss's and Llama's stay below 100."""
@@ -92,7 +90,7 @@ REASONS: Final[Mapping[str, str]] = {
 
 
 def most_tokens(
-    planned: Planned, sent: "Outgoing", context: int | None = None, picture: int | None = None
+    planned: Planned, sent: Outgoing, context: int | None = None, picture: int | None = None
 ) -> Usage | str:
     """The most prompt and output tokens that a request as sent can be billed for; else one of REASONS.
 
@@ -161,7 +159,7 @@ def _unbounded(payload: Mapping[str, Any]) -> str | None:
     return "odd_count" if any(odd) else None
 
 
-def most_cost(planned: Planned, sent: "Outgoing", prices: Mapping[str, Price]) -> float | str:
+def most_cost(planned: Planned, sent: Outgoing, prices: Mapping[str, Price]) -> float | str:
     """What a request as sent costs at most, US dollars; else why that is not bounded, one of REASONS."""
     price = prices.get(sent.info.model or "")
     usage = most_tokens(planned, sent, price and price.context, price and price.picture)

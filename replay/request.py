@@ -1,4 +1,4 @@
-"""Requests: the request line and header fields as they go on the wire, written once per shape.
+"""Requests as they go out: what they hold, and their request line and header fields, written once per shape.
 
 httpx decides what a request looks like; it is written here as httpx would (tests/test_plain_forms.py).
 Of two requests of one shape only the id and the length of the body differ, so the rest is kept as a
@@ -6,14 +6,26 @@ template, and an id and a length are put into it.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tbench.capture.providers import RequestInfo
 from tbench.replay.sender import Fields, Origin
 
 if TYPE_CHECKING:
     import httpx
+
+
+class Outgoing(NamedTuple):
+    """A request as it goes out: path and body, what it asks for, and what was dropped (a row's name each)."""
+
+    path: str
+    body: bytes
+    info: RequestInfo
+    dropped: Sequence[str] = ()
+    unmatched: str | None = None
 
 
 # A URL in the parts that a request needs. httpx says what they are.

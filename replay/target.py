@@ -54,7 +54,7 @@ from tbench.replay.makers import Level, Portable, changes_hands, levels, maker, 
 from tbench.replay.options import MatchLength
 from tbench.replay.plan import NOTHING, Planned, Turn, recorded_usage
 from tbench.replay.portability import BONDS, carried, has_functions, left_out, renamed, unread
-from tbench.replay.request import ID, SLOT, Shape, Template, address, origin_at, template
+from tbench.replay.request import ID, SLOT, Outgoing, Shape, Template, address, origin_at, template
 from tbench.replay.sender import NOWHERE, Call, Fields, Label, Origin, frame
 
 STEERING: Final = "x-sim-"
@@ -70,16 +70,6 @@ MOST_REMEMBERED: Final = 512
 _ODD = re.compile(r"[^!-~]")
 _VERSION_SEGMENT = re.compile(r"/v\d+[a-z]*\d*(?=/|$)")
 _LEADING_V1 = re.compile(r"^(/v1)+(?=/|\?|$)")
-
-
-class Outgoing(NamedTuple):
-    """A request as it goes out: path and body, what it asks for, and what was dropped (a row's name each)."""
-
-    path: str
-    body: bytes
-    info: RequestInfo
-    dropped: Sequence[str] = ()
-    unmatched: str | None = None
 
 
 Counts = Sequence[Sequence[Mapping[str, int]]]
