@@ -39,6 +39,9 @@ _HEADLINES = (0.5, 0.9, 0.95)
 _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
 
+Remark = tuple[str, Mapping[str, float]]
+"""What a check says, and the figures in it (Caution)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedArms:
@@ -150,10 +153,13 @@ class ComparedArms:
 
 def cautions(compared: ComparedArms, codes: Iterable[str] | None = None) -> tuple[Caution, ...]:
     """All that holds of this comparison as a whole; of these codes only, where they are given."""
+    remarks = {code: CHECKS[code](compared) for code in (CHECKS if codes is None else codes)}
     return tuple(
-        Caution(code=code, text=text)
-        for code in (CHECKS if codes is None else codes)
-        if (text := CHECKS[code](compared)) is not None
+        Caution(code=code, text=remark)
+        if isinstance(remark, str)
+        else Caution(code=code, text=remark[0], figures=remark[1])
+        for code, remark in remarks.items()
+        if remark is not None
     )
 
 
@@ -229,7 +235,7 @@ def _sent_again(compared: ComparedArms) -> str | None:
     )
 
 
-def _lag(compared: ComparedArms) -> str | None:
+def _lag(compared: ComparedArms) -> Remark | None:
     n = min(compared.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
     late = [value for side in compared.lags([p]) for value in side]
@@ -239,11 +245,12 @@ def _lag(compared: ComparedArms) -> str | None:
     # By the faster arm's median: there the same lag is the larger share.
     if abs(late[0] - late[1]) <= LAG * min(middles):
         return None
-    return (
+    text = (
         f"requests left late by different amounts: lag p{p * 100:g} {late[0] * 1e3:.2f} ms against "
         f"{late[1] * 1e3:.2f} ms, more than 5% of the median TTFT; so much of ttft or e2e can be the "
         "client's, nothing of *_sent, tpot or itl"
     )
+    return text, {"quantile": p, "apart_s": abs(late[0] - late[1])}
 
 
 def _output_length(compared: ComparedArms) -> str | None:
@@ -261,14 +268,15 @@ def _output_length(compared: ComparedArms) -> str | None:
     )
 
 
-def _cached(compared: ComparedArms) -> str | None:
+def _cached(compared: ComparedArms) -> Remark | None:
     shares = compared.cached_shares()
     if abs(shares[0] - shares[1]) <= CACHED:
         return None
-    return (
+    text = (
         f"{shares[0]:.0%} of the baseline's prompt tokens came from the server's cache, {shares[1]:.0%} "
         "of the candidate's; TTFT compares caches too"
     )
+    return text, {"baseline": shares[0], "candidate": shares[1]}
 
 
 def _error_mix(compared: ComparedArms) -> str | None:
@@ -442,7 +450,7 @@ def _same_run(compared: ComparedArms) -> str | None:
     return f"{first.path} and {second.path} are one {first.kind}, compared with itself: no difference is none"
 
 
-CHECKS: dict[str, Callable[[ComparedArms], str | None]] = {
+CHECKS: dict[str, Callable[[ComparedArms], str | Remark | None]] = {
     "SAME_RUN": _same_run,
     "INVALID_RUN": _invalid_run,
     "BUFFERED_STREAM": _buffered,
@@ -463,4 +471,4 @@ CHECKS: dict[str, Callable[[ComparedArms], str | None]] = {
     "DIFFERENT_MODEL": _model,
     "RECORDED_ARM": _recorded,
 }
-"""Code -> check; a check returns what to say, or None when all is well."""
+"""Code -> check; a check returns what to say, perhaps with its figures, or None when all is well."""

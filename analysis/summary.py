@@ -6,14 +6,15 @@ they are shown beside one run, and never decide between two (docs/statistics.md)
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from tbench.capture.exchange import NOTHING
 from tbench.replay import metrics
 from tbench.replay.counted import Counted, Ranked, Spread
 from tbench.replay.metrics import minimum_n
@@ -126,10 +127,14 @@ POINTS = (0.5, 0.9, 0.95, 0.99, 0.999)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caution:
-    """Something a reader must know beside a number: a stable code, and one sentence."""
+    """Something a reader must know beside a number: a stable code, and one sentence.
+
+    `figures` are those of the sentence, by name, that a shorter one is made of.
+    """
 
     code: str
     text: str
+    figures: Mapping[str, float] = field(default=NOTHING, compare=False)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.text}"

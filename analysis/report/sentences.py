@@ -15,6 +15,7 @@ from tbench.analysis.comparison import (
 )
 from tbench.analysis.run_metrics import OPEN_LOOP, TURNS_WAIT, footnote
 from tbench.analysis.spending import Spending
+from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.throughput import drained, three
@@ -308,22 +309,19 @@ def label(code: str) -> str:
 
 def caveats(comparison: Comparisons) -> list[tuple[str, str]]:
     """What to know before trusting a pair, a label and a line each, by how far it could move the verdict."""
-    by_code = {caution.code: caution.text for caution in comparison.warnings if not caution.is_fact}
+    by_code = {caution.code: caution for caution in comparison.warnings if not caution.is_fact}
     ranks = {code: rank for rank, code in enumerate(CAVEATS)}
     codes = by_code.keys() - NAMED_ABOVE
     ranked = sorted(codes, key=lambda code: (ranks.get(code, len(ranks)), code))
-    return [(label(code), _brief(code, by_code[code], comparison)) for code in ranked]
+    return [(label(code), _brief(by_code[code], comparison)) for code in ranked]
 
 
-def _brief(code: str, text: str, comparison: Comparisons) -> str:
+def _brief(caution: Caution, comparison: Comparisons) -> str:
     """A warning in one line, with the figures that tell how much it matters."""
-    match code:
-        case "CLIENT_LAG_DIFFERS":
-            level, first, second = re.findall(
-                r"lag p([\d.]+) ([\d.]+) ms against ([\d.]+) ms", text
-            )[0]
-            apart = abs(float(first) - float(second))
-            lag = f"client lag differs by {three(apart)} ms at p{level}"
+    text = caution.text
+    match caution.code, caution.figures:
+        case "CLIENT_LAG_DIFFERS", {"quantile": level, "apart_s": apart}:
+            lag = f"client lag differs by {three(apart * 1e3)} ms at {words.percentile(level)}"
             moved = next(
                 (
                     row.candidate - row.baseline
@@ -336,19 +334,20 @@ def _brief(code: str, text: str, comparison: Comparisons) -> str:
             )
             if not moved:
                 return f"{lag}: so much of TTFT or E2E can be the client's"
-            verdict = "cannot explain" if apart < abs(moved) * 1e3 / 2 else "may explain much of"
+            verdict = "cannot explain" if apart < abs(moved) / 2 else "may explain much of"
             return f"{lag}: {verdict} {three(abs(moved) * 1e3)} ms of TTFT p50"
-        case "CACHED_TOKENS_DIFFER":
-            first, second = re.findall(r"\d+%", text)
-            cached = f"{first} vs {second} of prompt tokens came from the prefix cache"
+        case "CACHED_TOKENS_DIFFER", {"baseline": first, "candidate": second}:
+            cached = f"{first:.0%} vs {second:.0%} of prompt tokens came from the prefix cache"
             return f"{cached}: TTFT compares caches too (--cache structure)"
-        case "LOW_CONFIDENCE":
+        case "LOW_CONFIDENCE", _:
             size = ", ".join(text.split("; ")[:2]).removesuffix(" (all intervals)")
             return f"{size}: CIs are approximate (~)"
-        case "TTFT_UNCERTAIN":
+        case "TTFT_UNCERTAIN", _:
             return f"first tokens read over 1 ms late: {text.partition(': ')[2]}"
-        case "SLOW_DRIFT":
+        case "SLOW_DRIFT", _:
             rows = ", ".join(row_name(row) for row in shown_rows(comparison) if row.drift)
             where = f" at {rows}" if rows else ""
             return f"conditions may have drifted during a run: CIs too narrow{where} (~)"
-    return text if code in UNCUT or code not in CAVEATS else text.split("; ", maxsplit=1)[0]
+    if caution.code in UNCUT or caution.code not in CAVEATS:
+        return text
+    return text.split("; ", maxsplit=1)[0]
