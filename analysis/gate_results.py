@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
+from tbench.analysis import words
 from tbench.analysis.arms import Replicates, check_distinct
 from tbench.analysis.comparison import Comparison, Verdict
 from tbench.analysis.decide import ALPHA, BURST, GateEvidence, decide, hidden, overall
@@ -291,7 +292,9 @@ def _open(estimate: GateEstimate) -> str:
     what = "margin" if gate.limit is None else "limit"
     least, most = evidence.interval or (worsening.least, worsening.most)
     if most < gate.threshold and most + evidence.lag[1] >= gate.threshold:
-        return f"client lag can hide {_ms(estimate.lag_s[1])}, which is too much to tell"
+        return (
+            f"client lag can hide {words.figure(estimate.lag_s[1], 's')}, which is too much to tell"
+        )
     if most < gate.threshold:
         strict, lacking = evidence.strict, "it lies among the failures"
         if strict is not None:
@@ -299,13 +302,13 @@ def _open(estimate: GateEstimate) -> str:
             lacking = (
                 f"{value - 1:+.1%}, up to {upper - 1:+.1%}"
                 if gate.limit is None
-                else f"{_ms(value)}, up to {_ms(upper)}"
+                else f"{words.figure(value, 's')}, up to {words.figure(upper, 's')}"
             )
         return f"with every failure as the slowest request: {lacking}"
     if least > gate.threshold + evidence.lag[0]:
         return f"beyond its {what} by itself, but not at 5% among all gates (Holm); more runs would tell"
     if least > gate.threshold:
-        explained = f"{_ms(estimate.lag_s[0])} of {_apart(estimate)}"
+        explained = f"{words.figure(estimate.lag_s[0], 's')} of {_apart(estimate)}"
         return f"client lag can explain {explained}, which is too much to tell"
     return f"the interval holds the {what}; more runs would narrow it"
 
@@ -315,18 +318,14 @@ def _lag_reason(estimate: GateEstimate, beware: Sequence[str], side: int) -> str
     if "CLIENT_LAG_DIFFERS" not in beware or not estimate.lag_s[side]:
         return None
     if side:
-        return f"client lag can hide at most {_ms(estimate.lag_s[1])}"
-    return f"client lag can explain at most {_ms(estimate.lag_s[0])} of {_apart(estimate)}"
+        return f"client lag can hide at most {words.figure(estimate.lag_s[1], 's')}"
+    return f"client lag can explain at most {words.figure(estimate.lag_s[0], 's')} of {_apart(estimate)}"
 
 
 def _apart(estimate: GateEstimate) -> str:
     """By how much the candidate's figure is more than the baseline's."""
     both = comparison(estimate)
-    return _ms((both.candidate or 0.0) - (both.baseline or 0.0))
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+    return words.figure((both.candidate or 0.0) - (both.baseline or 0.0), "s")
 
 
 def _may_hide(estimate: GateEstimate) -> str:

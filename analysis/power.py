@@ -16,6 +16,7 @@ from scipy import optimize, special
 from tbench.analysis.gate_estimate import LEAST_RUNS
 from tbench.analysis.summary import Floats
 from tbench.analysis.t_tests import CONFIDENCE
+from tbench.analysis.words import percent
 
 ASSUMED_SD: Final = 0.03
 """From run to run, where no pilot says it: a guess, and always called one."""
@@ -152,15 +153,15 @@ def plan_warning(
     if runs < LEAST_RUNS:
         return (
             f"{runs} + {runs} runs decide nothing: a gate needs {LEAST_RUNS} of each arm, and "
-            f"{needed or MOST_RUNS} for a {_percent(margin)} margin with {_percent(sd, 2)} between runs"
+            f"{needed or MOST_RUNS} for a {percent(margin, 4)} margin with {percent(sd, 2)} between runs"
         )
     ways = [] if needed is None else [f">= {needed} runs of each arm"]
     # To a tenth of a per cent, never below what is needed.
     least_margin = math.ceil(margin_needed(runs, sd, power=power) * 1000 - 1e-9) / 10
     ways.append(f"a margin >= {least_margin:g} %")
     return (
-        f"{runs} + {runs} runs with {_percent(sd, 2)} between runs pass a {_percent(margin)} margin in about "
-        f"{chance * 100:.0f} % of plans even for equal arms; take {' or '.join(ways)}"
+        f"{runs} + {runs} runs with {percent(sd, 2)} between runs pass a {percent(margin, 4)} margin in "
+        f"about {chance * 100:.0f} % of plans even for equal arms; take {' or '.join(ways)}"
     )
 
 
@@ -192,7 +193,3 @@ def _fewest(enough: Callable[[int], bool], least: int = LEAST_RUNS) -> int | Non
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def _percent(share: float, digits: int = 4) -> str:
-    return f"{share * 100:.{digits}g} %"

@@ -158,6 +158,18 @@ def percentile(p: float) -> str:
     return f"p{p * 100:.6g}"
 
 
+def quantity(metric: str, p: float | None) -> str:
+    """A metric at a quantile, or one that has none: `TTFT p95`, `errors`."""
+    return title(metric) if p is None else f"{title(metric)} {percentile(p)}"
+
+
+def percent(share: float | None, digits: int | None = None, unknown: str = "unbounded") -> str:
+    """A share in per cent, 0.03 is 3 %: with so many digits, else with two below 10 % and three above."""
+    if share is None or not math.isfinite(share):
+        return unknown
+    return f"{share * 100:.{digits or (2 if share < 0.1 else 3)}g} %"
+
+
 def lasting(seconds: float) -> str:
     """How long something lasts, to plan with: 40 s, 19 min, 2.5 h."""
     if seconds >= 7200:

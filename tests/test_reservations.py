@@ -100,13 +100,13 @@ def test_client_lag_explains_no_more_than_it_is(repeats: Any) -> None:
 
     assert "lag p99 0.00 ms against 9.00 ms" in said(found)["CLIENT_LAG_DIFFERS"]
     assert found.verdict is Verdict.FAIL
-    assert re.fullmatch(r"client lag can explain at most 9 ms of 7\d\.\d ms", row.reason or "")
+    assert re.fullmatch(r"client lag can explain at most 9\.00 ms of 7\d\.\d ms", row.reason or "")
 
 
 @pytest.mark.parametrize(
     ("gate", "verdict", "reason"),
     [
-        ("ttft:p50:2%", "INCONCLUSIVE", "client lag can explain 9 ms of"),
+        ("ttft:p50:2%", "INCONCLUSIVE", "client lag can explain 9.00 ms of"),
         ("e2e_per_token:p50:10%", "PASS", None),
         ("ttft_sent:p50:10%", "PASS", None),
         ("tpot:p50:10%", "PASS", None),
@@ -139,7 +139,7 @@ def test_lag_of_the_baseline_hides_no_loss(repeats: Any) -> None:
     (row,) = evaluate_gates([baseline, slower], parse_gates(None, ["ttft:p50:3%"])).rows
 
     assert row.comparison.verdict is Verdict.INCONCLUSIVE
-    assert (row.reason or "").startswith("client lag can hide 9 ms")
+    assert (row.reason or "").startswith("client lag can hide 9.00 ms")
 
 
 @pytest.mark.parametrize(

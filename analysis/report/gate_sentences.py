@@ -214,8 +214,7 @@ def amount(results: GateResults, arm: Replicates) -> str:
 
 def gate_label(gate: Gate) -> str:
     """What is gated, as people say it: `TTFT p95`, `errors`."""
-    label = words.title(gate.metric)
-    return label if gate.quantile is None else f"{label} {words.percentile(gate.quantile)}"
+    return words.quantity(gate.metric, gate.quantile)
 
 
 def reason(row: GateRow) -> str:

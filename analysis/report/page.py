@@ -193,7 +193,7 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
             interval = join([shown, f"n {min(row.n_baseline, row.n_candidate):,}"], ", ")
         tiles.append(
             _tile(
-                sentences.row_name(row),
+                words.quantity(row.metric, row.quantile),
                 _arrow((row.baseline, row.candidate), words.pair(row)),
                 number(row.ratio, words.ratio(row.ratio)),
                 interval,
@@ -219,7 +219,7 @@ def _bar(row: Comparison) -> Bar:
     better = METRICS[row.metric].better
     worth = dict(zip(FINDINGS[better], WORTH[better], strict=True))
     return Bar(
-        label=sentences.row_name(row),
+        label=words.quantity(row.metric, row.quantile),
         value=row.ratio,
         low=row.low,
         high=row.high,

@@ -15,7 +15,7 @@ from tbench.analysis.planning import (
 from tbench.analysis.power import ASSUMED_SD, MOST_RUNS, SURE
 from tbench.analysis.selfcheck import Floor, SelfCheck
 from tbench.analysis.variance import Spread
-from tbench.analysis.words import aligned, lasting, percentile, table
+from tbench.analysis.words import aligned, lasting, percent, percentile, table
 from tbench.capture.terminal import plural
 
 UNBOUNDED: Final = "unbounded"
@@ -86,8 +86,8 @@ def plan_text(plan: Plan) -> Iterator[str]:
         what = "1 trace" if arm.runs[0].kind == "trace" else plural(len(arm.runs), "run")
         yield f"pilot      {arm.name}: {what} of {lasting(plan.run_s)} or more"
     yield (
-        f"plan       find +{_percent(aim.effect)}, pass a margin of {_percent(aim.margin)} if nothing "
-        f"changed; power {_percent(aim.power)}"
+        f"plan       find +{percent(aim.effect)}, pass a margin of {percent(aim.margin)} if nothing "
+        f"changed; power {percent(aim.power)}"
     )
     yield ""
     yield ONE_PAIR
@@ -117,7 +117,7 @@ def plan_text(plan: Plan) -> Iterator[str]:
 
 def _one_pair(plan: Plan) -> Iterator[str]:
     """What one pair of runs can find, by metric."""
-    effect = _percent(plan.aim.effect)
+    effect = percent(plan.aim.effect)
     heads = ("", "requests", "interval", f"±{effect} takes", f"+{effect} found by", "lasts", "")
     rows = []
     for prospect in plan.prospects:
@@ -127,7 +127,7 @@ def _one_pair(plan: Plan) -> Iterator[str]:
             bounded = math.isfinite(pair.half_width)
             counts = (pair.requests, pair.requests_to_find)
             cells = [
-                f"±{_percent(math.expm1(pair.half_width))}" if bounded else UNBOUNDED,
+                f"±{percent(math.expm1(pair.half_width))}" if bounded else UNBOUNDED,
                 *("-" if requests is None else f"{requests:,}" for requests in counts),
                 "-" if pair.seconds is None else lasting(pair.seconds),
             ]
@@ -146,19 +146,19 @@ def _spread_row(prospect: PowerEstimate) -> list[str]:
     """What differs from run to run, and how much of that the requests of a run explain."""
     spread, run_sd, interval = prospect.spread, "-", "-"
     if prospect.assumed:
-        run_sd, interval = _percent(ASSUMED_SD), "assumed"
+        run_sd, interval = percent(ASSUMED_SD), "assumed"
     elif spread.low is not None and spread.high is not None:
-        run_sd, interval = _percent(spread.sd), f"{_percent(spread.low)} to {_percent(spread.high)}"
-    within = _percent(spread.within.se) if spread.within else "-"
+        run_sd, interval = percent(spread.sd), f"{percent(spread.low)} to {percent(spread.high)}"
+    within = percent(spread.within.se) if spread.within else "-"
     return [_name(spread), run_sd, interval, within, spread.advice or "-"]
 
 
 def _chances(prospect: PowerEstimate) -> Iterator[list[str]]:
     """How often plans of so many runs PASS equal arms, see the effect, and FAIL it."""
     aim, high = prospect.aim, prospect.spread.high
-    effect = f"+{_percent(aim.effect)}"
+    effect = f"+{percent(aim.effect)}"
     rows = [("equal arms PASS", "passes", _takes(prospect.runs_to_pass))]
-    rows += [(f"  if sd is {_percent(high)}", "passes_at_worst", "")] if high is not None else []
+    rows += [(f"  if sd is {percent(high)}", "passes_at_worst", "")] if high is not None else []
     rows += [(f"{effect} is seen", "sees", _takes(prospect.runs_to_see))]
     rows += [(f"{effect} FAILs", "fails", "")] if aim.effect > aim.margin else []
     name = _name(prospect.spread)
@@ -180,7 +180,7 @@ def _conclusions(plan: Plan, shown: list[PowerEstimate]) -> Iterator[str]:
     together = plan.together
     if together is None:
         return
-    margin, runs = _percent(plan.aim.margin), together.runs
+    margin, runs = percent(plan.aim.margin), together.runs
     if runs is None:
         yield f"No number of runs up to {MOST_RUNS:,} passes {margin} so often: take a wider margin."
         return
@@ -188,19 +188,13 @@ def _conclusions(plan: Plan, shown: list[PowerEstimate]) -> Iterator[str]:
     if together.gates == 1:
         gates, passing = "The gate", "passes"
     yield (
-        f"{gates} of {margin} {passing} in {_percent(plan.aim.power)} of plans if nothing changed with "
+        f"{gates} of {margin} {passing} in {percent(plan.aim.power)} of plans if nothing changed with "
         f"{runs} + {runs} runs like the pilot's, {lasting(2 * runs * plan.run_s)} one after another."
     )
 
 
 def _name(quantile: Spread | Floor) -> str:
     return f"{quantile.metric} {percentile(quantile.quantile)}"
-
-
-def _percent(share: float | None, unknown: str = UNBOUNDED) -> str:
-    if share is None or not math.isfinite(share):
-        return unknown
-    return f"{share * 100:.2g} %" if share < 0.1 else f"{share * 100:.3g} %"
 
 
 # A self-check for a person, and for a program.
@@ -262,9 +256,9 @@ def self_check_text(check: SelfCheck) -> Iterator[str]:
         cells = ["-"] * 5
         if answered := len(floor.answered):
             changes = (floor.median_change, floor.largest_change)
-            cells = [_percent(size, "-") for size in changes]
+            cells = [percent(size, unknown="-") for size in changes]
             cells += [f"{floor.missed} ({floor.missed / answered:.0%})", str(floor.drifting)]
-            cells += [_percent(floor.margin, "-")]
+            cells += [percent(floor.margin, unknown="-")]
         refusals = "; ".join(floor.refusals) if not answered else ""
         rows.append([_name(floor), f"{answered}/{len(floor.rows)}", *cells, refusals])
     yield from aligned(table("", heads, rows), {0, 7})
@@ -292,7 +286,7 @@ def _noise(check: SelfCheck) -> Iterator[str]:
     if changed:
         most = max(changed, key=lambda floor: floor.largest_change or 0.0)
         yield (
-            f"Equal runs differed by up to {_percent(most.largest_change)} ({_name(most)}) in these "
+            f"Equal runs differed by up to {percent(most.largest_change)} ({_name(most)}) in these "
             "pairs; another pair may differ by more. No bound."
         )
     # The largest change is one pair's, the margin rests on the spread of all runs.
@@ -300,6 +294,6 @@ def _noise(check: SelfCheck) -> Iterator[str]:
     if planned:
         most = max(planned, key=lambda floor: floor.margin or 0.0)
         yield (
-            f"With {USUAL_RUNS} + {USUAL_RUNS} runs a margin below {_percent(most.margin)} "
+            f"With {USUAL_RUNS} + {USUAL_RUNS} runs a margin below {percent(most.margin)} "
             f"({_name(most)}) will often not pass, even if nothing changed."
         )

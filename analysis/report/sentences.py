@@ -257,11 +257,6 @@ def result_of(row: Comparison) -> str:
     return "tail clustered in time" if "burst" in row.refusal else row.refusal
 
 
-def row_name(row: Comparison) -> str:
-    """A metric at a quantile: `TTFT p50`."""
-    return f"{words.title(row.metric)} {words.percentile(row.quantile)}"
-
-
 NAMED_ABOVE: Final = frozenset({"DIFFERENT_MODEL"})
 """Facts that the heading shows."""
 CAVEATS: Final[Mapping[str, str]] = {
@@ -345,7 +340,11 @@ def _brief(caution: Caution, comparison: Comparisons) -> str:
         case "TTFT_UNCERTAIN", _:
             return f"first tokens read over 1 ms late: {text.partition(': ')[2]}"
         case "SLOW_DRIFT", _:
-            rows = ", ".join(row_name(row) for row in shown_rows(comparison) if row.drift)
+            rows = ", ".join(
+                words.quantity(row.metric, row.quantile)
+                for row in shown_rows(comparison)
+                if row.drift
+            )
             where = f" at {rows}" if rows else ""
             return f"conditions may have drifted during a run: CIs too narrow{where} (~)"
     if caution.code in UNCUT or caution.code not in CAVEATS:

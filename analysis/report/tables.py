@@ -496,4 +496,4 @@ def quantity(metric: str, p: float | None) -> str:
     """What a gate looks at, as a heading."""
     if p is None:
         return "Error rate" if metric == ERRORS else metric.replace("_", " ").capitalize()
-    return f"{words.title(metric)} {words.percentile(p)}"
+    return words.quantity(metric, p)

@@ -16,7 +16,7 @@ from tbench.abtest.runner import Outlook, RunResult, shortage
 from tbench.abtest.verdict import spreads
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.power import plan_warning
-from tbench.analysis.words import percentile, title
+from tbench.analysis.words import quantity
 from tbench.board import Board
 from tbench.capture.errors import TbenchError
 from tbench.capture.terminal import plural
@@ -193,7 +193,7 @@ def spread_text(judgement: GateResults) -> Iterator[str]:
     for spread in spreads(judgement):
         if spread.sd is None:
             continue
-        label = f"{title(spread.metric)} {percentile(spread.quantile)}"
+        label = quantity(spread.metric, spread.quantile)
         known = spread.within is not None and math.isfinite(spread.within.se)
         within = f"{spread.within.se:.1%}" if spread.within and known else "unknown"
         advice = f"; {spread.advice}" if spread.advice else ""
