@@ -10,6 +10,8 @@ import orjson
 
 from tbench.capture.errors import InputError
 
+BOM = b"\xef\xbb\xbf"
+"""What a file in UTF-8 may begin with."""
 LONGEST_NUMBER = 20
 """Characters of a whole number: 64 bits have no more."""
 
@@ -63,7 +65,7 @@ def rewritten(
 def read_json(path: Path, cure: str = "move it away") -> Any:  # noqa: ANN401
     """The value that a file holds; raises InputError that names it and the `cure`."""
     try:
-        return loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        return loads(path.read_bytes().removeprefix(BOM))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -28,7 +28,7 @@ RESPONSES = "/v1/responses"
 
 
 class LeftOut(NamedTuple):
-    """A row that becomes no exchange, and why: words that stand after a number of rows."""
+    """A row that cannot be used, and why: words that stand after a number of rows."""
 
     reason: str
 

@@ -10,6 +10,7 @@ import gzip
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
@@ -27,8 +28,7 @@ from tbench.capture.importers.recordings import (
     goreplay,
 )
 from tbench.capture.importers.shapes import WINDOW, windows
-from tbench.capture.jsontext import loads
-from tbench.capture.synthesis.dataset_files import BOM, READERS
+from tbench.capture.jsontext import BOM, loads
 
 BAD_COLUMNS: Final = LeftOut("with another number of columns")
 HEAD: Final = 2**20
@@ -149,9 +149,7 @@ def rows(
     """The rows of a file; `progress` hears how many bytes of it are read."""
     if layout.kind == "parquet":
         # The reader takes a path and reads row groups; it does not tell how far it is.
-        yield from (
-            item if isinstance(item, dict) else NOT_JSON for item in READERS["parquet"](path)
-        )
+        yield from (item if isinstance(item, dict) else NOT_JSON for item in parquet(path))
         return
     with path.open("rb") as raw, _opened(path, raw) as file:
         try:
@@ -198,13 +196,26 @@ def json_lines(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[
         raise InputError(f"{path}: damaged gzip: {error}") from None
 
 
-def table(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
-    """CSV with the columns' names in the first line."""
-    before, before_line = csv.field_size_limit(LONGEST), 0
+def table(
+    file: IO[bytes],
+    path: Path,
+    _inside: Sequence[str] = (),
+    *,
+    longest: int = LONGEST,
+    unique: bool = False,
+) -> Iterator[Row | LeftOut]:
+    """CSV with the columns' names in the first line, `unique` ones where the last would hide others.
+
+    A cell has `longest` bytes at most.
+    """
+    before, before_line = csv.field_size_limit(longest), 0
     try:
         lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         # Strict: a quote that is never closed would take the rows after it for one field.
         reader = csv.DictReader(lines, strict=True)
+        for name, count in Counter(filter(None, reader.fieldnames or ())).items():
+            if unique and count > 1:
+                raise InputError(f"{path}: {count} columns are called {name!r}; rename all but one")
         for row in reader:
             yield row if None not in row and None not in row.values() else BAD_COLUMNS
             before_line = reader.line_num
@@ -214,6 +225,31 @@ def table(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row |
         ) from None
     finally:
         csv.field_size_limit(before)
+
+
+def parquet(path: Path) -> Iterator[Any]:
+    """The rows of a Parquet file, whatever it holds."""
+    try:
+        import pyarrow as pa  # noqa: PLC0415 (an extra)
+        from pyarrow.parquet import ParquetFile  # noqa: PLC0415
+    except ImportError:
+        raise InputError(
+            f"{path}: reading Parquet needs pyarrow: pip install 'tbench[parquet]'"
+        ) from None
+    exact = {"timestamp[": pa.string(), "duration[": pa.int64()}
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                # Python's own times hold no nanoseconds, which pandas writes: texts and numbers do.
+                columns = [
+                    column.cast(exact[kind]) if kind in exact else column
+                    for column in batch.columns
+                    for kind in (str(column.type).partition("ns")[0],)
+                ]
+                yield from pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
+    except (ValueError, OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not Parquet that can be read: {reason}") from None
 
 
 def elements(file: IO[bytes], path: Path, inside: Sequence[str]) -> Iterator[Row | LeftOut]:

@@ -43,9 +43,8 @@ from tbench.capture.importers.importer import (
     scaled,
     text,
 )
-from tbench.capture.jsontext import loads
+from tbench.capture.jsontext import BOM, loads
 from tbench.capture.providers import Usage
-from tbench.capture.synthesis.dataset_files import BOM
 
 FAILED = LeftOut("that failed at their source (0 response tokens)")
 BAD_IDS = LeftOut("with hash ids that are no numbers")

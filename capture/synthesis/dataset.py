@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
-from tbench.capture.jsontext import loads, read_json
+from tbench.capture.importers.importer import LeftOut
+from tbench.capture.jsontext import BOM, loads, read_json
 from tbench.capture.synthesis import dataset_files
 from tbench.capture.synthesis.images import readable
 from tbench.capture.terminal import plural
@@ -177,7 +178,7 @@ def _usual(names: Sequence[str], columns: list[str]) -> str | None:
 
 def _row(item: dataset_files.Item, columns: Columns, folder: Path) -> tuple[Row, str | None]:
     """A row, or why it cannot be used."""
-    if isinstance(item, dataset_files.Bad):
+    if isinstance(item, LeftOut):
         return Row(), item.reason
     if isinstance(item, str):
         reason = "without an image" if columns.pictures else None
@@ -227,7 +228,7 @@ def is_dataset_config(path: Path) -> bool:
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
     with path.open("rb") as file:
-        if not file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        if not file.read(4096).removeprefix(BOM).lstrip().startswith(b"{"):
             return False
     try:
         value = loads(path.read_bytes())

@@ -1,33 +1,26 @@
 """Files: the rows of text, CSV, JSON, JSONL and Parquet files and of folders of images, one by one.
 
-A row is a string, or a map of columns. What is broken comes as Bad, with the reason that is counted.
+A row is a string, or a map of columns. What is broken is left out, with the reason that is counted.
 """
 
-import csv
 import logging
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from tbench.capture.errors import InputError
-from tbench.capture.jsontext import loads
+from tbench.capture.importers.importer import LeftOut
+from tbench.capture.importers.rows import parquet, table
+from tbench.capture.jsontext import BOM, loads
 
 LONGEST_CELL: Final = 2**30
 """Of a CSV file: it may hold images."""
-BOM: Final = b"\xef\xbb\xbf"
 PICTURES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-class Bad(NamedTuple):
-    """A row that cannot be used, and why: words after a number of rows."""
-
-    reason: str
-
-
-Item = str | Mapping[str, Any] | Bad
+Item = str | Mapping[str, Any] | LeftOut
 
 
 def read_file(path: Path, file_format: str | None = None) -> Iterator[Item]:
@@ -48,7 +41,7 @@ def read_folder(folder: Path) -> Iterator[Item]:
         if path.suffix.lower() in PICTURES:
             yield {"image": str(path.resolve())}
         else:
-            yield Bad("not an image")
+            yield LeftOut("not an image")
 
 
 def _text(path: Path) -> Iterator[Item]:
@@ -58,27 +51,13 @@ def _text(path: Path) -> Iterator[Item]:
             try:
                 yield line.decode("utf-8-sig").strip()
             except UnicodeDecodeError:
-                yield Bad("not UTF-8")
+                yield LeftOut("not UTF-8")
 
 
 def _csv(path: Path) -> Iterator[Item]:
-    """With the columns' names in the first line."""
-    before = csv.field_size_limit(LONGEST_CELL)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            for name, count in Counter(filter(None, rows.fieldnames or ())).items():
-                if count > 1:
-                    raise InputError(
-                        f"{path}: {count} columns are called {name!r}; rename all but one"
-                    )
-            for row in rows:
-                complete = None not in row and None not in row.values()
-                yield row if complete else Bad("with another number of columns")
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not CSV in UTF-8: {error}") from None
-    finally:
-        csv.field_size_limit(before)
+    """With the columns' names in the first line, each once."""
+    with path.open("rb") as file:
+        yield from table(file, path, longest=LONGEST_CELL, unique=True)
 
 
 def _json(path: Path) -> Iterator[Item]:
@@ -107,35 +86,11 @@ def _jsonl(path: Path) -> Iterator[Item]:
             try:
                 yield _value(loads(text))
             except ValueError:
-                yield Bad("not JSON")
+                yield LeftOut("not JSON")
 
 
 def _value(value: object) -> Item:
-    return value if isinstance(value, str | dict) else Bad("neither a string nor an object")
-
-
-def _parquet(path: Path) -> Iterator[Item]:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 (an extra)
-        from pyarrow.parquet import ParquetFile  # noqa: PLC0415
-    except ImportError:
-        raise InputError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'tbench[parquet]'"
-        ) from None
-    exact = {"timestamp[": pa.string(), "duration[": pa.int64()}
-    try:
-        with ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                # Python's own times hold no nanoseconds, which pandas writes: texts and numbers do.
-                columns = [
-                    column.cast(exact[kind]) if kind in exact else column
-                    for column in batch.columns
-                    for kind in (str(column.type).partition("ns")[0],)
-                ]
-                yield from pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
-    except (ValueError, OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not Parquet that can be read: {reason}") from None
+    return value if isinstance(value, str | dict) else LeftOut("neither a string nor an object")
 
 
 READERS: Final[Mapping[str, Callable[[Path], Iterator[Item]]]] = {
@@ -143,7 +98,7 @@ READERS: Final[Mapping[str, Callable[[Path], Iterator[Item]]]] = {
     "csv": _csv,
     "json": _json,
     "jsonl": _jsonl,
-    "parquet": _parquet,
+    "parquet": parquet,
 }
 """The end of a name, or a dataset-config's file_format, and what reads it."""
 
