@@ -364,6 +364,7 @@ def check_distinct(runs: Iterable[Arm]) -> None:
     """Raise InputError where one of these is another, or its copy: the spread would be none."""
     first: dict[object, Path] = {}
     for run in runs:
+        # By the random marker first: a copy under another name is the same run.
         marks = run.markers or {run.path.resolve()}
         if twice := marks & first.keys():
             raise InputError(

@@ -182,6 +182,8 @@ def has_backlog(compared: ComparedArms) -> bool:
 def _outgrows(medians: Floats, lengths: Floats) -> bool:
     """Whether a stretch takes QUEUED times as long as another, and for its length too; NaN is unknown."""
     lengths = np.where(lengths > 0, lengths, np.nan)
+    # fmax takes the 1 where a length is not known (NaN), and
+    # the longer stretch as an excuse, never the shorter.
     longer = np.fmax(lengths[:, None] / lengths, 1)
     return bool((medians[:, None] > QUEUED * longer * medians).any())
 
@@ -257,6 +259,7 @@ def _output_length(compared: ComparedArms) -> str | None:
     """By the typical answer, and by the mean, with which a server's work grows."""
     ratio, means = compared.length_ratio(), compared.means("output_tokens")
     mean_ratio = means[1] / means[0] if all(means) else 1.0
+    # Both: one long answer in twenty moves a mean and no median, and a server's work goes by the mean.
     if abs(ratio - 1) <= LENGTH and abs(mean_ratio - 1) <= MEAN_LENGTH:
         return None
     way = "longer" if mean_ratio > 1 else "shorter"

@@ -153,6 +153,7 @@ class RunView:
 
     def punctual(self, metric: Metric) -> Floats:
         """The metric as it would be had the client sent in time, the answers being what they were."""
+        # Never below 0: a request that left a hair before its time has no lag to be forgiven.
         late = np.maximum(np.nan_to_num(metrics.client_lag(self.arm.columns)), 0.0)
         due = {"due": self.arm.columns["due"] + late}
         columns = ChainMap(due, cast("dict[str, Column]", self.arm.columns))  # read, never written

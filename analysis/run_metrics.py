@@ -209,6 +209,7 @@ def counted_share(events: Ints, requests: Ints) -> Figure:
         return Figure(value=math.nan, n=0, refusal=NOTHING)
     # In order of the trace: events that come together make some stretches full and others empty.
     apart = float(((events - requests * total / n) ** 2).sum())
+    # n / (n - 1): the deviations are from the run's own mean, which lies among them.
     clumps = apart * len(events) / (len(events) - 1) if len(events) > 1 else None
     return Figure(value=total / n, n=n, events=total, clumps=clumps)
 

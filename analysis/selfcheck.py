@@ -201,6 +201,8 @@ def balanced(
     else:
         ways = drawn = dict[int, None]()  # each once, in the order drawn
         while len(drawn) < MOST_SPLITS:
+            # Of an odd number of pairs half of the draws turn one
+            # more round: neither arm goes first oftener in the end.
             turned = random.permutation(len(pairs))[: (len(pairs) + random.integers(0, 2)) // 2]
             drawn[sum(1 << place for place in turned.tolist())] = None
     for way in ways:

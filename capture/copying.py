@@ -208,6 +208,7 @@ def _carry(
             continue
         marked = marks.get((number, ordinal), b"")
         edges = frames.edges(frame.raw)
+        # Not strict: a block may be given up in its middle, and has an edge more than records in any case.
         records = zip(segments[number].container.unpack(frame.raw), edges, edges[1:], strict=False)
         for place, (lying, start, end) in enumerate(records):
             record, packed, kind = lying, frame.raw[start:end], lying.get("type")

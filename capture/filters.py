@@ -207,6 +207,7 @@ def bind(words: Sequence[str] | str, trace: Trace) -> Filter:
 def meant(trace: Trace, wanted: Filter, walk: Pass, *, answers: bool = False) -> Iterator[Exchange]:
     """The exchanges of a trace that are meant; responses only where one asks for them."""
     for exchange in trace.each(answers="whole" if answers or wanted.reads_answers else "none"):
+        # Exchanges come by arrival: whatever follows is too late as well.
         if exchange.request.arrive_ns >= wanted.to_ns:
             return
         if walk.keeps(exchange):

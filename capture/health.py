@@ -100,6 +100,7 @@ class Monitored:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    # A monitor that holds its connection does not hold up the end of the capture.
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:

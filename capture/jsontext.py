@@ -42,6 +42,7 @@ def loads(data: str | bytes) -> Any:  # noqa: ANN401 (whatever it holds)
         value = json.loads(
             data, parse_constant=lambda _: None, parse_int=integer, parse_float=finite
         )
+        # Through orjson again, so that both ways give the same values, and refuse the same.
         return orjson.loads(json.dumps(value, ensure_ascii=False).encode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

@@ -168,6 +168,7 @@ class Burstiness:
         None where they are too few to say: an index of twenty windows is within a third of the truth.
         """
         mean = self._sum / self._gaps if self._gaps else 0.0
+        # Of even gaps rounding may leave a variance below 0.
         cv = sqrt(max(0.0, self._squares / self._gaps - mean * mean)) / mean if mean else None
         result: dict[str, tuple[float | None, int]] = {"CV of gaps": (cv, self._gaps)}
         for name, window in self._windows.items():
@@ -229,6 +230,7 @@ class Mix:
             self.blocks[half][0] += blocks
             self.blocks[half][1] += shared
             self.bursts.add(request.arrive_ns)
+            # By time, not by session: half of the sessions of a burst are no burst.
             self.half_bursts[2 * request.arrive_ns > first + last].add(request.arrive_ns)
             self.requests += 1
         self.sessions = sum(met)

@@ -208,7 +208,12 @@ def opened(address: Address) -> Store:
     options = {"auto_mkdir": True} if address.scheme in LOCAL else {}
     try:
         system, root = url_to_fs(
-            address.url, skip_instance_cache=True, use_listings_cache=False, **options
+            # fsspec keeps drivers and listings for a process: what
+            # another machine has put there since would be missing.
+            address.url,
+            skip_instance_cache=True,
+            use_listings_cache=False,
+            **options,
         )
     except Exception as error:
         raise InputError(refusal(address, error)) from None

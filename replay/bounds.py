@@ -123,6 +123,7 @@ def most_tokens(
     stated = [count for count in limits if count is not None]
     if len(stated) < len(limits):  # a target may read what is no count to us
         stated = []
+    # The larger of two: which of them a server heeds is not known.
     limit = _least(max(stated, default=None), context)
     if limit is None:
         return "no_limit"
@@ -191,6 +192,7 @@ def _most_prompt(payload: Mapping[str, Any], size: int, picture: int) -> int | N
             return None
     tools = items_of(payload.get("tools")) + items_of(payload.get("functions"))
     if tools:
+        # Indented, as some templates write them out: each line costs a token or more.
         schemas = orjson.dumps(tools, option=orjson.OPT_INDENT_2)
         size += TOOLS_TOKENS + LINE_TOKENS * schemas.count(b"\n")
         size += TOOLS_TOKENS * sum(word_of(tool, "type") not in ("", *_OURS) for tool in tools)

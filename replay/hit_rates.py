@@ -149,6 +149,7 @@ class _Tokens:
         prompt = served.prompt or 0
         self.requests += 1
         self.prompt += prompt
+        # The share is of bytes, the prompt in tokens: what comes out is cut to the blocks that a cache has.
         self.planned += int(share * prompt) // BLOCK_TOKENS * BLOCK_TOKENS
         self.planned_least += int(least * prompt) // BLOCK_TOKENS * BLOCK_TOKENS
         self.served += served.cached or 0
@@ -244,6 +245,7 @@ def _shares(prompts: Sequence[_Prompt], held: Callable[[int], tuple[float, int]]
     cache, shares = Prefixes(), [0.0] * len(prompts)
     events = [(prompt.reading.sent, place, False, place) for place, prompt in enumerate(prompts)]
     events += [(*held(place), True, place) for place in range(len(prompts))]
+    # False sorts before True: a prompt is asked for before it is there itself.
     for _, _, adds, place in sorted(events):
         whose, pieces = prompts[place][:2]
         if adds:

@@ -230,6 +230,8 @@ class HttpxSender:
         )
         transport = httpx.AsyncHTTPTransport(
             verify=self._context,
+            # The environment's proxies are for browsers: what is
+            # measured goes straight to its target, unless told.
             trust_env=False,
             limits=limits,
             http1=not self._http2,

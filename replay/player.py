@@ -59,6 +59,7 @@ class _Alarm:
             arm(self._fd, time.monotonic_ns() + round(left * 1e9))
             await trio.lowlevel.wait_readable(self._fd)
             os.read(self._fd, 8)
+        # Spent waiting, not sleeping: a tenth of a millisecond is what being woken takes, more or less.
         while trio.current_time() < at:
             pass
 
@@ -160,6 +161,8 @@ class Player:
             while (call := await following()) is not None:
                 assert call.due is not None
                 at = self.began + call.due
+                # Calls that are late go at once, but for a look at the
+                # answers now and then: those wait in their sockets.
                 if at > trio.current_time() or overdue == BURST:
                     await self.sleep_until(at)
                     overdue = 0
@@ -395,6 +398,7 @@ class Player:
         except Exception as error:  # a sender's defect is a failed sample, not a lost run
             words = f"sender: {type(error).__name__}: {error}"
             reply.failure = (Outcome.PROTOCOL_ERROR, words)
+            # Later, as a sender's contract has it: never before `launch` has returned.
             trio.lowlevel.current_trio_token().run_sync_soon(ended)
 
     def _ended(self, call: Call, reply: Reply) -> None:
@@ -421,6 +425,7 @@ class Player:
             if turns.end(call, reply.end - self.began if answered else None):
                 self._let_follow(turns)
         self.keep(call, reply)
+        # From within the end itself: by an event the next call would leave a pass of the loop later.
         goes_on = self._refill is not None and self._refill() and not self._more
         waits = self._kept_back or (turns is not None and turns.next_due is not None)
         if not goes_on or waits:

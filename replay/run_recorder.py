@@ -241,6 +241,7 @@ def run_totals(
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
     portability, unchanged, masked = pool.counts(arm)
     issued = pool.issued(arm)
+    # What was sent and has no answer here, wherever it was lost: worker, spool or wire.
     lost = issued - tally.ended
     never_sent = 0 if planned is None else planned - issued
     stall = Histogram()
@@ -290,6 +291,7 @@ def run_totals(
         "ended_by": next((reason for reason, true in reasons if true), "plan"),
         "trace_failure": trace_failure,
         "warmup_s": job.warmup.seconds(tally.last_start),
+        # One worker that had to stamp by itself, and all count so: a run's stamps are as good as its worst.
         "clock": clocks.pop() if len(clocks) == 1 else "user",
         "coalesced_share": tally.coalesced_share,
         "loop_stall_s": {
@@ -421,6 +423,7 @@ class RunRecorder:
                 self._pump()
             if behind:
                 give_way()
+                # Left in the middle: what is there is read by `complete`, at full speed.
                 if self._finished.is_set():
                     return
 

@@ -86,6 +86,7 @@ class RunWriter:
         """Write what is older than a second, and the progress with it."""
         if self._clock() - self._flushed >= BLOCK_S:
             self._flush()
+            # Behind the samples that it counts: what a kill leaves may say too little, never too much.
             self.append({"type": "progress", **progress})
         with self._writable():
             self._container.pump()
@@ -221,6 +222,8 @@ def read_run(path: str | Path, desk: Desk | None = None) -> Run:
         table = Table(
             samples,
             first=USUAL,
+            # The totals are a guess of the room; a file that lies
+            # about them gets no more than its blocks can hold.
             rows=min(ended, blocks.MOST * len(container.rows or ())),
             guard=lambda: readable(path),
             desk=desk,
@@ -332,6 +335,7 @@ def _identity(
     }
     progress = progress or {}
     runform.check(progress, runform.PROGRESS, "progress")
+    # At least what has ended: samples and progress are written a moment apart.
     issued = max(progress.get("issued") or 0, ended)
     planned = max(progress.get("planned") or 0, issued)
     lost = {"lost_in_flight": issued - ended, "never_sent": planned - issued}

@@ -54,6 +54,7 @@ def interleaved(arms: Sequence[Iterator[Step]], seed: int) -> Iterator[Step]:
     """
     source = random.Random(seed)
     for turn in zip(*arms, strict=True):
+        # Drawn for each request: who is always second finds what the first has warmed.
         yield from source.sample(turn, len(turn))
 
 
@@ -65,6 +66,8 @@ def steps(job: "Job", plan: Iterable[Turn], survey: Survey | None, arm: int = 0)
     plan = together(plan, attrgetter("weight"))
     if not job.pace.is_open:
         return map(Step, plan, repeat(None), repeat(arm))
+    # Two readers of one plan, a step apart: a schedule
+    # asks for the offset of the very request that it dates.
     planned, ahead = tee(plan)
     dues = job.pace.schedule(survey)(request.offset for request in ahead)
     if (ends := job.options.duration) is not None:
@@ -388,6 +391,7 @@ class _ReplayRun:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_thread, recorder.follow, BEHIND)
             try:
+                # Behind the writers: a run whose file cannot be begun has sent nothing.
                 pool.go()
                 if self.interrupts:
                     pool.stop()

@@ -100,6 +100,7 @@ def step_back(niceness: int) -> None:
     """Have this thread give way to others from now on."""
     if sys.platform == "linux":  # elsewhere it would be the whole process's
         with suppress(OSError):
+            # A thread's own on Linux, where POSIX has it for the process (setpriority(2), BUGS).
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
@@ -135,6 +136,7 @@ async def on_thread(work: Callable[[], None], niceness: int) -> None:
             token.run_sync_soon(over.set)
 
     threading.Thread(target=body, name="tbench", daemon=True).start()
+    # Shielded: a thread that outlives its caller would go on with files that are closed by then.
     with trio.CancelScope(shield=True):
         await over.wait()
     if failures:

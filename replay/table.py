@@ -143,6 +143,7 @@ class Table(Mapping[str, Column]):
                 for store in wanted.values():
                     store.put(records, at, sizes)
                 at += sum(sizes)
+            # A file that was replaced between two passes would give columns of two runs.
             if self._counted and at != self._rows:
                 raise ValueError(f"it had {self._rows} samples and now has {at}")
             self._arrange(wanted, at)
@@ -156,6 +157,8 @@ class Table(Mapping[str, Column]):
             store.check()
         if "index" in wanted:
             index = wanted["index"].data
+            # In order where calls end as they were sent, and of a
+            # trace: that spares a sort, and a copy of each column.
             ordered = bool((index[1:] >= index[:-1]).all())
             self._order = None if ordered else np.argsort(index, kind="stable")
         if self._order is not None:
@@ -347,6 +350,7 @@ def roomy(data: Column, rows: int) -> Column:
     """The same values with room for so many; what is not written yet takes no memory."""
     if rows <= len(data):
         return data
+    # Doubled, so that all copies together cost no more than one of the whole.
     larger = np.empty(max(rows, 2 * len(data)), dtype=data.dtype)
     larger[: len(data)] = data
     return larger

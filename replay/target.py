@@ -363,7 +363,9 @@ class Target:
         budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
         if not output:
             return payload, "no_length"
+        # The server counts all answers of a request together, and the limit is for each.
         length = math.ceil(output / max(1, planned.info.n))
+        # Anthropic refuses a limit that is not above the budget for thinking.
         if isinstance(budget, int) and budget >= length:
             return payload, "thinking"
         names = self._limits(planned)
@@ -477,6 +479,7 @@ class Target:
         key = recorded.method, path, recorded_fields, bodied, carrier
         known = self._templates.get(key)
         if known is None:
+            # Emptied, not trimmed: traffic that has so many shapes would miss in a cache of any order.
             if len(self._templates) >= MOST_REMEMBERED:
                 self._templates.clear()
             if carrier not in KEYS:  # an older trace, or there was none
@@ -561,6 +564,8 @@ def new_salt() -> str:
 def derived_salt(salt: str, *parts: int) -> str:
     """The salt of a part of that run, the same whenever it is asked for."""
     words = b"%s %s" % (salt.encode(), " ".join(map(str, parts)).encode())
+    # A hash and no counter: salts of neighbours must not
+    # begin alike, or a cache would know their first tokens.
     return f"{int.from_bytes(blake2b(words, digest_size=8).digest()) % 10**DIGITS:0{DIGITS}d}"
 
 
@@ -696,6 +701,7 @@ def find_key(name: str | None, base_url: str, headers: Headers, cure: str = CURE
     if name == "":
         return None
     variable = host_variable(base_url) if name is None else name
+    # Stripped: a file that was read into a variable ends with a new line, which no header may hold.
     if key := os.environ.get(variable, "").strip():
         if not (key.isascii() and key.isprintable()):
             raise InputError(f"{variable}: holds characters that no key has")

@@ -295,6 +295,7 @@ class RatesOfParts:
             session, cycle = (
                 columns[name][timed].astype(np.int64) for name in ("session", "cycle")
             )
+            # Both are 32 bits in a file: one number for the pair, and no two pairs with the same.
             keys = np.concatenate([self._keys, session * 2**32 + cycle])
             self._keys, place = np.unique(keys, return_inverse=True)
             lasts = np.full(len(self._keys), -np.inf)

@@ -131,6 +131,7 @@ class Turns:
     def drop(self, call: Call) -> None:
         """Do not send a call that has just left, nor what follows it."""
         self.held += 1
+        # It was counted as it left, and is counted again as skipped.
         self._counts[call.arm]["continued"] -= 1
         self._skip(call)
 
@@ -216,6 +217,7 @@ class Turns:
             self._unsent(call)
             self._counts[call.arm].update(("continued", "skipped"))
             for waiting in self._close(call, None):
+                # Once: a join of two that failed is let go by the first of them.
                 if not waiting.failed:
                     waiting.failed = True
                     unsent.append(waiting.call)
@@ -343,6 +345,7 @@ def _until(text: str, date: str, now_wall: float | None) -> float | None:
     until, since = instant(text), instant(date)
     if until is None:
         return None
+    # Against the answer's own date: a target whose clock is wrong still asks for the same length of time.
     if since is None:
         since = time.time() if now_wall is None else now_wall
     return max(0.0, until - since)
@@ -384,12 +387,16 @@ class Tempo:
         if now > self.opens + FORGET_S:
             self._rate = math.inf
         if self._rate < math.inf:
+            # K of CUBIC: at no time at all the curve stands at
+            # FEWER of the rate, after K seconds at the rate itself.
             plateau = math.cbrt(self._rate * (1 - FEWER) / REGAIN)
             rate = self._rate + REGAIN * (now - self.opens - plateau) ** 3
             self._next = now + 1 / max(rate, LEAST_RATE)
 
     def refuse(self, sent: float, now: float, wait: float) -> None:
         """One that left at `sent` was refused: stay away for `wait` seconds."""
+        # Of one overload many are refused at once: the rate falls for
+        # the first, and for those that were sent after that was known.
         if sent >= self._eased:
             recent = sum(at > now - WINDOW_S for at in self._left)
             self._rate, self._eased = recent / WINDOW_S, now
@@ -460,6 +467,7 @@ class Politeness:
 
     def _postpone(self, tempo: Tempo, call: Call, reply: Reply, now: float, until: float) -> None:
         reply.since = now
+        # The number keeps the order of those that may leave together, and the heap from comparing calls.
         heapq.heappush(tempo.waiting, (until, next(self._numbers), call, reply))
 
     def _late(self, reply: Reply, at: float) -> bool:

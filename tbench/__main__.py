@@ -30,6 +30,7 @@ def main() -> None:
 
 
 def _prepared_and_run() -> int:
+    # First of all: until then `ps` shows them to everybody.
     mask_credentials(sys.argv)
     _open_streams()
     if (
@@ -153,6 +154,7 @@ def mask_credentials(arguments: Sequence[str]) -> None:
     words = ctypes.string_at(start, end - start).split(b"\0")
     safe = scrubbed([word.decode(errors="surrogateescape") for word in words])
     for word, shown in zip(words, safe, strict=True):
+        # Exactly as long: behind these bytes lies the environment.
         mask = shown.encode(errors="surrogateescape")[: len(word)].ljust(len(word), b"*")
         ctypes.memmove(start, mask, len(word))
         start += len(word) + 1

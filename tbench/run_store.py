@@ -92,6 +92,7 @@ class RunStore:
                 raise ValueError("it.runs holds null")
         except ValueError as error:
             raise InputError(f"{path}: {error}; {CURE}") from None
+        # As the file has it: a tuple is a list there, and a path a text.
         now = orjson.loads(orjson.dumps(plan, default=str))
         for name in sorted({*before, *now} - kind.free):
             if before.get(name) != now.get(name):
@@ -128,11 +129,13 @@ class RunStore:
 
     def left(self, most: float | None) -> float | None:
         """What of a budget the runs so far have left, US dollars; None without one."""
+        # Never 0, which an option of a replay may not be: a budget that is spent refuses the first request.
         return None if most is None else max(most - self.spent, 1e-9)
 
     def note(self, name: str, ended: str, usd: float | None, **labels: object) -> None:
         """Write down that a run was made; one that does not count is set aside."""
         path = self.path(name)
+        # Noted before the ledger goes: a kill between the two counts the money twice, never not at all.
         self._enter(self._set_aside(path) if ended != DONE else path, ended, usd, **labels)
         self.ledger(path).unlink(missing_ok=True)
 

@@ -110,6 +110,7 @@ def _nearest() -> Path | None:
     for folder in (here, *here.parents):
         if (folder / FILE).is_file():
             return folder / FILE
+        # A file above is another project's: its targets would get this one's requests.
         if (folder / ".git").exists() or folder == Path.home():
             break
     return None
@@ -208,6 +209,7 @@ def settle(table: Mapping[str, Row], given: Mapping[str, Any]) -> dict[str, Any]
     from. Raises InputError for a settings file that cannot be used, and for two targets.
     """
     global _named  # noqa: PLW0603 (arms name their targets after the command line was read)
+    # One process may run several verbs (tests do): what the last one set is nothing to this.
     sources.clear()
     _named = given.get("settings")
     file = settings_file()

@@ -118,6 +118,8 @@ class Ticks:
             heappush(self._latest, -at_ns)
         elif at_ns < -self._latest[0]:
             self._counts[at_ns] = 1
+            # The latest instant makes room: what is remembered are
+            # the first in time, whatever their order in the file.
             del self._counts[-heapreplace(self._latest, -at_ns)]
 
     @property

@@ -267,8 +267,12 @@ def servegen(row: Row) -> Iterator[Call | LeftOut]:
     elif prompts is None or not window.shape or not window.scale:
         yield from [NO_LENGTHS] * number
     else:
+        # By names, not by place: the same window gives the
+        # same requests, whichever files are read beside it.
         random = Random(f"{window.client} {window.start}")
         for at in _arrivals(window, number, random):
+            # One draw for both lengths: who asks much is answered
+            # much, and shares drawn apart would lose that.
             share = random.random()
             prompt = max(1, prompts.at(share))
             output = (outputs.at(share) or None) if outputs else None

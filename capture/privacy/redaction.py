@@ -82,6 +82,7 @@ class Hashes:
         name, ids = self._key, []
         for start in range(0, len(prompt), self.block_bytes):
             name = hmac.digest(name, prompt[start : start + self.block_bytes], "sha256")
+            # Numbered as they come: an id tells nothing but which blocks are equal.
             ids.append(self._ids.setdefault(name[:16], len(self._ids)))
         return ids
 

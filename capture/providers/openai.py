@@ -177,6 +177,7 @@ class Parser(ParserBase):
         if isinstance(reason, str) and reason:
             self._finish[index] = reason
         else:
+            # A choice that has spoken and has no end yet: only with the ends of all is an answer whole.
             self._finish.setdefault(index, None)
         message = choice.get(key)
         return index, message if isinstance(message, dict) else {}

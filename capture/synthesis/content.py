@@ -105,6 +105,7 @@ class Prompts:
             return cost
         took = 0.0
         for piece in line:
+            # A text does not begin with a space, and its first word is another token without one.
             begun = piece if pieces else piece.lstrip()
             if pieces:
                 price = self._costs[piece]

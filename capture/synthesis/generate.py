@@ -152,6 +152,7 @@ class Arrivals:
     def times(self, seed: int) -> Iterator[int]:
         """Arrival times without end: ns since the first, which comes at 0."""
         if not self.poisson:
+            # Each from the start: gaps that are rounded one by one add up to another rate.
             yield from (round(number * 1e9 / self.rate) for number in count())
         rng, at = Random(f"{seed} arrivals"), 0.0
         while True:
@@ -212,6 +213,7 @@ def write(workload: Workload, path: str | Path, *, arrivals: Arrivals = ONE_A_SE
         tokens_source=workload.tokens.source,
         extra={"synthesis": _described(workload, arrivals)},
     )
+    # Not random: two writings of one workload are the same bytes.
     marker = _digest(name, "marker", MARKER_BYTES)
     writer = TraceWriter(as_path(path), header, clock=lambda: 0.0, marker=marker)
     try:

@@ -56,6 +56,7 @@ def slots(arms: int, repeats: int, kind: Kind, seed: int) -> list[Slot]:
     everyone = tuple(range(arms))
     if kind == "duet":  # replay.runner draws the order of each request
         return [Slot(number, everyone) for number in range(1, repeats + 1)]
+    # One source for all rounds: whoever goes on after a stop draws the same order for the rest.
     source, order, planned = random.Random(seed), list(everyone), []
     for number in range(1, repeats + 1):
         if number % 2 == 0:

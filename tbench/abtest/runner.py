@@ -124,6 +124,7 @@ def prepared(plan: AbPlan, folder: Path) -> RunStore:
         short = shortage(plan, outlook(plan, missing(plan, store)), store.spent)
         if short is not None:
             raise InputError(short)
+    # Only now: a folder is begun by a plan that was found sound.
     store.write()
     return store
 
@@ -175,10 +176,13 @@ def conduct(
         if place:
             time.sleep(plan.pause_s)
         for _ in range(plan.redo_invalid + 1):
+            # Once something was sent, the same error is no bad usage any more: the exit code is 4, not 2.
             with after_sending(bool(store.entries)):
                 made = _perform(plan, store, slot, watch(slot), argv)
             # Runs of a slot count together: of a duet none counts without the others.
             ends = {result.ended for result in made} - {DONE}
+            # What ended a run early outranks that its client
+            # was slow: only the latter is worth doing again.
             ended = min(ends - {INVALID}, default=INVALID) if ends else DONE
             for result in made:
                 name = run_name(result.arm.name, slot.round)
@@ -301,6 +305,8 @@ def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
             expected_bill(job).usd for job in asked
         )
         if None not in (*costs, *mosts):
+            # The most that the reservations of one run come to, once:
+            # what a run has reserved is settled before the next.
             budget_usd = cost_usd + max(
                 (mosts[arm] or 0.0) - (costs[arm] or 0.0) for arm in due or [0]
             )

@@ -72,6 +72,8 @@ def early(plan: AbPlan, store: RunStore) -> GateResults | None:
         return None
     rounds = _rounds(plan, store)
     for number, runs in enumerate(plan.looks.runs[:-1], start=1):
+        # Each look in its turn, also where more rounds are there: a
+        # plan that went on after a stop is judged as one that did not.
         if runs <= rounds:
             decision, judgement = _at_look(plan, store, number)
             if decision.stop:

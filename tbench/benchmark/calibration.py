@@ -172,10 +172,13 @@ def fitted(pairs: Sequence[tuple[int, int]]) -> Calibration:
     Where every request has the same count, the least-squares slope is rounding noise of either sign.
     """
     chars, tokens = np.array(pairs, dtype=float).reshape(-1, 2).T
+    # A slope through texts of one length would be that of their noise.
     if len(chars) < REQUESTS or chars.max() < 2 * chars.min():
         raise UncalibratedError("too few counts of prompt tokens from the server")
     spread = float(np.ptp(tokens))
     if spread > 0:
+        # Tokens over characters, the way round in which the
+        # noise is: a tokenizer's counts scatter, lengths do not.
         slope, overhead = map(float, np.polyfit(chars, tokens, 1))
         rest = float(np.var(tokens - (slope * chars + overhead)) / np.var(tokens))
     if spread == 0 or slope <= 0 or rest > 1 - EXPLAINED:

@@ -152,6 +152,7 @@ class Benchmark:
                 self.store.charge(made.run.path, made.ended_by, cost_of(made.run))
             if made.ended_by in ENDED:
                 return
+            # Only before the first success: after one the address and the key are known to be right.
             if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
                 # It becomes a point that is not there: who mends the address or the key can go on.
                 if made.fresh:
@@ -180,6 +181,7 @@ class Benchmark:
         trace = self.trace_of(name)
         path = self.store.path(name)
         self.store.clear(path)
+        # What a kill left of it: the same seed makes the same trace again.
         trace.with_name(trace.name + ".part").unlink(missing_ok=True)
         if not trace.exists():
             workload = replace(

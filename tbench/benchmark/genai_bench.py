@@ -60,6 +60,7 @@ def figures(columns: Columns) -> dict[str, Values]:
     first = np.where(columns["stream"], columns["first_token"], columns["end"])
     ttft, e2e = first - columns["sent"], columns["end"] - columns["sent"]
     prompt, output = count("prompt_tokens"), count("output_tokens")
+    # One step fewer than tokens: the first one ends the wait, and is nobody's pace.
     latency, steps = np.where(speaks, e2e - ttft, 0.0), output - 1
     tpot = ratio(latency, steps, (steps >= 1) & (latency >= IMPLAUSIBLE_S))
     measured = {

@@ -106,6 +106,7 @@ class Sweep:
         Its seed, of 63 bits, differs wherever anything does, and is the same on every machine.
         """
         axis = self.axis
+        # A sign that stands in none of them, or two points could spell one text.
         text = "\x1f".join(map(str, (self.seed, scenario, axis, value, repeat)))
         digest = blake2b(text.encode(), digest_size=8).digest()
         return Point(
@@ -243,6 +244,7 @@ def _next(best: float | None, worst: float | None, *, integral: bool) -> float |
     """What to try next; None where the search is over."""
     if worst is None:
         assert best is not None
+        # Doubling: a search costs about as many points as the answer has bits, wherever it lies.
         return best * 2 if best * 2 <= MOST else None
     if best is None:
         down = worst / 2

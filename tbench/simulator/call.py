@@ -235,6 +235,7 @@ class Ledger:
         if self._began is None and by > 0:
             self._began = now
         elif self._began is not None:
+            # By what was in flight until now: the change counts from here on.
             self._area_s += self.in_flight * (now - self._changed)
         self._changed = now
         self.in_flight += by

@@ -200,6 +200,7 @@ class Driver:
                     tick.outlet.put(branch)
             if tick.number + 1 < max(tick.tokens):
                 later = replace(tick, due=tick.due + tick.itl_s, number=tick.number + 1)
+                # From when this one was due, not from when it rang: lateness does not add up over a stream.
                 heappush(self._ticks, later)
         if self._ticks:
             self._alarm.at(self._ticks[0].due)

@@ -135,6 +135,7 @@ class Engine:
         if not self._running:
             if not self._waiting:
                 return None
+            # An idle engine begins when somebody comes; a busy one when its last step has ended.
             start = max(start, self._waiting[0].arrived)
         spec, left = self.spec, self.spec.chunk_tokens
         prefilling, unread = [], self._unread(start)
@@ -145,6 +146,7 @@ class Engine:
                 sequence.prefill_began = start
             prefilling.append((sequence, part))
             computed = sequence.prompt_tokens - sequence.to_prefill + part
+            # At once, not at the end of the step: a prompt that this same step admits behind it finds them.
             self.cache.insert(sequence.blocks[: computed // BLOCK_TOKENS])
         decoding = tuple(sequence for sequence in self._running if not sequence.to_prefill)
         decode_s = spec.step_s + spec.step_per_sequence_s * len(decoding)
@@ -165,6 +167,8 @@ class Engine:
             sequence.admitted = start
             tokens = self.cache.cached_tokens(sequence.blocks, sequence.prompt_tokens)
             sequence.cached_tokens = tokens
+            # One at least: without a pass over a token there is
+            # nothing to sample the first one of the answer from.
             sequence.to_prefill = max(1, sequence.prompt_tokens - tokens)
             self._running.append(sequence)
             yield sequence

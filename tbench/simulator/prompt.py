@@ -49,6 +49,8 @@ class PrefixCache:
             self._blocks.popitem(last=False)
 
     def _touch(self, blocks: Sequence[bytes]) -> None:
+        # The head of a prompt last, so that it is the most recent:
+        # others share it, and the tail is no use without it.
         for block in reversed(blocks):
             self._blocks.move_to_end(block)
 

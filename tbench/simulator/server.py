@@ -110,6 +110,7 @@ class Connection(HttpToolsProtocol):
         """Close in the middle; with `reset`, by an RST. Returns when the connection is gone."""
         if reset:
             sock = self.transport.get_extra_info("socket")
+            # Lingering for no time: Linux answers the close with an RST and drops what is unsent.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
         else:
@@ -145,6 +146,7 @@ class Server(uvicorn.Server):
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before uvicorn's own timeout, a second later, which would cancel the streams instead of ending them.
         timer = asyncio.get_running_loop().call_later(GRACE_S, self._service.hang_up)
         await super().shutdown(sockets)
         timer.cancel()

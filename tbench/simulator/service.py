@@ -65,6 +65,8 @@ class Rules:
             return False
         if not self.keys:
             return not key.startswith("bad")
+        # In constant time, as a service that takes keys should:
+        # how long a refusal takes tells nothing of a key.
         return any(hmac.compare_digest(key.encode(), good.encode()) for good in self.keys)
 
 
@@ -199,6 +201,8 @@ class Speech:
             if data := stream.token(index):
                 last = stream.complete
                 packed = encode(data + self.dialect.done if last else data, last)
+                # Behind the packing, right before the write: the
+                # truth is when bytes leave, not when they are made.
                 call.record.wrote()
                 await call.write(packed, last=last)
 
