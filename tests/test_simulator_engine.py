@@ -1,5 +1,6 @@
 """The modelled engine, run without a clock: order, limits, conservation, the prefix cache."""
 
+import asyncio
 import math
 from itertools import pairwise
 
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.simulator.driver import Driver
 from tbench.simulator.engine import Engine, EngineSpec, QueueFullError, Work
-from tbench.simulator.prompt import BLOCK_TOKENS, PrefixCache
+from tbench.simulator.prompt import BLOCK_TOKENS, PrefixCache, text_prompt
 
 QUIET = EngineSpec(
     max_batch=4,
@@ -130,6 +132,21 @@ def test_a_full_queue_refuses() -> None:
 
     with pytest.raises(QueueFullError):
         engine.submit(0, 1, 1)
+
+
+def test_a_refused_request_leaves_nothing_in_the_queue() -> None:
+    """Of three branches for two places none is computed: the client has its 503 and waits for none."""
+
+    async def submit() -> Engine:
+        engine = Engine(EngineSpec(max_queue=2), 0)
+        with pytest.raises(QueueFullError):
+            Driver(engine, lambda _late: None).submit([text_prompt(b"hello", "m")], [5, 5, 5])
+        return engine
+
+    engine = asyncio.run(submit())
+
+    assert engine.waiting == 0
+    assert engine.begin() is None
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])

@@ -50,8 +50,8 @@ class Fault:
     def place(self, tokens: int, rng: Random) -> int:
         """After which token it strikes a stream of so many: as asked, else anywhere before the last."""
         if self.at is not None:
-            return min(self.at, max(tokens - 1, 0))
-        return rng.randint(min(1, tokens - 1), max(1, tokens - 1))
+            return min(self.at, tokens - 1)
+        return rng.randint(min(1, tokens - 1), tokens - 1)
 
 
 def known_fault(kind: str) -> bool:
@@ -106,10 +106,13 @@ class RateLimit:
         """What the service says of its limit; nothing where it has none and nobody must wait."""
         if not self.per_s and not wait:
             return {}
+        # Whole seconds by RFC 9110, 10.2.3; up, or who does as told comes too early and is refused again.
+        later = {"retry-after": str(math.ceil(wait))} if wait else {}
         return {
             "x-ratelimit-limit": f"{self.per_s:g}",
             "x-ratelimit-remaining": f"{int(self._left) if not wait else 0}",
             "x-ratelimit-reset": f"{wait:.3f}",
+            **later,
         }
 
 

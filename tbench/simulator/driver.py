@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 
 from tbench.replay.system import arm, timer_fd
 from tbench.simulator.call import Line
-from tbench.simulator.engine import Engine, Step, Work
+from tbench.simulator.engine import Engine, QueueFullError, Step, Work
 from tbench.simulator.prompt import Prompt
 
 # An alarm clock for one task: by timerfd where there is one, since asyncio's timers are up to 1 ms late.
@@ -144,7 +144,12 @@ class Driver:
         for index, length in enumerate(lengths):
             prompt = prompts[index // per_prompt]
             tokens, blocks = (prompt.tokens, prompt.blocks) if index % per_prompt == 0 else (1, ())
-            work = self._engine.submit(now, tokens, length, blocks)
+            try:
+                work = self._engine.submit(now, tokens, length, blocks)
+            except QueueFullError:
+                # All or nothing: the branches before this one would be computed for nobody.
+                self._drop(outlet)
+                raise
             outlet.work.append(work)
             self._outlets[work.id] = (outlet, index)
         if self._step is None:
@@ -168,10 +173,13 @@ class Driver:
         finally:
             line.on_lost = None
             outlet.close()
-            for work in outlet.work:
-                self._outlets.pop(work.id, None)
-                if not work.finished:
-                    self._engine.cancel(work)
+            self._drop(outlet)
+
+    def _drop(self, outlet: Outlet) -> None:
+        for work in outlet.work:
+            self._outlets.pop(work.id, None)
+            if not work.finished:
+                self._engine.cancel(work)
 
     def close_all(self) -> None:
         """The server ends: nobody gets another token."""

@@ -107,7 +107,7 @@ class Connection(HttpToolsProtocol):
             self.on_lost()
 
     async def hang_up(self, *, reset: bool) -> None:
-        """Close in the middle; with `reset`, by an RST. Returns when the connection is gone."""
+        """Close in the middle; with `reset`, by an RST."""
         if reset:
             sock = self.transport.get_extra_info("socket")
             # Lingering for no time: Linux answers the close with an RST and drops what is unsent.

@@ -123,16 +123,15 @@ class Service:
             call.record.fault = fault.kind
         if fault and fault.before:
             if fault.status is not None:
-                waits = {"retry-after": "1"} if fault.status in {429, 503} else {}
-                limits = self._limit.headers(1.0) if fault.status == 429 else {}
-                raise refusal(fault.status, {**waits, **limits})
+                waits = {429: self._limit.headers(1.0), 503: {"retry-after": "1"}}
+                raise refusal(fault.status, waits.get(fault.status))
             if fault.kind == "html":
                 raise Refusal(520, _GATEWAY, page=_GATEWAY_PAGE)
             raise HungUpError
         wait = self._limit.take(time.monotonic())
         call.extra |= self._limit.headers(wait)
         if wait:
-            raise refusal(429, {"retry-after": str(max(1, round(wait)))})
+            raise refusal(429)
         fields = parse_body(body)
         model = call.record.model = fields["model"]
         if not (self.rules.any_model or model in SERVED):
