@@ -321,21 +321,39 @@ def test_a_trace_that_is_cut_short_is_counted(
     unfinished(Done(process.returncode, out, err), simulator.url, tmp_path, number)
 
 
-def test_traces_and_runs_in_a_store(
-    cluster: Cluster, simulator: Any, tmp_path: Path, s3: tuple[str, Path]
-) -> None:
-    """Each machine reads the trace by its own credentials, which stand nowhere; the run is put there."""
+@pytest.fixture
+def bucket(cluster: Cluster, s3: tuple[str, Path]) -> Path:
+    """A store's folder, s3://results, for which all machines have credentials."""
     endpoint, data = s3
     keys = "".join(f"{name.lower()} = {word}\n" for name, word in KEYS.items())
     cluster.aws.write_text(f"[default]\nregion = us-east-1\nendpoint_url = {endpoint}\n{keys}")
-    write_trace(data / "results" / "t.msgpack", 60, turns=3, gap_s=0.02)
+    return data / "results"
+
+
+def without_credentials(cluster: Cluster, *places: Path | Done) -> None:
+    """No credential of the store stands in these files, folders and words, nor in what Ray writes down."""
+    places = (*places, Path(cluster.session))
+    files = [
+        path for place in places if isinstance(place, Path) for path in (place, *place.rglob("*"))
+    ]
+    written = [path.read_bytes() for path in files if path.is_file()]
+    said = [(done.out + done.err).encode() for done in places if isinstance(done, Done)]
+    for word in map(str.encode, KEYS.values()):
+        assert not any(word in data for data in (*written, *said))
+
+
+def test_traces_and_runs_in_a_store(
+    cluster: Cluster, simulator: Any, tmp_path: Path, bucket: Path
+) -> None:
+    """Each machine reads the trace by its own credentials, which stand nowhere; the run is put there."""
+    write_trace(bucket / "t.msgpack", 60, turns=3, gap_s=0.02)
     trace: Any = "s3://results/t.msgpack"
     environ = {"AWS_CONFIG_FILE": str(cluster.aws)}
     run_url = "s3://results/new/o.run"
     with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10):
         words = command(cluster, trace, simulator.url, "-o", run_url, *STRICT)
         done = ran(words, tmp_path, **environ)
-    run = read_run(data / "results" / "new" / "o.run")
+    run = read_run(bucket / "new" / "o.run")
 
     assert done.ended, done
     assert [shard["unread"] for shard in run.totals["shards"]] == [None, None]
@@ -343,10 +361,7 @@ def test_traces_and_runs_in_a_store(
     assert sorted(seen(simulator.url)) == [f"{seq:032x}" for seq in range(60)]
     report = verb(tmp_path, "report", run_url, "--json", "--html", "o.html", **environ)
     assert json.loads(report.out)["completed"] == 60
-    written = [*tmp_path.glob("*.html"), run.path, *Path(cluster.session).rglob("*")]
-    for word in map(str.encode, KEYS.values()):
-        assert not [path for path in written if path.is_file() and word in path.read_bytes()]
-        assert word.decode() not in done.out + done.err + report.out + report.err
+    without_credentials(cluster, tmp_path / "o.html", run.path, done, report)
 
 
 def test_machines_without_the_trace_are_sent_its_requests(
@@ -501,15 +516,29 @@ def verb(folder: Path, *words: object, **environ: str) -> Done:
     return ran([sys.executable, "-m", "tbench", *map(str, words)], folder, **environ)
 
 
-def test_an_experiment_from_the_cluster(cluster: Cluster, simulator: Any, tmp_path: Path) -> None:
-    """Each run of each arm sends all of the trace, in parts that add up, from both machines."""
-    trace = write_trace(tmp_path / "t.msgpack", 40)
+def test_an_experiment_from_the_cluster(
+    cluster: Cluster, simulator: Any, tmp_path: Path, bucket: Path
+) -> None:
+    """Each run of each arm sends all of a store's trace, in parts that add up, from both machines."""
+    write_trace(bucket / "t.msgpack", 40)
     arms = [f"name={name},base_url={simulator.url}" for name in "AB"]
     done = verb(
         tmp_path,
-        *("ab", trace, "--arm", arms[0], "--arm", arms[1], "--repeats", 1, "--redo-invalid", 9),
+        *(
+            "ab",
+            "s3://results/t.msgpack",
+            "--arm",
+            arms[0],
+            "--arm",
+            arms[1],
+            "--repeats",
+            1,
+            "--redo-invalid",
+            9,
+        ),
         *("--on", f"ray://{cluster.address}", "--concurrency", 8, "--warmup", "none"),
         *("--gate", "errors:20pp", "-o", "x", "--json"),
+        AWS_CONFIG_FILE=str(cluster.aws),
     )
     assert json.loads(done.out)["verdict"] != "INVALID", done  # a busy machine: it is run again
     runs = [read_run(tmp_path / "x" / f"{name}.run") for name in ("A.1", "B.1")]
@@ -519,14 +548,19 @@ def test_an_experiment_from_the_cluster(cluster: Cluster, simulator: Any, tmp_pa
         assert identity(run).planned == run.totals["completed"] == 40
         assert sum(shard["ended"] for shard in shards) == 40
         assert [shard["ended"] > 0 for shard in shards] == [True, True]
+        assert [shard["unread"] for shard in shards] == [None, None]
+    without_credentials(cluster, tmp_path / "x", done)
 
 
-def test_a_benchmark_from_the_cluster(cluster: Cluster, simulator: Any, tmp_path: Path) -> None:
-    """Each point is sent whole, by both machines where it has places for them."""
+def test_a_benchmark_from_the_cluster(
+    cluster: Cluster, simulator: Any, tmp_path: Path, bucket: Path
+) -> None:
+    """Each point is sent whole, by both machines where it has places for them, and put in a store."""
     done = verb(
         tmp_path,
         *words(simulator.url, "--num-concurrency", "1,4", "--traffic-scenario", "D(20,4)"),
-        *("--on", f"ray://{cluster.address}", "--json"),
+        *("--on", f"ray://{cluster.address}", "--upload-results", "s3://results/put", "--json"),
+        AWS_CONFIG_FILE=str(cluster.aws),
     )
     runs = [read_run(tmp_path / point["run"]) for point in json.loads(done.out)["points"]]
 
@@ -534,6 +568,10 @@ def test_a_benchmark_from_the_cluster(cluster: Cluster, simulator: Any, tmp_path
     assert [identity(run).planned for run in runs] == [12, 12]
     assert [len(run.totals["shards"]) for run in runs] == [1, 2]
     assert [sum(shard["ended"] for shard in run.totals["shards"]) for run in runs] == [12, 12]
+    for run in runs:
+        put = bucket / "put" / run.path.relative_to(tmp_path)
+        assert put.read_bytes() == run.path.read_bytes()
+    without_credentials(cluster, tmp_path / "x", bucket / "put", done)
 
 
 @pytest.mark.parametrize("allowed", [0, PLANNED])
