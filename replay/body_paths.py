@@ -74,6 +74,8 @@ def grow(tree: Tree, path: str, reason: str) -> None:
             member.only = only
         if each:
             every = not (kinds or holds)
+            # Paths over every item share one tree, so that an item is walked once for
+            # all of them; those with conditions stand apart, since each has its own.
             known = [items for items in member.items if every and items.every]
             pattern = re.compile("|".join(map(translate, kinds.split("|")))) if kinds else None
             items = _Items(every, pattern, bool(others), holds or "", sign == "+")
@@ -90,6 +92,8 @@ def pruned(holder: Json, tree: Tree, reasons: set[str]) -> Json:
     for name, member in tree.items():
         if name not in holder:
             continue
+        # What is not changed stays the very object, up to the top: by that the target knows that it can
+        # send the recorded bytes, and bodies of megabytes are not written anew for nothing.
         value = rest = holder[name]
         if member.goes(value):
             reasons.add(str(member.reason))
@@ -101,6 +105,7 @@ def pruned(holder: Json, tree: Tree, reasons: set[str]) -> Json:
         if rest is not value:
             copy = dict(holder) if copy is None else copy
             copy[name] = rest
+            # What lost all that it held says nothing: a server that knows neither is not asked for `{}` either.
             if not rest:
                 del copy[name]
     return holder if copy is None else copy

@@ -151,6 +151,7 @@ def _rate_limit(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     sent = run.columns["sent"]
     sent = np.sort(sent[~np.isnan(sent)])
     second, minute = (
+        # Windows that begin with a request: any other can be moved to the next one without losing any.
         int((sent.searchsorted(sent + span) - np.arange(len(sent))).max(initial=0))
         for span in (1, 60)
     )
@@ -506,6 +507,8 @@ LEAST_USD: Final = 0.0001
 def dollars(usd: float) -> str:
     """A sum to be given as a budget: two digits, rounded up."""
     step = 10.0 ** (math.floor(math.log10(usd)) - 1) if usd else 1.0
+    # Rounded first: 0.28 / 0.01 is 28.000000000000004, and would become 29. Of 29 steps
+    # 0.29 is left by the 12 digits: the product has a tail of its own.
     return f"{math.ceil(round(usd / step, 6)) * step:.12g}"
 
 

@@ -57,6 +57,7 @@ def longest(job: "Job", target: Target) -> Planned | None:
         for planned in islice(job.plan(answers=True), LOOKED_AT)
         if planned.info.endpoint in GENERATIVE and _affordable(job, target, planned)
     ]
+    # The longest, since a prompt below a cache's least length (1,024 tokens at some) never hits.
     return max(asked, key=lambda planned: planned.exchange.request.body_bytes, default=None)
 
 
@@ -114,6 +115,7 @@ def told_by(run: "Run") -> dict[str, Any]:
     """What the two said: `cached` tokens of the second's `prompt` (None: neither named any), and the cost."""
     columns = run.columns
     second = columns["index"] == 1
+    # A target that names 0 of the first says that it counts; one that names nothing of either does not.
     named = bool((columns["cached_tokens"] >= 0).any())
     return {
         "completed": run.totals["completed"],

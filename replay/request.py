@@ -147,7 +147,10 @@ def template(shape: Shape) -> Template:
         fields.append((b"Content-Length", b"0"))
     fields += shape.fields
     if shape.bodied:
+        # Last, where httpx has it. The 1 is a place: only this
+        # line is replaced, as no given field may have the name.
         fields.append((b"Content-Length", b"1"))
+    # Before the slots are put in, whose own signs must stay.
     pattern = _head(method, where.target, fields).replace(b"%", b"%%")
     slotted = pattern.replace(b"\r\n%b: %b\r\n" % (ID, SLOT), b"\r\n%b: %%b\r\n" % ID)
     # %.0b takes the id and prints nothing.
@@ -169,6 +172,7 @@ def _head(verb: str, target: bytes, fields: list[tuple[bytes, bytes]]) -> bytes:
     for name, value in fields:
         if not _TOKEN.fullmatch(name):
             raise ValueError("a header's name is no word")
+        # RFC 9110, 5.5: with one of them a header could begin a request of its own.
         if b"\n" in value or b"\r" in value or b"\0" in value:
             raise ValueError("a header holds a line break or a zero byte")
         if name.lower() == b"transfer-encoding":

@@ -97,6 +97,8 @@ class _Passage(httpx.AsyncByteStream):
         patience = float("inf") if connect is None else connect
         try:
             with trio.move_on_after(patience) as connecting:
+                # The engine wakes for what comes in, not for what goes out:
+                # whether the request has left is asked for, at most 10 ms late.
                 while not self._answered and self.reply.sent is None:
                     await self._more(min(patience, 0.01))
             if connecting.cancelled_caught and self.reply.sent is None:
@@ -105,6 +107,8 @@ class _Passage(httpx.AsyncByteStream):
                 await self._expect()
             if self.reply.status is None:
                 self._complain()
+        # A client that is cancelled here as well: the connection
+        # would stay taken, with an answer that nobody reads.
         except BaseException:
             await self.aclose()
             raise
@@ -136,6 +140,7 @@ class _Passage(httpx.AsyncByteStream):
         """Wait for something new; False when it did not come in time."""
         with trio.move_on_after(patience):
             await self._news.wait()
+            # A new one before anything is looked at: what comes from here on wakes the next wait.
             self._news = trio.Event()
             return True
         return False
@@ -154,6 +159,7 @@ class _Passage(httpx.AsyncByteStream):
 
 def _call(request: httpx.Request, content: bytes) -> Call:
     """The request as bytes, its body with a length. Raises httpx.LocalProtocolError, UnsupportedProtocol."""
+    # httpx chunks what comes from a generator; it was read as a whole here, so that its length is known.
     if "transfer-encoding" in request.headers:
         fields = [(n, v) for n, v in request.headers.raw if n.lower() != b"transfer-encoding"]
         request = httpx.Request(request.method, request.url, headers=fields, content=content)

@@ -41,6 +41,7 @@ class Board:
         self._draw = draw or (lambda text: text)
         self._console = console
         self._heading = self._line = ""
+        # Where lines are printed the first one is due after ten seconds: short work prints none.
         self._due = time.monotonic() + PLAIN_S
         self._live: Live | None = None
         self._redirected = ExitStack()
@@ -51,6 +52,7 @@ class Board:
 
             # The file that stderr is now: with `screen`, what is printed there later is redirected.
             self._console = console = Console(file=sys.stderr)
+            # TERM=dumb (Emacs, some CI) can move no cursor: regions would be printed below each other.
             if console.is_dumb_terminal:
                 return
         if console.is_terminal:
@@ -66,6 +68,8 @@ class Board:
             redirect_stderr=others, redirect_stdout=others,
         )  # fmt: skip
         if screen:
+            # Before the screen is taken: a warning that is printed
+            # on it would tear the drawing, and be gone with it.
             self._redirected.enter_context(redirect_stderr(_Lines(self._note)))
         self._live.start()
 
@@ -120,6 +124,7 @@ class Board:
             try:
                 text = Text(line, overflow="ellipsis", no_wrap=True)
                 self._live.update(self._draw(text), refresh=True)
+            # The terminal is gone: `heard` deals with that, and drawing goes on to nowhere.
             except OSError:
                 raise
             except Exception as error:

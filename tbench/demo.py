@@ -95,6 +95,7 @@ def prepare(out: Path) -> None:
     known = ("trace.msgpack*", "*.run", "*.run.part", "report.html")
     for path in (path for pattern in known for path in out.glob(pattern)):
         path.unlink()
+    # What lies there now was not made by an earlier demo: it is not written over, and not mixed with ours.
     if left := sorted(path.name for path in out.iterdir()):
         raise InputError(f"{out} holds files of yours ({left[0]}); choose another with --out")
 
@@ -139,6 +140,8 @@ def server(arguments: list[str], environ: Mapping[str, str], say: Say) -> Iterat
             lines.append(line)
             if match := ADDRESS.search(line):
                 address.put(match[1])
+        # At the end of its output, too: who waits for the
+        # address of a server that has died is told at once.
         address.put("")
 
     reader = threading.Thread(target=read, daemon=True)
@@ -153,12 +156,14 @@ def server(arguments: list[str], environ: Mapping[str, str], say: Say) -> Iterat
         yield url
     finally:
         if process.poll() is None:
+            # As Ctrl-C does, so that a capture finishes its trace; killed, it would leave a `.part`.
             process.send_signal(signal.SIGINT)
         try:
             process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # With a limit: a child that the server left behind may hold its stderr open for ever.
         reader.join(timeout=5)
     if process.returncode:
         print("".join(lines).strip(), file=sys.stderr)
@@ -242,6 +247,8 @@ def drive(base_url: str, load: Workload, *, api_key: str) -> int:
 
     async def everything() -> int:
         async with AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=1) as client:
+            # All at once, each sleeping until its own start: an
+            # open loop, which a slow answer does not hold up.
             talks = [_converse(client, load, plan) for plan in conversations(load)]
             return sum(await asyncio.gather(*talks))
 

@@ -72,6 +72,7 @@ def _turn(message: Json, lost: set[str]) -> Turn:
         beyond(call, ("id", "type", "index", "function"), lost, "tool_calls.")
         match call:
             case {"id": str(ident), "function": {"name": str(name), "arguments": str(arguments)}}:
+                # Some servers write no arguments as an empty text, which is no JSON where it must be an object.
                 calls.append(Call(ident, name, arguments or "{}"))
             case _:
                 raise Mute(f"tool_calls.{call.get('type')}")
@@ -81,6 +82,7 @@ def _turn(message: Json, lost: set[str]) -> Turn:
 def _parts(content: object, lost: set[str]) -> list[Text | Image]:
     """The texts and images of a message."""
     if content is None or isinstance(content, str):
+        # Empty texts are dropped by each reader: Messages refuses them.
         return [Text(content)] if content else []
     parts: list[Text | Image] = []
     for part in objects(content, "content"):
@@ -168,6 +170,7 @@ def _messages(turn: Turn, lost: set[str]) -> Iterator[dict[str, Any]]:
                 lost.add("is_error")
             yield {"role": "tool", "tool_call_id": part.id, "content": _content(texts)}
             return
+    # A chat's message has its calls beside its text, without an order: text after a call moves before it.
     if calls and turn.parts[-len(calls) :] != tuple(calls):
         lost.add("order")
     message: dict[str, Any] = {"role": turn.role, "content": _content(shown)}

@@ -172,6 +172,8 @@ def joined(turns: Iterable[Turn]) -> tuple[Turn, ...]:
     together: list[Turn] = []
     for turn in turns:
         if turn.role == "assistant" and together and together[-1].role == "assistant":
+            # Responses has text and calls as items of their own, where the others have one message:
+            # joined, so that a call and its result stand next to each other, as Messages demands.
             together[-1] = Turn("assistant", together[-1].parts + turn.parts)
         elif turn.parts or turn.role != "assistant":
             together.append(turn)
@@ -226,6 +228,7 @@ def call_id(ident: str, known: re.Pattern[str], lost: set[str]) -> str:
     if known.fullmatch(ident):
         return ident
     lost.add("call_id")
+    # By its content: a call and its result, turns apart, get the same id without a table.
     return f"call_{blake2b(ident.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
 
 

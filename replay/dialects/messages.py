@@ -129,6 +129,8 @@ def _turns(message: Json, lost: set[str]) -> Iterator[Turn]:
     for part in parts:
         if isinstance(part, Result):
             yield Turn("tool", (part,))
+    # A message of results alone is no turn of the user's; one
+    # of nothing at all is, and is counted where it is dropped.
     if spoken or len(spoken) == len(parts):
         yield Turn(role, spoken)
 
@@ -169,6 +171,7 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
     turns = [_worded(turn, lost) for turn in conversation.turns]
     system = turns.pop(0) if turns and turns[0].role == "system" else None
     choices: dict[str | None, Json | None] = {
+        # `disable_parallel_tool_use` has no place but in a choice.
         None: {"type": "auto"} if conversation.serial else None,
         NO_TOOL: {"type": "none"},
         ANY_TOOL: {"type": "any"},
@@ -223,6 +226,8 @@ def _messages(turns: list[Turn], lost: set[str]) -> list[dict[str, Any]]:
         content = _content(turn.parts, lost)
         if turn.role == "system":
             lost.add("system_turn")
+        # All results of one answer's calls must stand in the
+        # message that follows it, or Messages refuses it.
         if turn.role == before == "tool":
             messages[-1]["content"] += content
         elif turn.parts:

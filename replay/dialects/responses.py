@@ -44,6 +44,7 @@ _CALL_ID = re.compile(r".{1,64}", re.DOTALL)
 
 def read(body: Json, lost: set[str]) -> Conversation:
     """The conversation of Responses. Raises Mute."""
+    # `store: false` is what is written anyway; only a wish to store is lost.
     beyond(body, _KNOWN if body.get("store") else (*_KNOWN, "store"), lost)
     given, instructions = body.get("input"), body.get("instructions")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
@@ -130,6 +131,7 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
     """The body of Responses."""
     turns, instructions = conversation.turns, None
     match turns:
+        # Only one text: instructions are a string, and a system message of several parts stays an item.
         case (Turn("system", (Text(text),)), *rest):
             instructions, turns = text, tuple(rest)
     lost |= {

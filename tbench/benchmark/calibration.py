@@ -35,6 +35,7 @@ LONG: Final = (512, 256, 128)
 room for."""
 EXPLAINED: Final = 0.9
 """The least share of the counts' variance that the length of the texts explains."""
+# Few tokens of output: only the prompt is measured, and answers cost time and money.
 FORMS: Final = {
     "text-to-text": "D({},16)",
     "image-text-to-text": "D({},16)",
@@ -133,6 +134,7 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
         if run.totals["ended_by"] == "interrupt":
             raise KeyboardInterrupt
         figures = numbers(run)
+        # A length that is refused is no reason to end as long as there is a shorter one to try.
         if last or not (hopeless(figures) and too_much(figures)):
             check_hope(run, figures, plan.flags)
         counts = dict(zip(run.columns["id"].tolist(), run.columns["prompt_tokens"], strict=True))

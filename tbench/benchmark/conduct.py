@@ -57,6 +57,7 @@ def hopeless(numbers: Mapping[str, Any]) -> bool:
         status = kind.removeprefix("http_")
         if status == kind:
             return kind == Outcome.CONNECT_ERROR.value
+        # A 5xx may be over in a minute, as may 408 or 429; a 401 is not.
         return status.startswith("4") and int(status) not in PASSING
 
     failed, completed = numbers["failed"], numbers["completed"]
@@ -239,6 +240,7 @@ class Benchmark:
             "valid": summary["valid"],
             "invalid_because": summary["invalid_because"],
         }
+        # The name holds the duration: an earlier result of this point would stay beside the new one.
         self.remove_result(name)
         if run.totals["ended_by"] not in ENDED:
             path = self.store.folder / result_name(point, task, duration_s(run.columns))
@@ -326,6 +328,7 @@ def with_lengths(
         return dict(columns), "server" if ok.any() else None
     names = columns["id"].tolist()
     ours = np.array([asked.get(str(name), {}).get("prompt_tokens") or -1 for name in names])
+    # Not one is counted by the server: then no figure of this point mixes two ways of counting.
     alone = missing.sum() == ok.sum()
     if alone and (ours[ok] < 0).all():
         return dict(columns), None

@@ -252,6 +252,7 @@ def load_experiments(folder: Path, unit: Unit | None = None) -> list[BenchmarkFo
         raise InputError(f"{folder}: no such folder")
     folders: list[BenchmarkFolder] = []
     for path in sorted(path.parent for path in folder.glob(f"*/{METADATA}")):
+        # One unit for all, or a chart would put seconds beside milliseconds.
         folders.append(load_experiment(path, unit or (folders[0].unit if folders else None)))
     if not folders:
         raise InputError(f"{folder}: neither an experiment nor a folder of some: no {METADATA}")

@@ -87,6 +87,7 @@ def figures(columns: Columns) -> dict[str, Values]:
 
 def error_codes(columns: Columns) -> Column:
     """The status by which each failure is counted; 0 where there is none, and for what was cancelled."""
+    # An answer that began with 200 and broke is an error, too: its status does not say so.
     codes = np.where(columns["status"] >= 300, columns["status"], 500)
     for outcome, code in CODES.items():
         codes = np.where(columns["outcome"] == outcome.value, code, codes)

@@ -117,6 +117,7 @@ class Sweep:
             rate=value if axis in {"rate", "poisson"} else None,
             batch_size=int(value) if axis == "batch_size" else self.batch_size,
             repeat=repeat,
+            # By a hash of its own: Python's `hash` of a text is salted anew in every process.
             seed=int.from_bytes(digest, "big") >> 1,
         )
 
@@ -214,6 +215,8 @@ def kept(result: Mapping[str, Any], point: Point, share: float) -> bool | None:
     second = 1000 if result["_time_unit"] == "ms" else 1
     latency_s = (metrics["stats"]["e2e_latency"]["mean"] or 0.0) / second
     busy = point.concurrency or (point.rate or 0.0) * latency_s
+    # Only what is kept may be unsure: a point that fails its
+    # objective while the server still fills fails it when it is full.
     return None if metrics["num_requests"] < ROUNDS * busy else True
 
 
@@ -250,6 +253,8 @@ def _next(best: float | None, worst: float | None, *, integral: bool) -> float |
         down = worst / 2
         return None if down < (1 if integral else 0.01) else _rounded(down, integral=integral)
     middle = _rounded((best + worst) / 2, integral=integral)
+    # Halves of whole numbers, or of three digits, may round
+    # to one of the two: then there is nothing between.
     if worst / best <= CLOSE or not best < middle < worst:
         return None
     return middle

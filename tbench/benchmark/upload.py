@@ -34,6 +34,8 @@ def claimed(address: Address, folder: Path, record: Mapping[str, Any]) -> Store:
                 f"{store.address}: lies where the folder itself is; choose another place"
             )
     try:
+        # Read, listed and written before anything is measured: a benchmark
+        # of hours must not end with a folder that nobody may put anywhere.
         content = store.read(OWN)
         taken = bool(store.names()) if content is None else _id(content) != record["id"]
         if not taken:
@@ -141,11 +143,14 @@ def deliver(
                 failures = 0
             except Exception as error:  # drivers raise anything
                 delivery.missing[name] = in_words(error)
+                # In a row: a store that refuses one name takes the others, one that is gone takes none.
                 failures += 1
                 if failures == ENOUGH:
                     break
     except KeyboardInterrupt:
         delivery.interrupted, why = True, "interrupted"
+    # A file during which Ctrl-C came is in neither, and so
+    # among the rest: nobody knows whether it is whole there.
     tried = delivery.files + len(delivery.missing)
     delivery.missing |= dict.fromkeys(go[tried:], why)
     if not delivery.missing:
@@ -211,6 +216,7 @@ class Upload:
         """Deliver. Only what went wrong is logged once it runs: the log is a file of the folder, too."""
         log(f"uploading {self.folder} to {self.store.address.url} (Ctrl-C: without the rest)")
         delivery = deliver(self.folder, self.store, on_stderr, traces=self.traces)
+        # Or the log that was just uploaded would differ from the one that lies here.
         say = log if delivery.missing else on_stderr
         for line in report(delivery, self.folder, self.address, traces=self.traces):
             say(line)

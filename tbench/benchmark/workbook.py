@@ -76,6 +76,7 @@ def benchmark_book(
     """
     book, rule = opened(file), rule_of(experiment.task)
     room, sizes = most - 1, [point.ended for point in experiment.points]
+    # Each point gets the same part of the sheet: filled in order, the last points would have no row at all.
     share = max(sizes, default=0) if sum(sizes) <= room else room // len(sizes)
     notes = [*experiment.notes, *_flawed(experiment.points)]
     if missing := sum(max(0, size - share) for size in sizes):
@@ -87,6 +88,7 @@ def benchmark_book(
     _appendix(book, experiment, rule, percentile)
     _metadata(book, experiment, percentile)
     lay(book, "Aggregated Metrics for Each Run", *columns.aggregated(experiment), 2)
+    # A generator: the requests of one point are in memory at a time.
     requests = (
         [point.scenario, point.value, *(request.get(name) for name in columns.REQUEST)]
         for point in experiment.points
@@ -165,12 +167,12 @@ def _draw(
             )
         title = " by ".join(titles[key].partition(" (")[0] for key in (up, across))
         chart.set_title({"name": title, "name_font": {"size": 12}})
+        # Values that are swept mostly double from one to the next.
         scale = {"log_base": 2} if across == AXIS else {"min": 0}
         chart.set_x_axis({"name": titles[across], **grid, **scale})
         share = {"num_format": "0%"} if up == "errors" else {}
         chart.set_y_axis({"name": titles[up], "min": 0, **grid, **share})
         chart.set_legend({"position": "bottom"})
-        chart.show_blanks_as("gap")
         chart.set_size({"width": WIDTH, "height": HEIGHT})
         below, beside = divmod(number, ACROSS)
         offset = {"x_offset": beside * (WIDTH + 10), "y_offset": below * (HEIGHT + 10)}

@@ -59,6 +59,7 @@ def usable_cores() -> float:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     try:
+        # A container's quota (cgroup v2) shows in no count of cores: it is time that is taken away.
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return min(float(allowed), int(quota) / int(period))
     except (OSError, ValueError):  # no such file, or "max"
@@ -153,6 +154,8 @@ def probe(load: Load, folder: Path, workers: int = 1) -> ProbeResult:
         completed=summary["completed"],
         requests_per_s=summary["requests_per_s"],
         of_ideal=summary["requests_per_s"] / ideal if ideal else None,
+        # By the run's and the server's wall clock, which are
+        # one on one machine: no offset has to be estimated.
         ttft_error_s=stamp_errors(run, known["first"]),
         lag_s={name: summary["lag_s"][name] for name in ("p50", "p99")},
         cpu_share=cpu,
@@ -188,6 +191,7 @@ def serving() -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
     )
     assert process.stdin and process.stdout
     try:
+        # It prints its port once it listens, so that nobody has to try until somebody answers.
         url = f"http://127.0.0.1:{int(process.stdout.readline())}"
 
         def truth() -> Mapping[str, Any]:
@@ -197,6 +201,7 @@ def serving() -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
 
         yield url, truth
     finally:
+        # It ends with its input, also where this process is killed and comes to no line here.
         process.stdin.close()
         process.stdout.close()
         try:
@@ -289,6 +294,8 @@ def limit(result: ProbeResult) -> Limit:
     waited = result.waited_share or 0.0
     workers = "send from more processes with --workers, or ask for less"
     free = "stop what else is running, or give it more cores"
+    # By how much each sign proves: a loss is a fact, a busy core is measured, and
+    # that a server was late may have come of either. The first that shows is named.
     signs: tuple[tuple[bool, Who, str, str], ...] = (
         (
             lost > 0,

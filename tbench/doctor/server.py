@@ -38,6 +38,7 @@ def _choice(finish: str | None, **delta: str) -> dict[str, object]:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
+# Made once: what is computed between two events is time that the next ones are late by.
 TOKEN: Final = _chunk(_choice(None, content="word "))
 DONE: Final = _chunk(b"[DONE]") + b"0\r\n\r\n"
 
@@ -67,6 +68,8 @@ class Server:
     lines: dict[int, Line] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
     late: list[float] = field(default_factory=list)
+    # Due time, turn, connection. The turn makes every entry different: of two that
+    # are due at once heapq would compare the connections next, which have no order.
     heap: list[tuple[float, int, Line]] = field(default_factory=list)
     turn: int = 0
     began: tuple[float, float] | None = None
@@ -92,6 +95,8 @@ class Server:
             patience = 0.5
             if self.heap:
                 left = self.heap[0][0] - now
+                # Python rounds what epoll waits up to whole milliseconds, so that it may come back 1 ms
+                # after it was asked to: it sleeps to before the event, and asks again and again from there.
                 patience = left - NEAR_S if left > NEAR_S else 0.0
             ready = epoll.poll(patience, 256)
             for fd, _ in ready:
@@ -102,16 +107,22 @@ class Server:
                 elif fd in self.lines:
                     self._read(self.lines[fd])
             now_s = time.monotonic()
+            # What `_read` has answered at once is work of this round, too.
             stepped, self.stepped = self.stepped, False
             while self.heap and self.heap[0][0] <= now_s:
                 self._step(heapq.heappop(self.heap)[2])
                 stepped = True
             if stepped:
+                # At the last event, not when it is asked: from there on
+                # this process waits for a client that writes its run.
                 self.ended = (time.process_time(), time.monotonic(), self.awake)
             elif not ready and patience == 0.0:
+                # A core that only asks the clock is no load: with it
+                # every paced load would make this server look busy.
                 self.awake += time.monotonic() - now
 
     def _accept(self, epoll: select.epoll) -> None:
+        # All that wait, not one a round: a ramp's connections come at once, and each round costs a poll.
         with suppress(BlockingIOError):
             while True:
                 sock, _ = self.listener.accept()
@@ -132,6 +143,7 @@ class Server:
             line.sock.close()
             return
         line.data += data
+        # A request may come in pieces; what is incomplete is looked at again with the next one.
         head, end, body = line.data.partition(b"\r\n\r\n")
         if not end:
             return
@@ -148,6 +160,8 @@ class Server:
     def _tell(self, sock: socket.socket) -> None:
         known = {"first": self.first, "late": self.late, "share": self.share}
         body = json.dumps(known).encode()
+        # The times of some ten thousand answers are more than a socket's buffer
+        # holds, and nothing is under way any more that this could delay.
         sock.setblocking(True)
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         sock.setblocking(False)
@@ -174,12 +188,15 @@ class Server:
                 usage["total_tokens"] = line.tokens + 1
                 data += _chunk(_choice("stop")) + _chunk({"choices": [], "usage": usage}) + DONE
             if line.sent == 1:
+                # Before the write: on loopback the client's kernel
+                # may have stamped the packet before `send` returns.
                 self.first[line.id] = time.time_ns()
                 data = HEAD + data
             try:
                 line.sock.send(data)
             except OSError:
                 return
+            # From when it was due, so that one late event does not move the rest of the stream.
             line.due += line.itl
         if line.sent < line.tokens:
             self.turn += 1
@@ -189,6 +206,8 @@ class Server:
 def main() -> None:
     """Serve on a free port."""
     allow_descriptors()
+    # A step of the ramp connects all its streams at once: with a short
+    # queue the kernel drops some, which try again after a second.
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     listener.setblocking(False)
     print(listener.getsockname()[1], flush=True)

@@ -65,6 +65,8 @@ def compose(order: Order, lengths: Lengths, seed: int, tokens: int | None = None
     if tokens is None and order.ignore_eos and order.max_tokens is not None:
         tokens = order.max_tokens + 1  # its END is cut off
     return [
+        # By the prompt, not by the order of arrival: a replay that
+        # asks the same gets the same, however its requests race.
         _branch(order, lengths, Random(b"%d/%d/" % (seed, index) + prompt.digest), tokens)
         for prompt in order.prompts
         for index in range(order.n)
@@ -114,6 +116,8 @@ def _call(function: Mapping[str, Any], rng: Random) -> list[Piece]:
     silent = Piece(Kind.SILENT)
     return [
         Piece(Kind.CALL_OPEN),
+        # Names and arguments leave as a whole each, after as many tokens as
+        # they have: a client sees a pause and a burst, as of the service.
         *[silent] * (len(split(name)) + 3),
         Piece(Kind.CALL_NAME, name),
         *[silent] * len(split(arguments)),
@@ -152,6 +156,7 @@ def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
         case "array":
             items = schema.get("items")
             item = items if isinstance(items, dict) else {"type": "string"}
+            # A body must not order an answer without bounds.
             length = min(64, max(1, schema.get("minItems", 1)))
             return [instance(item, rng, depth + 1) for _ in range(length)]
         case "integer":
@@ -305,6 +310,7 @@ Encode = Callable[[bytes, bool], bytes]
 """One piece of the body, and whether it is the last, to the bytes to write."""
 
 _CODINGS: dict[str, tuple[Callable[[], Any], int, int]] = {
+    # 31: a gzip header around the deflate stream.
     "gzip": (lambda: zlib.compressobj(wbits=31), zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
     "deflate": (zlib.compressobj, zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
     "zstd": (

@@ -78,6 +78,8 @@ def drawn_fault(rates: Mapping[str, float], rng: Random) -> Fault | None:
     for kind, rate in rates.items():
         if point < rate:
             return Fault(kind)
+        # One draw for all: the rates are parts of one line, so that
+        # each has its own share and no two befall one request.
         point -= rate
     return None
 
@@ -209,10 +211,12 @@ class Ledger:
         self._records.append(record)
         if self._log:
             self._log.write(orjson.dumps(record.fields()) + b"\n")
+            # Line by line: whoever reads it while the server runs, or after a kill, has all that ended.
             self._log.flush()
 
     def late(self, seconds: float) -> None:
         """The engine's tokens came out so long after they were due."""
+        # Counted by tenths of a millisecond: memory does not grow with the tokens of a long run.
         self.lateness_ms[round(seconds * 1e3, 1)] += 1
 
     def truth(self) -> list[dict[str, Any]]:
@@ -337,6 +341,7 @@ class Call:
             value = float(text)
         except ValueError:
             value = math.nan
+        # `not >=` instead of `<`: NaN is refused, too.
         if not value >= 0:
             raise invalid(f"{header} must be a number not below 0")
         return value

@@ -152,6 +152,8 @@ class Driver:
                 raise
             outlet.work.append(work)
             self._outlets[work.id] = (outlet, index)
+        # Only an idle engine: a step that runs takes newcomers
+        # in when it ends, as continuous batching does.
         if self._step is None:
             self._begin()
         return outlet

@@ -307,6 +307,7 @@ class OddServer:
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request after the other until either side has enough."""
         goes_on = True
+        # A client that has read enough of an odd answer just leaves: that is the experiment, and no error.
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while goes_on:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -317,6 +318,8 @@ class OddServer:
                     self.served += 1
                     odd = self._chosen(body)
                 await _write(writer, odd)
+                # Without a length and chunks the end of the
+                # connection is the end of the body (RFC 9112, 6.3).
                 goes_on = odd.then == "keep" and odd.frame != "close"
         writer.close()
 

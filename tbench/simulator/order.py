@@ -107,6 +107,8 @@ def parse_body(body: bytes) -> dict[str, Any]:
     """
     try:
         fields = orjson.loads(body)
+        # Cheap, and never too low: what is nested deeper closes more
+        # brackets than this. Only then it is written for a trial.
         if body.count(b"}") + body.count(b"]") > DEEPEST:
             orjson.dumps(fields)
     except orjson.JSONDecodeError as error:
@@ -170,6 +172,7 @@ def strings(fields: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _number(low: float, high: float, kind: Any = int | float) -> Callable[[Any], bool]:  # noqa: ANN401 (a type)
+    # `True` is an int in Python, and no number in JSON.
     return lambda v: isinstance(v, kind) and not isinstance(v, bool) and low <= v <= high
 
 

@@ -37,6 +37,7 @@ class PrefixCache:
         """Tokens of the longest cached prefix; one token at least is left to compute."""
         held = next((i for i, b in enumerate(blocks) if b not in self._blocks), len(blocks))
         self._touch(blocks[:held])
+        # As vLLM: to sample the first token there must be a pass over at least one.
         return max(0, min(held * BLOCK_TOKENS, prompt_tokens - 1))
 
     def insert(self, blocks: Iterable[bytes]) -> None:
@@ -155,6 +156,8 @@ def chat_prompt(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], mod
 
 def text_prompt(rendered: bytes, model: str) -> Prompt:
     """The prompt of rendered bytes. Models share no cache, but the same text has the same digest."""
+    # Chained from the model's name: a block's name stands for all text before
+    # it, so that equal words at another place, or of another model, are no hit.
     name, blocks = blake2b(model.encode(), digest_size=8).digest(), []
     for at in range(0, len(rendered) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
         name = blake2b(name + rendered[at : at + _BLOCK_BYTES], digest_size=8).digest()
@@ -187,6 +190,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
         at + 9 <= len(data) and data[at] == 0xFF
     ):  # the segments of a JPEG, until a frame's header
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        # SOF0 to SOF15 hold the size; DHT, JPG and DAC lie in their range and hold none (ITU T.81, B.1).
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
@@ -207,6 +211,7 @@ def _part(part: Mapping[str, Any]) -> bytes:
             size = image_size(b64decode(url.partition(",")[2]))
     # One that is elsewhere, or no image, counts as the largest.
     tokens = image_tokens(*size) if size else 4 * TILE_TOKENS
+    # The same picture gives the same bytes, and so is found in the cache.
     return blake2b(url.encode(), digest_size=TOKEN_BYTES).digest() * tokens
 
 

@@ -128,6 +128,7 @@ class Service:
             if fault.kind == "html":
                 raise Refusal(520, _GATEWAY, page=_GATEWAY_PAGE)
             raise HungUpError
+        # Behind the faults and the key: what is refused for those counts for no limit.
         wait = self._limit.take(time.monotonic())
         call.extra |= self._limit.headers(wait)
         if wait:
@@ -186,6 +187,7 @@ class Speech:
             except KeyError:
                 raise invalid(f"x-sim-encoding: {name} is not available") from None
         strikes_at = fault.place(self.tokens, call.rng) if fault else -1
+        # Behind the encoding, whose refusal needs a head of its own.
         if early_head:
             await call.head(200, headers)
         stream = self.dialect.stream(self.order, self.head, self.branches)
