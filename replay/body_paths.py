@@ -105,7 +105,7 @@ def pruned(holder: Json, tree: Tree, reasons: set[str]) -> Json:
         if rest is not value:
             copy = dict(holder) if copy is None else copy
             copy[name] = rest
-            # What lost all that it held says nothing: a server that knows neither is not asked for `{}` either.
+            # What lost all that it held says nothing: who does not know it is not asked for `{}` either.
             if not rest:
                 del copy[name]
     return holder if copy is None else copy

@@ -72,7 +72,7 @@ def _turn(message: Json, lost: set[str]) -> Turn:
         beyond(call, ("id", "type", "index", "function"), lost, "tool_calls.")
         match call:
             case {"id": str(ident), "function": {"name": str(name), "arguments": str(arguments)}}:
-                # Some servers write no arguments as an empty text, which is no JSON where it must be an object.
+                # Some servers write no arguments as an empty text, which is no JSON elsewhere.
                 calls.append(Call(ident, name, arguments or "{}"))
             case _:
                 raise Mute(f"tool_calls.{call.get('type')}")
