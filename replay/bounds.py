@@ -146,7 +146,8 @@ def _unbounded(payload: Mapping[str, Any]) -> str | None:
 
     if given(_ELSEWHERE) or isinstance(payload.get("prompt"), dict):
         return "server_tools"  # which may ask the model many times: no context bounds these
-    if any(map(_runs_there, items_of(payload.get("tools")))):
+    kinds = [word_of(tool, "type") for tool in items_of(payload.get("tools"))]
+    if any(kind and not any(fnmatchcase(kind, shape) for shape in _CALLED_HERE) for kind in kinds):
         return "server_tools"
     if given(_OTHERS):
         return "other_models"
@@ -237,8 +238,3 @@ def _is_text(part: Mapping[str, Any]) -> bool:
     """Whether a document is a text as it stands."""
     source = part.get("source")
     return isinstance(source, dict) and source.get("type") in {"text", "content"}
-
-
-def _runs_there(tool: Mapping[str, Any]) -> bool:
-    kind = word_of(tool, "type")
-    return bool(kind) and not any(fnmatchcase(kind, shape) for shape in _CALLED_HERE)

@@ -265,7 +265,12 @@ def fidelity(
         off_s = np.abs(sent - scheduled - origin)
         off_s = off_s[~np.isnan(off_s)]
         moved = float((off_s > LATE_S).mean()) if speed and len(off_s) else None
-    bursts = list(_bursts(came, due * scale, sent * scale))
+    counters = []
+    for times in (came, due * scale, sent * scale):
+        counters.append(Burstiness())
+        for at_ns in np.rint(np.sort(times[~np.isnan(times)]) * 1e9).astype(np.int64).tolist():
+            counters[-1].add(at_ns)
+    bursts = list(burst_rows(*counters))
     answered = [] if recorded is None else _answered(recorded.answers, columns, ids, places)
     contents = list(_contents(*answered)) if answered else []
     if hit_rates:  # which know what a perfect cache would serve, too
@@ -335,18 +340,8 @@ def displaced(times: Sequence[float]) -> int:
     return len(times) - len(ends)
 
 
-def _bursts(*processes: Values) -> Iterator[Row]:
-    """How unevenly requests came, in seconds of the trace."""
-    counters = []
-    for times in processes:
-        counters.append(Burstiness())
-        for at_ns in np.rint(np.sort(times[~np.isnan(times)]) * 1e9).astype(np.int64).tolist():
-            counters[-1].add(at_ns)
-    return burst_rows(*counters)
-
-
 def burst_rows(recorded: Burstiness, intended: Burstiness, replayed: Burstiness) -> Iterator[Row]:
-    """A row for each figure that any of them has."""
+    """How unevenly requests came, in seconds of the trace: a row for each figure that any of them has."""
     figures = [counter.figures() for counter in (recorded, intended, replayed)]
     for name in figures[0]:
         values = [figure[name][0] for figure in figures]

@@ -18,7 +18,7 @@ from tbench.capture.remote import RemotePath, as_path
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
 from tbench.replay.cost import as_prices
-from tbench.replay.options import MatchLength, ReplayOptions
+from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Pacing, Warmup, parse_warmup
 from tbench.replay.plan import Plan, Refusal
 from tbench.replay.price_table import prices_at
@@ -154,13 +154,21 @@ def resolve(
     only = bind(options.only, trace)
     requests = trace if only.reads_answers else trace.requests
     plan = Plan(trace=requests, allow_unsafe=options.allow_unsafe, only=only)
-    host = None if options.base_url or trace.header.upstream else _host(options, plan)
-    base_url = _base_url(options, trace, host)
+    base, host = options.base_url, None
+    if base is None:
+        base = trace.header.upstream
+    if base is None:
+        host = _host(options, plan)
+        base = f"{host.scheme}://{host.host}"
+    base_url = checked_base_url(base)
     out = default_out(as_path(options.trace)) if options.out is None else as_path(options.out)
     if send:
         make_room(out)
     headers = _headers(options)
     pacing = options.pacing()
+    limits = sorted(LIMIT_NAMES & options.set.keys())
+    if options.match_length != "no" and limits:
+        raise InputError(f"--match-length and --set {limits[0]} both limit the output; give one")
     as_is = options.cache == "as-is"
     return Job(
         options=options,
@@ -178,7 +186,7 @@ def resolve(
             as_is=as_is,
             cold=options.cache == "cold",
             salt_field=None if options.cache_by == "text" else options.cache_by,
-            lengths=_lengths(options),
+            lengths=options.match_length,
             prices=prices_at(address(base_url).host, as_prices(options.price), options.prices),
             portable=options.portable,
             to=options.to,
@@ -188,7 +196,9 @@ def resolve(
         sender=chosen(options.sender, http2=options.http2, proxy=options.proxy),
         workers=_workers(options, pacing, send=send),
         ca=None if options.ca is None else Path(options.ca),
-        warmup=_warmup(options),
+        warmup=Warmup("seconds", options.ramp)  # by itself it is the ramp
+        if options.ramp is not None and options.warmup == "auto"
+        else parse_warmup(options.warmup),
         only=only,
         host=None if host is None else host.host,
         argv=tuple(argv),
@@ -224,13 +234,6 @@ def _headers(options: ReplayOptions) -> Headers:
     return tuple(options.headers)
 
 
-def _warmup(options: ReplayOptions) -> Warmup:
-    """What was asked for; by itself it is the ramp, where there is one."""
-    if options.ramp is not None and options.warmup == "auto":
-        return Warmup("seconds", options.ramp)
-    return parse_warmup(options.warmup)
-
-
 def _workers(options: ReplayOptions, pacing: Pacing, *, send: bool) -> int:
     """How many processes send; `auto` is as many as the load needs, and one core stays with the parent.
 
@@ -255,19 +258,8 @@ def needed(pacing: Pacing) -> int:
     return max(1, math.ceil(pacing.value / ease))
 
 
-def _base_url(options: ReplayOptions, trace: Trace, request: Request | None) -> str:
-    """What was given, else the upstream of the capture, else where `request` went."""
-    if options.base_url is not None:
-        return checked_base_url(options.base_url)
-    if trace.header.upstream is not None:
-        return checked_base_url(trace.header.upstream)
-    if request is None:
-        raise InputError(f"{options.trace}: does not say where its requests went; give --base-url")
-    return checked_base_url(f"{request.scheme}://{request.host}")
-
-
-def _host(options: ReplayOptions, plan: Plan) -> Request | None:
-    """A request to the one host of a trace from a forward proxy; None where it names no host.
+def _host(options: ReplayOptions, plan: Plan) -> Request:
+    """A request to the one host of a trace from a forward proxy. Raises InputError where it names no host.
 
     A key is for one host, so requests to several are never sent without being told where.
     """
@@ -281,14 +273,9 @@ def _host(options: ReplayOptions, plan: Plan) -> Request | None:
             f"{options.trace}: its requests went to {len(hosts)} hosts ({', '.join(sorted(hosts))}): "
             "give --base-url, or choose one by --only HOST"
         )
-    return next(iter(hosts.values()), None)
-
-
-def _lengths(options: ReplayOptions) -> MatchLength:
-    given = sorted(LIMIT_NAMES & options.set.keys())
-    if options.match_length != "no" and given:
-        raise InputError(f"--match-length and --set {given[0]} both limit the output; give one")
-    return options.match_length
+    if not hosts:
+        raise InputError(f"{options.trace}: does not say where its requests went; give --base-url")
+    return next(iter(hosts.values()))
 
 
 def _serves(options: ReplayOptions, plan: Plan) -> frozenset[str] | None:

@@ -187,18 +187,20 @@ def _whole(body: bytes, encoding: str, kind: str) -> Spoken | str:
     if not all(map(_complete, speech.turn)):
         return "cut"
     turn = [
-        {**item, "content": list(filter(_says, items_of(content)))}
+        {
+            **item,
+            "content": [
+                part
+                for part in items_of(content)
+                if "text" not in part or word_of(part, "text").strip()
+            ],
+        }
         if isinstance(content := item.get("content"), list)
         else item
         for item in speech.turn
     ]
     speech = speech._replace(turn=[item for item in turn if item.get("content") != []])
     return speech if speech.calls or speech.text.strip() else "empty"
-
-
-def _says(part: Mapping[str, Any]) -> bool:
-    """Whether a part is more than a text without words."""
-    return "text" not in part or bool(word_of(part, "text").strip())
 
 
 def _complete(item: Mapping[str, Any]) -> bool:

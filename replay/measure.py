@@ -8,7 +8,7 @@ nothing was due, since the application sent when it liked.
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import accumulate, batched, pairwise
 from typing import Final, NamedTuple
 
@@ -57,8 +57,15 @@ def to_sample(
     """
     label, chunks, sent = Label.unpack(call.label), reply.chunks, reply.sent
     headers = {name.lower(): value for name, value in reversed(reply.headers)}  # the first of each
-    if answer is None:
-        answer = ParsedResponse() if reply.status is None else _read(reply, headers)
+    if answer is None and reply.status is not None:
+        answer = parse_response(
+            reply.chunks,
+            content_type=headers.get(b"content-type", b"").decode("latin-1"),
+            content_encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
+            status=reply.status,
+        )
+    elif answer is None:
+        answer = ParsedResponse()
     outcome, error = _conclusion(reply, answer, endpoint=label.endpoint)
     usage = answer.usage
     first_byte, end = chunks[0][0] if chunks else None, reply.end
@@ -113,17 +120,6 @@ def to_sample(
     if reply.unsure:
         _date_late_reads(sample, reply, answer, began)
     return sample
-
-
-def _read(reply: Reply, headers: Mapping[bytes, bytes]) -> ParsedResponse:
-    """What an answer says, by its headers (lower case)."""
-    assert reply.status is not None
-    return parse_response(
-        reply.chunks,
-        content_type=headers.get(b"content-type", b"").decode("latin-1"),
-        content_encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
-        status=reply.status,
-    )
 
 
 def _date_late_reads(sample: Sample, reply: Reply, answer: ParsedResponse, began: float) -> None:

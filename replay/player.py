@@ -420,22 +420,18 @@ class Player:
         if self.history is not None:
             self.history.keep(call, reply)
         if turns is not None:
-            # Those go on that waited for this answer; without one, for nothing.
+            # Those go on that waited for this answer, in their time; without one, for nothing.
             answered = reply.failure is None and (reply.status or 0) < 400
             if turns.end(call, reply.end - self.began if answered else None):
-                self._let_follow(turns)
+                if self._nap is not None and (turns.next_due or 0.0) < self._nap_ends:
+                    self._nap.cancel()
+                self._wake()
         self.keep(call, reply)
         # From within the end itself: by an event the next call would leave a pass of the loop later.
         goes_on = self._refill is not None and self._refill() and not self._more
         waits = self._kept_back or (turns is not None and turns.next_due is not None)
         if not goes_on or waits:
             self._wake()
-
-    def _let_follow(self, turns: Turns) -> None:
-        """Have those go that an end has let go, in their time."""
-        if self._nap is not None and (turns.next_due or 0.0) < self._nap_ends:
-            self._nap.cancel()
-        self._wake()
 
 
 # The breaker stops a replay of which every attempt fails alike, in a way that repeating does not cure.

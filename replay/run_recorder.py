@@ -146,7 +146,12 @@ class Tally:
             if sample.index < OBSERVED and sample.sent is not None:
                 self.readings[sample.index] = reading_of(sample)
             if sample.outcome is not Outcome.OK:
-                self._fail(sample)
+                self.fates[sample.fate] += 1
+                if sample.fate is Fate.FAILED:
+                    self.errors[kind_of(sample)] += 1
+                    if sample.outcome is Outcome.CLIENT_LIMIT:
+                        self.limits[sample.error or "no reason"] += 1
+                self.bill.add(sample.model, usage_of(sample), sample.outcome)
 
     def _complete(self, samples: Iterable[Sample]) -> None:
         """Count what was completed: what it cost, and how long it took."""
@@ -171,15 +176,6 @@ class Tally:
         self._ttft.add(np.array(ttfts))
         self.input.add(reading, prompts)
         self.output.add(writing, outputs, free=1)  # the first came before
-
-    def _fail(self, sample: Sample) -> None:
-        """Count an attempt that was not completed, and why."""
-        self.fates[sample.fate] += 1
-        if sample.fate is Fate.FAILED:
-            self.errors[kind_of(sample)] += 1
-            if sample.outcome is Outcome.CLIENT_LIMIT:
-                self.limits[sample.error or "no reason"] += 1
-        self.bill.add(sample.model, usage_of(sample), sample.outcome)
 
     def ttft(self, p: float) -> float | None:
         """About that quantile of the streams' time to the first token, seconds; None without a stream."""

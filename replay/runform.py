@@ -53,12 +53,11 @@ def _is_count(value: Any) -> bool:  # noqa: ANN401 (what msgpack gives)
     return type(value) is int and 0 <= value <= LARGEST
 
 
-def _is_number(value: Any) -> bool:  # noqa: ANN401
-    return type(value) in (int, float) and isfinite(value) and abs(value) <= LARGEST
-
-
 COUNT: Final = Kind("a count", _is_count)
-NUMBER: Final = Kind("a number", _is_number)
+NUMBER: Final = Kind(
+    "a number",
+    lambda value: type(value) in (int, float) and isfinite(value) and abs(value) <= LARGEST,
+)
 TIME: Final = Kind(
     "nanoseconds since 1970", lambda value: type(value) is int and 0 <= value < 2**63
 )

@@ -350,25 +350,21 @@ class _ReplayRun:
         await pool.warm()
 
     def _writers(self) -> list[RunWriter]:
-        """The files, opened."""
-        writers = []
-        for arm, state in enumerate(self.arms):
-            duet = {"arm": arm, "arms": len(self.arms), "seed": self.seed}
-            run_header = header(state.job, self.survey)
-            run_header["shards"] = self._shards()
-            run_header["duet"] = duet if len(self.arms) > 1 else None
-            writers.append(RunWriter(state.job.out, run_header, clock=time.monotonic))
-        return writers
-
-    def _shards(self) -> dict[str, Any]:
-        """Which worker is to send what, and where it is; written before the first request leaves."""
-        workers = self.pool.workers
-        return {
+        """The files, opened; they say which worker is to send what, before the first request leaves."""
+        writers, workers = [], self.pool.workers
+        shards = {
             "rule": "crc32 of the session in decimal, modulo places, modulo workers",
             "places": self.job.pace.places or len(workers),
             "workers": len(workers),
             "nodes": [worker.process.node for worker in workers],
         }
+        for arm, state in enumerate(self.arms):
+            duet = {"arm": arm, "arms": len(self.arms), "seed": self.seed}
+            run_header = header(state.job, self.survey)
+            run_header["shards"] = shards
+            run_header["duet"] = duet if len(self.arms) > 1 else None
+            writers.append(RunWriter(state.job.out, run_header, clock=time.monotonic))
+        return writers
 
     async def _play(self, writers: Sequence[RunWriter]) -> None:
         """Have everything sent, and return when all of it is written down."""

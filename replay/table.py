@@ -146,24 +146,19 @@ class Table(Mapping[str, Column]):
             # A file that was replaced between two passes would give columns of two runs.
             if self._counted and at != self._rows:
                 raise ValueError(f"it had {self._rows} samples and now has {at}")
-            self._arrange(wanted, at)
+            for store in wanted.values():
+                store.data = store.data[:at]
+                store.check()
+            if "index" in wanted:  # the first pass finds the order of the plan
+                index = wanted["index"].data
+                # In order where calls end as they were sent, and of a
+                # trace: that spares a sort, and a copy of each column.
+                ordered = bool((index[1:] >= index[:-1]).all())
+                self._order = None if ordered else np.argsort(index, kind="stable")
+            for store in wanted.values() if self._order is not None else ():
+                store.data = store.data[self._order]
         self._rows, self._counted = at, True
         return wanted
-
-    def _arrange(self, wanted: "Mapping[str, _Store]", rows: int) -> None:
-        """Leave out unused room, put the rows in the order of the plan; the first pass finds that order."""
-        for store in wanted.values():
-            store.data = store.data[:rows]
-            store.check()
-        if "index" in wanted:
-            index = wanted["index"].data
-            # In order where calls end as they were sent, and of a
-            # trace: that spares a sort, and a copy of each column.
-            ordered = bool((index[1:] >= index[:-1]).all())
-            self._order = None if ordered else np.argsort(index, kind="stable")
-        if self._order is not None:
-            for store in wanted.values():
-                store.data = store.data[self._order]
 
 
 class Desk:
@@ -287,19 +282,14 @@ class _Words:
             if words is None:
                 self.data[at:end] = 0
             else:
+                if not all(isinstance(word, str) for word in words):
+                    raise TypeError(f"a sample's {self._name} is no text")
+                # The codes of these words in the table for all, and last that of none.
+                known = [*(self._table.setdefault(word, len(self._table)) for word in words), 0]
                 codes = whole([column["codes"] for column in columns], "<u2", counts)
-                self.data[at:end] = self._known(words)[
-                    np.where(codes == ABSENT_CODE, len(words), codes)
-                ]
+                places = np.where(codes == ABSENT_CODE, len(words), codes)
+                self.data[at:end] = np.array(known, dtype="<i4")[places]
             at = end
-
-    def _known(self, words: Sequence[str]) -> Column:
-        """The codes of these words in the table for all, and last that of none."""
-        if not all(isinstance(word, str) for word in words):
-            raise TypeError(f"a sample's {self._name} is no text")
-        return np.array(
-            [*(self._table.setdefault(word, len(self._table)) for word in words), 0], dtype="<i4"
-        )
 
 
 class _Names:
@@ -381,7 +371,9 @@ def gather_gaps(
     index, counts = np.empty(samples, dtype="<i4"), np.empty(samples, dtype="<u4")
     seconds, at, end = np.empty(gaps or _ROOM, dtype=np.float32), 0, 0
     for record in records:
-        few, owned, stamps = _tokens(record)
+        few = np.frombuffer(record["index"], dtype="<i4")
+        owned = whole([record["counts"]], "<u4", [len(few)])
+        stamps = whole([record["gaps_us"]], "<u4", [int(owned.sum(dtype=np.int64))])
         if at + len(few) > samples:
             raise ValueError("the token stamps are not those of its samples: it is damaged")
         index[at : at + len(few)], counts[at : at + len(few)] = few, owned
@@ -390,27 +382,17 @@ def gather_gaps(
         at, end = at + len(few), end + len(stamps)
     if at != samples:
         raise ValueError("the token stamps are not those of its samples: it is damaged")
-    return _arranged(index, counts.astype(np.int64), seconds[:end])
-
-
-def _tokens(record: Mapping[str, Any]) -> tuple[Column, Column, Column]:
-    """Whose gaps a record holds, how many each has, and the gaps in microseconds."""
-    index = np.frombuffer(record["index"], dtype="<i4")
-    counts = whole([record["counts"]], "<u4", [len(index)])
-    return index, counts, whole([record["gaps_us"]], "<u4", [int(counts.sum(dtype=np.int64))])
-
-
-def _arranged(index: Column, sizes: Column, gaps: Column) -> tuple[Column, Column]:
-    """The offsets, and the gaps in the order of the samples' places in the plan."""
+    # Into the order of the samples' places in the plan.
+    sizes, seconds = counts.astype(np.int64), seconds[:end]
     starts = np.cumsum(sizes) - sizes
     order = np.argsort(index, kind="stable")
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes[order])])
     if (np.diff(order) == 1).all():
-        return offsets, gaps
-    ordered = np.empty_like(gaps)
-    for rows in np.array_split(np.arange(len(order)), 1 + len(gaps) // _AT_ONCE):
+        return offsets, seconds
+    ordered = np.empty_like(seconds)
+    for rows in np.array_split(np.arange(len(order)), 1 + len(seconds) // _AT_ONCE):
         first, last = offsets[rows[0]], offsets[rows[-1] + 1]
         moved = starts[order[rows]] - offsets[rows]
         places = np.arange(first, last) + np.repeat(moved, sizes[order[rows]])
-        ordered[first:last] = gaps[places]
+        ordered[first:last] = seconds[places]
     return offsets, ordered

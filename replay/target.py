@@ -55,7 +55,7 @@ from tbench.replay.options import MatchLength
 from tbench.replay.plan import NOTHING, Planned, Turn, recorded_usage
 from tbench.replay.portability import BONDS, carried, has_functions, left_out, renamed, unread
 from tbench.replay.request import ID, SLOT, Outgoing, Shape, Template, address, origin_at, template
-from tbench.replay.sender import NOWHERE, Call, Fields, Label, Origin, frame
+from tbench.replay.sender import NOWHERE, Call, Label, Origin, frame
 
 STEERING: Final = "x-sim-"
 """Recorded headers that steer simulators go to the target, beside those that an API needs."""
@@ -484,23 +484,22 @@ class Target:
                 self._templates.clear()
             if carrier not in KEYS:  # an older trace, or there was none
                 carrier = provider_of(recorded.method, path).credential_header
+            ours = [("user-agent", self._agent), (ID.decode(), SLOT.decode())]
+            given = {name for name, _ in self.headers}
+            if self.key and KEYS.isdisjoint(given):
+                scheme = "Bearer " if carrier == "authorization" else ""
+                ours.append((carrier, scheme + self.key))
+            fields = [field for field in (*recorded_fields, *ours) if field[0] not in given]
             shape = Shape(
                 method=recorded.method,
                 url=rebased(self.base_url, printable(path)),
-                fields=self._fields(recorded_fields, carrier),
+                fields=tuple(
+                    (_wire(name), _wire(value)) for name, value in (*fields, *self.headers)
+                ),
                 bodied=bodied,
             )
             known = self._templates[key] = template(shape)
         return known
-
-    def _fields(self, recorded: Headers, carrier: str) -> Fields:
-        ours = [("user-agent", self._agent), (ID.decode(), SLOT.decode())]
-        given = {name for name, _ in self.headers}
-        if self.key and KEYS.isdisjoint(given):
-            scheme = "Bearer " if carrier == "authorization" else ""
-            ours.append((carrier, scheme + self.key))
-        pairs = [pair for pair in (*recorded, *ours) if pair[0] not in given] + list(self.headers)
-        return tuple((_wire(name), _wire(value)) for name, value in pairs)
 
 
 # How the steps of a plan become calls, in the command or beside a worker (replay.workers.supply).

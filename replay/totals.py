@@ -270,9 +270,15 @@ def loss(run: Run, latencies: Callable[[str], Ranked] | None = None) -> str | No
     since = f", noticed at {min(times):.1f} s: less was sent from then on" if times else ""
     parts = [f"{'; '.join(workers)}{since}"]
     if lost:
+        bounds = [
+            f"{name} {level} {three(low * 1e3)} ms to "
+            + ("unknown" if high is None else f"{three(high * 1e3)} ms")
+            for name in ("ttft", "e2e")
+            for level, (low, high) in metrics.with_lost(latencies(name), lost).items()
+        ]
         parts.append(
             f"{plural(lost, 'request')} lost in flight, which as the fastest and as the slowest of all give "
-            + ", ".join(_bounds(latencies, lost))
+            + ", ".join(bounds)
         )
     if never_sent := run.totals["never_sent"]:
         parts.append(f"{never_sent:,} never sent")
@@ -282,14 +288,6 @@ def loss(run: Run, latencies: Callable[[str], Ranked] | None = None) -> str | No
 def _ordered(counted: Columns, name: str) -> Values:
     values = metrics.METRICS[name].of(counted)
     return np.sort(values[~np.isnan(values)])
-
-
-def _bounds(latencies: Callable[[str], Ranked], lost: int) -> Iterator[str]:
-    """The quantiles of the headline latencies with so many more requests, at best and at worst."""
-    for name in ("ttft", "e2e"):
-        for level, (low, high) in metrics.with_lost(latencies(name), lost).items():
-            worst = "unknown" if high is None else f"{three(high * 1e3)} ms"
-            yield f"{name} {level} {three(low * 1e3)} ms to {worst}"
 
 
 def missing_samples(run: Run, evidence: Evidence) -> str | None:

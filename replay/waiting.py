@@ -171,24 +171,12 @@ class Turns:
 
     def _go_on(self, waiting: _Waiting) -> None:
         """Skip a call of which a predecessor failed; have it follow once all have ended."""
-        if waiting.failed:
-            self._skip(waiting.call)
-        elif not waiting.missing:
-            self._follow(waiting)
-
-    def _left(self, call: Call) -> Call:
-        self.held -= 1
-        if call.after:
-            counts, key = self._counts[call.arm], (call.arm, call.index)
-            counts["continued"] += 1
-            counts["waited"] += key in self._late
-            counts["early"] += any((call.arm, index) in self._under_way for index in call.after)
-            self._late.discard(key)
-        return call
-
-    def _follow(self, waiting: _Waiting) -> None:
-        """Have a call follow those before it, which have all ended."""
         call, scheduled = waiting.call, waiting.call.due
+        if waiting.failed:
+            self._skip(call)
+            return
+        if waiting.missing:
+            return
         due = waiting.ended + call.think
         if due == -math.inf:  # all of them are forgotten
             self._time(call, scheduled)
@@ -200,6 +188,16 @@ class Turns:
                 self._late.add((call.arm, call.index))
             call.due = due
         self._time(call, due)
+
+    def _left(self, call: Call) -> Call:
+        self.held -= 1
+        if call.after:
+            counts, key = self._counts[call.arm], (call.arm, call.index)
+            counts["continued"] += 1
+            counts["waited"] += key in self._late
+            counts["early"] += any((call.arm, index) in self._under_way for index in call.after)
+            self._late.discard(key)
+        return call
 
     def _time(self, call: Call, due: float | None) -> None:
         number = self._under_way[call.arm, call.index]

@@ -143,7 +143,7 @@ def test_a_cluster_that_nobody_is_at_is_named_at_once() -> None:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(InputError, match=f"--on ray://{address}: cannot be reached: "):
-            on_ray._reach(f"ray://{address}", address)
+            on_ray.reach(f"ray://{address}", address)
 
 
 @pytest.mark.parametrize("text", ["dask", "ray://", "ray://head", "ray://:6379", "ray:/h:1", ""])

@@ -168,7 +168,12 @@ def _parts(content: object, lost: set[str]) -> list[Part]:
 
 def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
     """The body of Messages. Raises Mute."""
-    turns = [_worded(turn, lost) for turn in conversation.turns]
+    turns = [
+        Turn(turn.role, tuple(p for p in turn.parts if not isinstance(p, Text) or p.text.strip()))
+        for turn in conversation.turns
+    ]
+    if any(len(a.parts) < len(b.parts) for a, b in zip(turns, conversation.turns, strict=True)):
+        lost.add("blank_text")
     system = turns.pop(0) if turns and turns[0].role == "system" else None
     choices: dict[str | None, Json | None] = {
         # `disable_parallel_tool_use` has no place but in a choice.
@@ -208,14 +213,6 @@ def write(conversation: Conversation, lost: set[str]) -> dict[str, Any]:
             "tool_choice": {**choice, **serial} if choice and conversation.tools else None,
         }
     )
-
-
-def _worded(turn: Turn, lost: set[str]) -> Turn:
-    """A turn without texts of blanks alone."""
-    parts = tuple(p for p in turn.parts if not isinstance(p, Text) or p.text.strip())
-    if len(parts) < len(turn.parts):
-        lost.add("blank_text")
-    return Turn(turn.role, parts)
 
 
 def _messages(turns: list[Turn], lost: set[str]) -> list[dict[str, Any]]:

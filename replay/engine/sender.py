@@ -8,8 +8,8 @@ import os
 import socket
 import ssl
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Self
 
 import trio
@@ -51,7 +51,9 @@ class Dialer:
 
     async def dial(self, origin: Origin) -> Connection:
         """A new connection. Raises OSError (also for TLS that fails) when there is none to be had."""
-        context = None if origin.scheme == "http" else self._trusted()
+        context = None if origin.scheme == "http" else self._context
+        if origin.scheme != "http" and context is None:
+            raise ValueError("https, which was not foreseen: no certificates were loaded")
         sock = await self._connected(origin)
         try:
             if context is None:
@@ -62,11 +64,6 @@ class Dialer:
         except BaseException:
             sock.close()
             raise
-
-    def _trusted(self) -> ssl.SSLContext:
-        if self._context is None:
-            raise ValueError("https, which was not foreseen: no certificates were loaded")
-        return self._context
 
     async def _connected(self, origin: Origin) -> socket.socket:
         now = trio.current_time()
@@ -226,7 +223,8 @@ class EngineSender:
         self._nap = trio.CancelScope()
         self._next_look = math.inf
         allow_descriptors()
-        self._stack.enter_context(_anchor())
+        # A socket that always asks for stamps: the kernel takes a moment to begin when the first one asks.
+        stamped(self._stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
         self._stack.callback(self._reader.close)
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
         self._nursery.start_soon(self._reader.run)
@@ -376,7 +374,9 @@ class EngineSender:
         if (
             in_flight.kept
             and response.silent
-            and _broken(reply)
+            and reply.failure is not None
+            and reply.failure[0]
+            is Outcome.RESET  # the connection's failure, not time's or the server's
             and self.may_repeat(in_flight.call)
         ):
             # Whoever keeps connections loses this race now and then, whatever the server says of how long it
@@ -419,22 +419,9 @@ class EngineSender:
                 await trio.sleep_forever()
 
 
-def _broken(reply: Reply) -> bool:
-    """Whether the connection failed, rather than time or the server."""
-    return reply.failure is not None and reply.failure[0] is Outcome.RESET
-
-
 def _expire(connection: Connection, in_flight: InFlight, now: float) -> None:
     """End a call whose deadline has passed, unless what came in time is still to be read."""
     while connection.in_flight is in_flight and connection.readable():
         pass
     if connection.in_flight is in_flight and now >= in_flight.expires:
         connection.expire(in_flight, Outcome.TIMEOUT, in_flight.verdict)
-
-
-@contextmanager
-def _anchor() -> Iterator[None]:
-    """A socket that always asks for stamps: the kernel takes a moment to begin when the first one asks."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        stamped(sock)
-        yield

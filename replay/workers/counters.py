@@ -51,7 +51,10 @@ class SharedCounters:
         """
         with ExitStack() as stack:
             try:
-                file = tempfile.TemporaryFile() if ledger is None else _private(ledger)  # noqa: SIM115
+                if ledger is None:
+                    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+                else:  # opened as it is: who is killed now has spent what it says
+                    file = os.fdopen(os.open(ledger, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
                 stack.enter_context(file)
                 # Written, not only made longer: a store where a full disk has no room for it is a SIGBUS.
                 row = struct.pack("4q", 0, 0, 0, _pico(before))
@@ -102,11 +105,6 @@ class SharedCounters:
         self._counters[2] = (
             1  # without the lock, which the thread that settles may have taken for all
         )
-
-
-def _private(ledger: Path) -> IO[bytes]:
-    """Open it for its owner only, as it is: who is killed now has spent what it says."""
-    return os.fdopen(os.open(ledger, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
 
 
 def outlay(ledger: Path) -> float:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -62,7 +62,7 @@ def _connected(cluster: str) -> Any:  # noqa: ANN401 (the module)
     vars(worker)["print_to_stdstream"] = lambda *_, **__: None
     address = cluster.removeprefix(RAY).removeprefix("://") or None
     if address is not None:
-        _reach(cluster, address)
+        reach(cluster, address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address is not None or os.environ.get("RAY_ADDRESS"):
         del quiet["include_dashboard"]  # which is for who starts one
@@ -75,7 +75,7 @@ def _connected(cluster: str) -> Any:  # noqa: ANN401 (the module)
     return ray
 
 
-def _reach(cluster: str, address: str) -> None:
+def reach(cluster: str, address: str) -> None:
     """Raise InputError where nobody listens: Ray tries for over a minute."""
     host, _, port = address.rpartition(":")
     try:
@@ -275,7 +275,8 @@ class Fleet:
         ray = _connected(cluster)
         fleet = cls(ray, workers)
         try:
-            fleet._run(fleet._send_out(cluster, str(path), identity))
+            sending = fleet._send_out(cluster, str(path), identity)
+            asyncio.run_coroutine_threadsafe(sending, fleet._loop).result()
             yield fleet
         finally:
             for worker in fleet.workers:
@@ -345,6 +346,3 @@ class Fleet:
                 f"--on {cluster}: a worker was lost: {lost}; nothing was sent"
             ) from None
         self.lead_s = max(LEAD_S, SLOWEST_PINGS * max(pings))
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()

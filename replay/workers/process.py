@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, NamedTuple, Protocol
@@ -114,18 +114,12 @@ def start(fds: Sequence[int], stderr: IO[bytes], *, fork: bool) -> Process:
     thread, and the parent's threads are to give way to the worker.) With `fork` the caller says that its
     process runs no event loop.
     """
-    with _signals_held():
+    # No signal that asks for an end reaches a process that is being started, until it ignores them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    try:
         if fork and sys.platform == "linux" and len(os.listdir(THREADS)) == 1:  # noqa: PTH208
             return Forked(fds, stderr)
         return Spawned(fds, stderr)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let no signal that asks for an end reach a process that is being started, until it ignores them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
-    try:
-        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -9,14 +9,13 @@ or when the parent is gone.
 import gc
 import resource
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
@@ -27,9 +26,6 @@ from tbench.replay.waiting import Politeness, Turns
 from tbench.replay.workers.calls import CallQueue, SpoolWriter
 from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
-
-if TYPE_CHECKING:
-    from tbench.replay.live_history import LiveHistory
 
 STALL_STEP_S: Final = 0.01
 
@@ -89,24 +85,28 @@ class Worker:
         self.spool = SpoolWriter(spool)
         self.calls_fd = calls
         self.breakers = [Breaker(keyless=keyless) for keyless in task.keyless]
-        self.history = self._live_history() if task.live else None
+        self.history = None
+        if task.live:
+            from tbench.replay import live_history  # noqa: PLC0415 (it reads answers)
+
+            self.history = live_history.LiveHistory()
         unsent = self.history.let_go if self.history else id
         self.turns = None if task.causal == "off" else Turns(task.causal, task.copies, unsent)
         self.stall = Histogram()
         self.late_s = 0.0
-
-    def _live_history(self) -> "LiveHistory":
-        from tbench.replay.live_history import LiveHistory  # noqa: PLC0415 (it reads answers)
-
-        return LiveHistory()
 
     async def run(self) -> None:
         """Get ready, send everything when told, and report."""
         task = self.task
         sock = trio.socket.from_stdlib_socket(socket.socket(fileno=self.calls_fd))
         calls = CallQueue(sock, self.counters, most_bytes=task.ahead_bytes)
+        context = None
+        if task.sender != "engine" or any(origin.scheme != "http" for origin in task.origins):
+            from tbench.replay.system import tls  # noqa: PLC0415 (certificates take long to load)
+
+            context = tls(task.ca)
         opened = make_sender(
-            task.sender, task.deadlines, self._tls(), http2=task.http2, proxy=task.proxy
+            task.sender, task.deadlines, context, http2=task.http2, proxy=task.proxy
         )
         async with opened as sender, trio.open_nursery() as helpers:
             # First of all, so that calls are at hand when the start is told.
@@ -131,15 +131,6 @@ class Worker:
                     helpers.start_soon(self.player.send_postponed)
                 await self._play(sender)
             helpers.cancel_scope.cancel()
-
-    def _tls(self) -> ssl.SSLContext | None:
-        """What verifies https; None where nothing is sent by it: certificates take long to load."""
-        task = self.task
-        if task.sender == "engine" and all(origin.scheme == "http" for origin in task.origins):
-            return None
-        from tbench.replay.system import tls  # noqa: PLC0415
-
-        return tls(task.ca)
 
     async def _told_to_go(self, sender: OpenSender) -> bool:
         """Get ready as the parent says; False when it says stop, or is gone."""
