@@ -95,6 +95,7 @@ class Guard(io.TextIOBase):
 
     def write(self, text: str) -> int:
         try:
+            # Asked for each time, as windows change. 0: a terminal that does not know (in some containers).
             columns = os.get_terminal_size(self.fileno()).columns or sys.maxsize
         except (OSError, ValueError):  # a file or a pipe
             columns = sys.maxsize
@@ -158,6 +159,8 @@ def heard(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except OSError:
+        # By its descriptor: Python flushes the stream once
+        # more at exit, and would complain with exit code 120.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)

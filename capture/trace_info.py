@@ -48,6 +48,7 @@ class Dispersion:
         self._first = at_ns if self._first is None else self._first
         window = (at_ns - self._first) // self._window_ns
         if window > self._current:
+            # Windows without an arrival add nothing to either sum: the number of the window counts them.
             self._sum += self._count
             self._squares += self._count**2
             self._current, self._count = window, 0
@@ -64,6 +65,7 @@ class Dispersion:
         windows = self._current
         if windows < 2:
             return None
+        # Whole numbers up to here, so that no sum loses digits, however long the trace.
         return self._squares / self._sum - self._sum / windows
 
 
@@ -72,6 +74,8 @@ def pieces(response: Response) -> Iterator[tuple[float, bytes]]:
     if response.body is None:
         return
     if sum(chunk.size for chunk in response.chunks) != len(response.body):
+        # A body that was rewritten (masked, made up) has another
+        # length than was read: when which part came is lost.
         yield response.end_ns / 1e9, response.body
         return
     start = 0
@@ -311,6 +315,8 @@ def trace_info(trace: Trace) -> dict[str, Any]:
 
 def _iso(wall_ns: int) -> str:
     """UTC to the microsecond; whole nanoseconds do not fit a datetime."""
+    # In integers: today's seconds have steps of 0.24 us as
+    # a float, so that another microsecond could be shown.
     moment = datetime.fromtimestamp(wall_ns // 10**9, UTC).replace(
         microsecond=wall_ns // 1000 % 10**6
     )

@@ -187,6 +187,7 @@ def hit_rates(
     """
     prompts = list(_prompts(plan, target, readings))
     shares = _shares(prompts, lambda place: (prompts[place].reading.sent, place))
+    # Before any that is sent at the very moment.
     leasts = _shares(prompts, lambda place: (prompts[place].reading.read, -1))
     every, by_turn = _Tokens(), defaultdict[int, _Tokens](_Tokens)
     reported = {"served": False, "recorded": False}
@@ -221,12 +222,16 @@ def _prompts(
         reading = readings.get(planned.index)
         if reading is None:
             continue
+        # By identity, as the target gives the recorded body
+        # back where it changed nothing; that is parsed already.
         if sent.body is not planned.exchange.request.body:
             payload = orjson.loads(sent.body)
         provider = provider_of(planned.exchange.request.method, sent.path)
         pieces = []
         for piece in pieces_of(payload, provider):
             new += len(piece) if piece not in texts else 0
+            # One object for equal messages: each turn repeats all
+            # before it, and bytes keep the hash that was made of them.
             pieces.append(texts.setdefault(piece, piece))
         yield _Prompt(
             whose=(sent.info.model, *(str(payload.get(name)) for name in provider.salt_fields)),

@@ -182,6 +182,8 @@ def resolve(
             fields=options.set,
             headers=headers,
             key=find_key(options.api_key_env, base_url, headers) if send else None,
+            # Clones of one request would find each other in a cache:
+            # they have salts even where prompts go as they are.
             salt=None if as_is and len(pacing.clones) == 1 else new_salt(),
             as_is=as_is,
             cold=options.cache == "cold",
@@ -266,6 +268,7 @@ def _host(options: ReplayOptions, plan: Plan) -> Request:
     hosts: dict[str, Request] = {}
     for planned in islice(plan, PREVIEW):
         request = planned.exchange.request
+        # RFC 2606: what importers and generators write where no host is known. Nobody answers there.
         if request.host and not request.host.endswith(".invalid"):
             hosts.setdefault(request.host, request)
     if len(hosts) > 1:
@@ -307,11 +310,13 @@ def make_room(out: Path) -> None:
         out.check_new()
         return
     check_folder(out)
+    # Of a link that leads nowhere too: what is written would land where it points.
     if not os.path.lexists(out):
         return
     try:
         barren = not read_run(out).totals["completed"]
     except TbenchError:
+        # What cannot be read as a run is somebody's file, and not ours to remove.
         barren = False
     if not barren:
         raise InputError(f"{out}: exists already; choose another name with -o or remove it")

@@ -322,6 +322,7 @@ def bounds(columns: Columns) -> Iterator[tuple[Metric, Values, Values]]:
         known = ~np.isnan(values)
         high = low = values[known]
         if not late.isdisjoint((*row.begins, *row.ends)):
+            # A span that the doubt eats up is none any more, and has no value (tpot): at the least it is 0.
             low = np.nan_to_num(row.of(_Moved(columns, row.ends))[known])
         yield row, low, high
 
@@ -362,6 +363,7 @@ def quantile(ordered: Ranked, p: float) -> float:
 
 def minimum_n(p: float) -> int:
     """How many values the p-quantile needs: TAIL_REQUESTS on its thinner side."""
+    # 1 - 0.9 is 0.09999999999999998 in binary: to the letter p90 would need 201 values.
     return math.ceil(TAIL_REQUESTS / min(p, 1 - p) - 1e-9 * TAIL_REQUESTS)
 
 
@@ -374,6 +376,7 @@ def quantiles(values: Ranked, points: Sequence[float]) -> list[float]:
 
 def rank(n: int, p: float) -> int:
     """Which of n ordered values is the p-quantile, counted from 1; a share of nearly k/n is the k-th."""
+    # 0.07 * 100 is 7.000000000000001 in binary, and would be the eighth.
     return min(n, max(1, math.ceil(p * n - 1e-9)))
 
 
@@ -384,6 +387,7 @@ def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (count + z * z / 2) / (n + z * z)
     half = z * math.sqrt(count * (n - count) / n + z * z / 4) / (n + z * z)
+    # Of no successes (or only successes) the two are equal, and rounding may carry the end past the bound.
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -415,6 +419,8 @@ def with_lost(ordered: Ranked, lost: int) -> dict[str, tuple[float, float | None
     ranks = {name: rank(n, level) for name, level in NAMED.items()} if len(ordered) else {}
     return {
         name: (
+            # As the fastest they push every value up by their
+            # number of ranks; as the slowest they push none.
             float(ordered[place - lost - 1]) if place > lost else 0.0,
             float(ordered[place - 1]) if place <= len(ordered) else None,
         )
@@ -485,6 +491,7 @@ def in_flight(columns: Columns) -> dict[str, float | int | None]:
     """
     was_sent = ~np.isnan(columns["sent"])
     sent, end = columns["sent"][was_sent], columns["end"][was_sent]
+    # An end that is not known makes this NaN, which is not below anything: the most is still counted.
     if not len(sent) or end.max() <= sent.min():
         return {"mean": None, "max": len(sent) or None}
     times = np.concatenate([end, sent])
@@ -504,6 +511,7 @@ def held(columns: Columns, concurrency: float) -> float | None:
     start, end = columns["sent"] - columns["connect"], columns["end"]
     if np.isnan(start).any() or np.isnan(end).any() or not 1 <= concurrency < len(start):
         return None
+    # Full from when the last place was first taken.
     begun = np.sort(start)
     full, last = begun[int(concurrency) - 1], begun[-1]
     if last <= full:

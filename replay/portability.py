@@ -521,6 +521,7 @@ def _mended(body: Json, before: Json) -> dict[str, Any]:
     """The body without what makes no sense any more: a choice of tools that are gone, turns of nothing."""
     mended = dict(body)
     tools, choice, turns = (body.get(name) for name in ("tools", "tool_choice", "messages"))
+    # By identity: `pruned` gives the very list back where nothing of it went.
     if tools is not before.get("tools"):
         if not tools:
             mended.pop("tool_choice", None)

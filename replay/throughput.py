@@ -161,6 +161,7 @@ def window(run: Run, rows: Column) -> Window:
 def _shares(sent: Column, end: Column, began: float, until: float) -> Column:
     """The share of the time of each request that lies between these instants."""
     inside = np.minimum(end, until) - np.maximum(sent, began)
+    # 0 / 0 would be NaN, and with it every rate.
     lasted = np.maximum(end - sent, np.finfo(float).tiny)
     return np.asarray(np.clip(inside / lasted, 0.0, 1.0))
 

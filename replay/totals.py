@@ -335,6 +335,7 @@ def unfilled_loop(run: Run, evidence: Evidence) -> str | None:
     Its latencies stand, but its rate is the client's. A busy process alone says nothing: it may keep up.
     """
     pacing, client = run.header.get("pacing") or {}, run.totals.get("client") or {}
+    # Where the kernel does not say who waited for a core, only what ran is known.
     share = client.get("runnable_share") or client.get("cpu_share") or 0.0
     concurrency = pacing.get("value") if pacing.get("mode") == "concurrency" else None
     if not concurrency or share < BUSY_SHARE:
@@ -398,6 +399,7 @@ def late_reads(_run: Run, evidence: Evidence) -> str | None:
     """
     buffered = metrics.buffered(*evidence.gaps)
     for metric, least, most in evidence.bounds():
+        # The same array: no stamp of it was read late.
         if least is most or not len(most) or (metric.spaced and buffered):
             continue
         levels = judged_levels(len(most))

@@ -141,6 +141,7 @@ class View:
     ) -> None:
         self._recording = recording
         self._command = command
+        # Its command has the terminal: a region that is drawn over would tear what that prints.
         if command and console is None:
             console = Console(file=sys.stderr, force_terminal=False)
         self._board = Board(console=console)

@@ -160,6 +160,7 @@ class Verb(TyperCommand):
         """Read the words; what they do not say is as variables and the settings file have it."""
         if self._before:
             self._before(args)
+        # A pass before click's own, since settings fill in what was not given. A copy: it takes words out.
         given = self.make_parser(ctx).parse_args(args=list(args))[0]
         if self.rows and not given.keys() & {"help", "help_all"} and not ctx.resilient_parsing:
             ctx.default_map = settle(self.rows, given)
@@ -212,6 +213,7 @@ def _read_by_rows(parameters: list[Any], table: Mapping[str, Row]) -> list[Any]:
     of what is wrong.
     """
     for parameter in parameters:
+        # Once: click and we ask for the parameters many times.
         if "process_value" not in vars(parameter):
             reader = partial(_value, table.get(parameter.name), parameter, parameter.process_value)
             vars(parameter)["process_value"] = reader

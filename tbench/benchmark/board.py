@@ -50,6 +50,8 @@ class Log:
         """A log in this folder, which is made where it is not there; lines are added to an older one."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        # For its owner alone from the first byte on: errors
+        # of a server, which may quote prompts, are in it.
         with os.fdopen(os.open(folder / LOG, flags, 0o600), "a") as file:
             yield cls(file)
 
@@ -140,6 +142,8 @@ class SweepBoard:
         self._now = now
         self._began = now()
         self._board = Board(self._drawn, screen=True, console=console)
+        # The board's own list, not a copy: what is printed while
+        # the screen is taken shows in the log's panel at once.
         self._sweep.lines = self._board.lines
 
     def watch(self, point: Point) -> Watch:
@@ -235,6 +239,7 @@ def _head(
         Text.assemble(("tbench benchmark ", "bold"), sweep.heading),
         Text(f" {clock(elapsed_s)}", "dim"),
     )
+    # Whichever end is nearer: a point is over by its requests or its time.
     share = min(1.0, max(tally.ended / sweep.requests, now / sweep.duration_s))
     left = f", about {clock(now * (1 / share - 1))} left" if share else ""
     bars = Table.grid(padding=(0, 1, 0, 0), expand=True)

@@ -185,6 +185,8 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
     sweep = _sweep(options)
     params = read_params(source.additional_request_params)
     secrets = {name: value for name, value in params.items() if hides(name, value)}
+    # A credential goes out with each request, by `set`, which
+    # runs write down masked; traces hold the public ones alone.
     public = {name: value for name, value in params.items() if name not in secrets}
     called = source.tokenizer or source.model
     plan = BenchmarkPlan(
@@ -201,6 +203,7 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
             prices=options.prices,
             polite=options.polite,
             set=secrets,
+            # The benchmark trims by its own ratios, as genai-bench does; a warm-up here would cut twice.
             warmup="none",
             workers=options.num_workers or "auto",
             on=options.on,
@@ -216,6 +219,8 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
         None, file=options.prices
     )  # one that cannot be read is refused before a folder is made
     if options.api_key is not None:
+        # By a variable, as every other key: runs name the variable
+        # that their key was in, and this one says how it was given.
         os.environ[KEY] = options.api_key
     check_key(
         plan.order, "export it or give --api-key (--api-backend vllm is for servers without keys)"

@@ -85,6 +85,8 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     shape = config.get("format") if isinstance(config, dict) else None
     if isinstance(shape, dict):
         chat["response_format"] = {"type": shape.get("type"), "json_schema": shape}
+    # A quote within a text is escaped in JSON, so that no
+    # prompt that only speaks of it is taken for a mark.
     marked = b'"cache_control":{' in orjson.dumps(fields)
     return replace(chat_order(chat, context_tokens), keeps_prefix=marked)
 
@@ -167,6 +169,7 @@ class Stream(ItemEvents):
     __slots__ = ()
 
     def begin(self) -> None:
+        # 1, as the API's: how many there will be stands in message_delta.
         counts = usage(self.order, 1, self.cached_tokens, 0)
         start = message(self.head, [], counts, None)
         self._events += [named_event("message_start", message=start)]
@@ -180,6 +183,7 @@ class Stream(ItemEvents):
         if self._index == 0:
             self._events += [named_event("ping")]
         if kind is Kind.CALL_ARGUMENTS:
+            # The API begins an input with an empty delta, which clients must bear.
             self.add(kind, "")
 
     def add(self, kind: Kind, text: str) -> None:

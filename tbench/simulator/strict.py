@@ -86,6 +86,7 @@ def _signed(body: Mapping[str, Any]) -> Iterator[Refusal]:
         for place, block in enumerate(_items(content)):
             kind = block.get("type") if isinstance(block, dict) else None
             where = f"messages.{number}.content.{place}"
+            # The simulator's own begin so: whoever is asked again with what it issued takes it.
             if kind == "thinking" and not str(block.get("signature")).startswith("sim"):
                 yield Refusal(400, f"{where}: Invalid `signature` in `thinking` block")
             if kind == "redacted_thinking":

@@ -184,7 +184,9 @@ class Entry:
         if value is None:
             return None
         numbers = isinstance(value, list) and all(
-            type(number) in (int, float) and isfinite(number) for number in value
+            # Not isinstance: true is an int.
+            type(number) in (int, float) and isfinite(number)
+            for number in value
         )
         if not numbers or len(value) != 2:
             raise self.wrong(key, f"{value!r} is not two numbers")
