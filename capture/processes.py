@@ -111,6 +111,7 @@ class _Group:
     watch: Watch
     folder: Path
     stops: int = 0
+    place: Listening | None = None
     killed: list[str] = field(default_factory=list)
     refused: str | None = None
 
@@ -119,6 +120,7 @@ class _Group:
         while links := [member.link for member in self.members if not member.ended]:
             for link in wait(links, WAKE_S):
                 self._hear(next(member for member in self.members if member.link is link))
+            self._announce()
             for member in self.members:  # one that does not listen yet could not drain
                 while member.listening and not member.ended and member.stops < self.stops:
                     member.stops += 1
@@ -140,14 +142,11 @@ class _Group:
             return
         match word:
             case "listening":
-                member.listening = True
-                if all(each.listening for each in self.members):
-                    proxy.forget_key(self.folder)
-                    self.watch.listening(value)
+                member.listening, self.place = True, value
             case "tick":
                 member.status = value
-                # Once for all of them, at the first one's pace.
-                if number == 0:
+                # Once for all of them, at the pace of the first that lives.
+                if all(each.ended for each in self.members[:number]):
                     self.watch.tick(self._status())
             case "warn":
                 self.watch.warn(value)
@@ -156,6 +155,15 @@ class _Group:
                 self.stops += 1
             case "end":
                 member.status, member.ended = value, True
+
+    def _announce(self) -> None:
+        """Say where it listens, once: when each process does, or has come to nothing."""
+        if self.place and all(each.listening or each.ended for each in self.members):
+            # No sooner: each process reads the key when it begins.
+            proxy.forget_key(self.folder)
+            if not self.refused:
+                self.watch.listening(self.place)
+            self.place = None
 
     def _status(self) -> Status:
         states = [member.status for member in self.members if member.status]

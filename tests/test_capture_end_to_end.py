@@ -810,6 +810,29 @@ def test_processes_that_all_die_before_they_listen_are_a_failure_of_the_capture(
     ]
 
 
+@pytest.mark.parametrize("dies", [0, 1])
+def test_the_processes_that_are_left_are_announced_and_shown(tmp_path: Path, dies: int) -> None:
+    """Where one has died before it listened the capture still says where it is, and how far."""
+    links = [multiprocessing.Pipe() for _ in range(2)]
+    dead = SimpleNamespace(join=lambda: None, exitcode=-9)
+    members: Any = [processes._Member(dead, ours) for ours, _ in links]  # type: ignore[arg-type]
+    said: list[object] = []
+    watch: Any = SimpleNamespace(
+        warn=lambda _line: None, listening=said.append, tick=lambda _state: said.append("tick")
+    )
+    state = processes._Group((), watch, tmp_path)._status()
+    for word in (("listening", "here"), ("tick", state), ("end", state)):
+        links[1 - dies][1].send(word)
+    links[dies][1].close()
+    key = tmp_path / "mitmproxy-ca.pem"
+    key.touch()
+
+    processes._Group(members, watch, tmp_path).follow()
+
+    assert said == ["here", "tick"]
+    assert not key.exists()
+
+
 def test_without_the_first_process_the_others_end_by_themselves(
     upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path
 ) -> None:
