@@ -385,29 +385,20 @@ def _warm_up(compared: ComparedArms) -> str | None:
     return f"{first:,} and {plural(second, 'request')} left out as warm-up"
 
 
-ASKED: Final = (("cache", "mode"), ("target", "match_length"), ("target", "polite"))
-"""Where a run's header has options that make its latencies another question, besides the pacing."""
-
-
 def _pacing(compared: ComparedArms) -> str | None:
     first, second = compared.baseline, compared.candidate
-    recorded = "trace" in {
-        first.kind,
-        second.kind,
-    }  # it has no words for its pacing, and no options
-    parts = []
-    if not (
-        first.pacing == second.pacing or (recorded and first.as_recorded and second.as_recorded)
-    ):
-        parts.append(f"{first.pacing} against {second.pacing}")
-    for place, name in ASKED:
-        values = [(arm.run.header.get(place) or {}).get(name) for arm in (first, second)]
-        if values[0] != values[1] and None not in values:
-            words = ["on" if value is True else value or "off" for value in values]
-            parts.append(
-                f"--{name.replace('_', '-').replace('mode', 'cache')} {' against '.join(words)}"
-            )
-    return f"the arms were sent differently: {'; '.join(parts)}" if parts else None
+    recorded = "trace" in {first.kind, second.kind}  # it has no words for its pacing
+    if first.pacing == second.pacing or (recorded and first.as_recorded and second.as_recorded):
+        return None
+    clauses = [arm.pacing.split("; ") for arm in (first, second)]
+    only = [
+        "; ".join(clause for clause in these if clause not in others)
+        for these, others in (clauses, clauses[::-1])
+    ]
+    differ = " against ".join(only if all(only) else (first.pacing, second.pacing))
+    if any(only) and not all(only):
+        differ = f"in the {'baseline' if only[0] else 'candidate'} alone {only[0] or only[1]}"
+    return f"the arms were sent differently: {differ}"
 
 
 def _load(compared: ComparedArms) -> str | None:
@@ -423,9 +414,12 @@ def _load(compared: ComparedArms) -> str | None:
         return None
     names = ("baseline", "candidate")
     apart = f"{three(apart_s)} s" if apart_s >= 1 else f"{three(apart_s * 1e3)} ms"
+    its, others = arms[later].waited, arms[not later].waited
+    waited = f"{its:,} of its turns waited for answers, {others:,} of the {names[not later]}'s"
+    if its == others:
+        waited = f"{plural(its, 'turn')} of each waited for answers, its for longer"
     return (
-        f"the {names[later]} got less load: {arms[later].waited:,} of its turns waited for answers, "
-        f"{arms[not later].waited:,} of the {names[not later]}'s; its requests were due "
+        f"the {names[later]} got less load: {waited}; its requests were due "
         f"{apart} later on the mean, so a ratio in its favour is too good "
         "(--causal strict sends both the same arrivals)"
     )

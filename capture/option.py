@@ -28,9 +28,10 @@ class Option:
     `short` its one-letter flag. `default` says in words what holds without it. Numbers are finite and above
     `above`, or from `least` to `most`. `read` makes the value from the word, or words, of a command line.
     One that is `late` takes long to load: a settings file is held to it by the verbs that have the option.
-    An `argument` has a place instead of a flag. Of options with the same `rival` one is given. A `common`
-    one is in the first level of --help, too, where a verb has more options than a page takes. A target of the
-    settings file may hold one `of_target`, as it may all that say where a replay goes.
+    `clauses` say what a run is like with a value of it. An `argument` has a place instead of a flag. Of
+    options with the same `rival` one is given. A `common` one is in the first level of --help, too, where a
+    verb has more options than a page takes. A target of the settings file may hold one `of_target`, as it may
+    all that say where a replay goes.
     """
 
     help: str
@@ -44,6 +45,7 @@ class Option:
     most: float | None = None
     read: Callable[[Any], Any] | None = None
     late: bool = False
+    clauses: Mapping[Any, str] = field(default_factory=dict)
     argument: bool = False
     rival: str | None = None
     common: bool = False

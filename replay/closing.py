@@ -334,10 +334,14 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
     if isinstance(turns := counts.get("turns"), Mapping):  # a dry run only has their number
         yield from _turns(turns)
     if idle := counts.get("idle"):
-        stretches = plural(round(idle["stretches"]), "stretch", "stretches")
+        stretches = plural(round(idle.get("stretches") or 0), "stretch", "stretches")
+        within = ""
+        if thought := idle.get("think_times"):  # no arrival counts here
+            stretches, within = "stretches", f" within {plural(round(thought), 'think time')}"
         yield row(
             "idle",
-            f"{stretches} without a request in flight cut to --max-idle, by {idle['seconds']:,.1f} s in all",
+            f"{stretches} without a request in flight{within} cut to --max-idle, by "
+            f"{three(idle['seconds'])} s in all",
         )
     if tick := counts.get("tick_s"):
         yield row(
@@ -433,10 +437,10 @@ def mark(column: str, n: int) -> str:
     return "*" if level is not None and 0 < n < metrics.minimum_n(level) else ""
 
 
-def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
+def outlook(seen: Estimate) -> Iterator[str]:
     """The lines of a dry run."""
     about = "about " if seen.estimated else ""
-    yield row("pacing", meaning)
+    yield row("pacing", seen.pacing)
     yield row("target", seen.base_url)
     yield row("requests", f"{'about ' if seen.requests_estimated else ''}{seen.requests:,}")
     yield from _skipped(seen.skipped)

@@ -5,11 +5,16 @@ it, the dry run of `replay`; `ab` adds up one for each run.
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from heapq import heappop, heappush
+from itertools import islice, takewhile, tee
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import trio
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
@@ -19,11 +24,13 @@ from tbench.capture.terminal import plural
 from tbench.replay.bounds import REASONS, most_cost
 from tbench.replay.cost import Bill, expected
 from tbench.replay.fidelity import Row, burst_rows
-from tbench.replay.pacing import WINDOW_S, Causal, Occupancy, Stretches
+from tbench.replay.pacing import Causal, Closed, Occupancy, Profile, Stretches
 from tbench.replay.plan import Plan, Planned, nothing_to_send, recorded_usage
 from tbench.replay.price_table import priced_by
 from tbench.replay.probe import REQUESTS, expected_bill
+from tbench.replay.sender import NOWHERE, Call, Ended, Reply
 from tbench.replay.target import Target
+from tbench.replay.turns import Turns
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job
@@ -36,12 +43,11 @@ WALKED: Final = 20_000
 class Survey:
     """What one round of a plan holds.
 
-    `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies, `think_s`
-    that of the think times, `longest_s` both of the longest conversation.
-    `turns` of its requests continue an earlier answer. `in_flight` is the recorded mean concurrency of each
-    second, of requests with a recorded end. `hosts` counts where requests were recorded, `idle` is the
-    plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target)
-    and `bill` are filled only where tokens were asked for. So are `unbounded`, which counts the requests that
+    `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies of those that
+    were `answered`. `turns` of its requests continue an earlier answer. `in_flight` is the recorded mean
+    concurrency of each second, of requests with a recorded end. `hosts` counts where requests were recorded,
+    `idle` is the plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target) and
+    `bill` are filled only where tokens were asked for. So are `unbounded`, which counts the requests that
     nothing bounds by the reason (replay.bounds), `least_usd` and `most_usd` what the cheapest and the
     dearest of the others may cost.
     """
@@ -49,9 +55,8 @@ class Survey:
     requests: int = 0
     turns: int = 0
     span_s: float = 0.0
+    answered: int = 0
     busy_s: float = 0.0
-    think_s: float = 0.0
-    longest_s: float = 0.0
     in_flight: Stretches = field(default_factory=Stretches)
     skipped: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
@@ -71,19 +76,13 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
     totals = Survey(bill=Bill(prices=target.prices if target else NOTHING))
     occupancy = Occupancy()
     once = replace(plan, rounds=1)
-    lasts = defaultdict[tuple[int, int], float](float)
     for planned in once:
         totals.requests += 1
         totals.turns += bool(planned.after)
-        totals.think_s += planned.think
-        conversation = planned.session, planned.clone
-        lasts[conversation] += planned.think
         totals.span_s = planned.offset
-        exchange = planned.exchange
-        if exchange.response is not None:
-            took = max(0, exchange.response.end_ns - exchange.request.arrive_ns) / 1e9
+        if (took := took_s(planned)) is not None:
+            totals.answered += 1
             totals.busy_s += took
-            lasts[conversation] += took
             occupancy.add(planned.offset, planned.offset + took)
         if target is not None:
             outgoing = target.outgoing(planned)
@@ -100,7 +99,6 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
             else:
                 totals.least_usd = min(totals.least_usd, most)
                 totals.most_usd = max(totals.most_usd, most)
-    totals.longest_s = max(lasts.values(), default=0.0)
     totals.in_flight = occupancy.means()
     totals.skipped, totals.hosts, totals.idle = (
         Counter(once.skipped),
@@ -108,6 +106,12 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
         once.idle,
     )
     return totals
+
+
+def took_s(planned: Planned) -> float | None:
+    """Seconds from the recorded arrival of a request to its end; None where it has none."""
+    request, response = planned.exchange.request, planned.exchange.response
+    return None if response is None else max(0, response.end_ns - request.arrive_ns) / 1e9
 
 
 def expected_usage(planned: Planned) -> Usage:
@@ -160,7 +164,7 @@ def _check_budget(budget: float, totals: Survey) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a job would do.
+    """What a job would do; `pacing` says in a sentence what the run would be like.
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
     closed loop they assume the recorded latencies, of a very long schedule that it goes on as it began, and
@@ -176,6 +180,7 @@ class Estimate:
     can be kept, or the cost is not known.
     """
 
+    pacing: str
     base_url: str
     requests: int
     turns: int
@@ -223,6 +228,7 @@ def estimate(job: "Job") -> Estimate:
         budget_usd = cost_usd + totals.most_usd
     return Estimate(
         **timing,
+        pacing=job.options.meaning,
         base_url=job.target.base_url,
         turns=totals.turns * rounds + tail.turns,
         causal=job.pace.causal,
@@ -249,24 +255,24 @@ def _open(job: "Job", totals: Survey) -> dict[str, Any]:
     planned = int(min(totals.requests * job.rounds, job.options.requests or math.inf))
     walked, ends = max(WALKED, totals.requests), job.options.duration
     recorded, intended = Burstiness(), Burstiness()
-
-    def offsets() -> Iterator[float]:
-        for planned in islice(job.plan(answers=False), walked):
-            if not planned.cycle:
-                recorded.add(planned.exchange.request.arrive_ns)
-            yield planned.offset
-
-    dues = job.pace.schedule(totals)(offsets())
+    sent, ahead = tee(islice(job.plan(answers=False), walked))
+    dues = job.pace.schedule(totals)(request.offset for request in ahead)
     if ends is not None:
         dues = takewhile(lambda due: due < ends, dues)
     requests = peak = before = second = 0
-    last = 0.0
-    for last in dues:
+    last, copies = 0.0, len(job.pace.clones)
+    arrivals, checks = array("q"), array("q")
+    for last, request in zip(dues, sent, strict=False):
+        if request.cycle < copies:  # of the first round, of which several copies were recorded once
+            arrivals.append(request.exchange.request.arrive_ns)
+            checks.append(request.check)
+            intended.add(round(last * 1e9))
         if int(last) != second:
             before, second = requests, int(last)
         requests += 1
         peak = max(peak, requests - before)
-        intended.add(round(last * 1e9))
+    for came_ns in np.unique(np.array([arrivals, checks]), axis=1)[0].tolist():
+        recorded.add(came_ns)
     mean = (requests - 1) / last if requests > 1 and last > 0 else None
     if goes_on := requests == walked < planned:  # at the mean rate of its beginning
         gap_s = last / (requests - 1)
@@ -287,29 +293,123 @@ def _open(job: "Job", totals: Survey) -> dict[str, Any]:
 
 
 def _closed(job: "Job", totals: Survey) -> dict[str, Any]:
-    """By the recorded latencies."""
-    pace, options = job.pace, job.options
-    profile = pace.mode == "concurrency-scale"
-    if profile and pace.until == "profile":
-        planned, lasts = round(totals.requests * pace.value), len(totals.in_flight) * WINDOW_S
-    else:
-        planned = totals.requests * job.rounds
-        busy_s = totals.busy_s + (totals.think_s if pace.mode == "sessions" else 0.0)
-        if profile:
-            busy_s = len(totals.in_flight) * WINDOW_S
-        lasts = job.rounds * busy_s / pace.value
-    requests = min(planned, options.requests or planned)
-    lasts *= requests / planned if planned else 1
-    if pace.mode == "sessions":  # more users than conversations end none of them sooner
-        lasts = max(lasts, totals.longest_s)
-    cut = min(lasts, options.duration or lasts)
-    requests = round(requests * cut / lasts) if lasts else requests
+    """By the recorded latencies: played to a target that takes as long for each request."""
+    limits, options = job.pace.closed(totals), job.options
+    ends = min(limits.ends, options.duration or math.inf)
+    follows = limits.ends < math.inf  # then it says how much is sent
+    planned = min(
+        math.inf if follows else totals.requests * job.rounds, options.requests or math.inf
+    )
+    seen = _rehearsed(job, totals, limits, ends)
+    requests, lasts = seen.issued, min(seen.lasts, ends)
+    if seen.taken == WALKED < planned and seen.last < ends:  # it goes on as it began
+        share = planned / requests
+        if ends < math.inf and seen.last:
+            share = min(share, _places(limits, ends) / (_places(limits, seen.last) or 1.0))
+        requests, lasts = round(requests * share), min(seen.last * share, ends)
     return {
         "requests": requests,
-        "duration_s": cut,
-        "mean_rate": requests / cut if cut else None,
+        "duration_s": lasts,
+        "mean_rate": requests / lasts if lasts else None,
         "peak_rate": None,
         "estimated": True,
-        "requests_estimated": options.duration is not None or (profile and pace.until == "profile"),
+        "requests_estimated": options.duration is not None or follows,
         "burstiness": [],
     }
+
+
+def _places(limits: Closed, tau: float) -> float:
+    """How many places there were up to a time, each for how many seconds: so much can be sent."""
+    if not isinstance(limits, Profile) or limits.repeats:
+        return tau
+    windows = islice(limits.limits, math.ceil(tau / limits.window_s))
+    return limits.window_s * sum(windows)
+
+
+def _rehearsed(job: "Job", totals: Survey, limits: Closed, ends: float) -> "_Rehearsal":
+    """The first requests of a closed loop as they would go, by a clock that waits for nobody."""
+    from trio.testing import MockClock  # noqa: PLC0415 (no run needs it)
+
+    from tbench.replay.player import Player  # noqa: PLC0415
+
+    turns = None if job.pace.causal == "off" else Turns(job.pace.causal, len(job.pace.clones))
+    usual_s = totals.busy_s / totals.answered if totals.answered else 0.0
+    rehearsal = _Rehearsal(job.plan(answers=False), usual_s)
+
+    async def play() -> None:
+        player = Player(
+            sender=rehearsal,
+            supply=rehearsal,
+            keep=rehearsal.keep,
+            turns=turns,
+            began=trio.current_time(),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rehearsal.answer)
+            await player.play_closed(limits, ends)
+            nursery.cancel_scope.cancel()
+
+    trio.run(play, clock=MockClock(autojump_threshold=0))
+    return rehearsal
+
+
+class _Rehearsal:
+    """The supply of a plan's first calls, and a sender whose answers take as long as they were recorded.
+
+    Those that have no recorded end take `usual_s`. `taken` and `issued` count calls, `last` is when the last
+    one left and `lasts` when the last one ended.
+    """
+
+    def __init__(self, plan: Plan, usual_s: float) -> None:
+        self._plan = islice(plan, WALKED)
+        self._usual_s = usual_s
+        self._took: dict[int, float] = {}
+        self._ends: list[tuple[float, int, Ended]] = []
+        self._news = trio.Event()
+        self.over = False
+        self.taken = self.issued = 0
+        self.last = self.lasts = 0.0
+
+    def take(self) -> Call | None:
+        planned = next(self._plan, None)
+        if planned is None:
+            self.over = True
+            return None
+        self.taken += 1
+        took = took_s(planned)
+        self._took[planned.index] = self._usual_s if took is None else took
+        return Call(
+            index=planned.index,
+            due=None,
+            origin=NOWHERE,
+            head=b"",
+            body=b"",
+            after=planned.after,
+            think=planned.think,
+            opening=planned.opening,
+        )
+
+    def tell(self, woken: Callable[[], None]) -> None:
+        """Nobody has to be woken: all of the plan is at hand."""
+
+    def launch(self, call: Call, _reply: Reply, ended: Ended) -> None:
+        self.issued += 1
+        self.last = trio.current_time()
+        self.lasts = max(self.lasts, self.last + self._took[call.index])
+        heappush(self._ends, (self.last + self._took.pop(call.index), call.index, ended))
+        self._news.set()
+
+    def abandon(self) -> None:
+        """Nothing is cancelled."""
+
+    def keep(self, _call: Call, _reply: Reply) -> None:
+        """Nothing is kept."""
+
+    async def answer(self) -> None:
+        """End each call at its time, for ever."""
+        while True:
+            self._news = trio.Event()
+            with trio.move_on_at(self._ends[0][0] if self._ends else math.inf):
+                await self._news.wait()
+            while self._ends and self._ends[0][0] <= trio.current_time():
+                heappop(self._ends)[-1]()

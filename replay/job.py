@@ -119,6 +119,7 @@ class Job:
             clones=self.pace.clones,
             by_session=self.pace.mode == "sessions",
             most_idle=self.pace.max_idle,
+            timed=self.pace.option.timed,
             allow_unsafe=self.options.allow_unsafe,
             only=self.only,
             host=self.host,

@@ -70,6 +70,7 @@ Polite = Annotated[
         help="Wait as a 429, or a 503 with Retry-After, asks, then send again; attempts are "
         "counted.",
         group=CLIENT,
+        clauses={True: "what is refused is sent again as the target asks (--polite)"},
     ),
 ]
 
@@ -151,6 +152,7 @@ class ReplayOptions:
             above=0,
             meaning="open loop at {value:g}x recorded speed",
             schedule=recorded,
+            timed=True,
             speed=lambda pacing, _: pacing.value,
             common=True,
         ),
@@ -164,6 +166,7 @@ class ReplayOptions:
             above=0,
             meaning="open loop: recorded times scaled to a mean of {value:g} requests/s",
             schedule=recorded,
+            timed=True,
             speed=to_mean_rate,
             needs_survey=True,
             load="rate",
@@ -229,9 +232,10 @@ class ReplayOptions:
             unit="FACTOR",
             group=PACING,
             above=0,
-            meaning="closed loop: follows the recorded number in flight (1 s means) x {value:g}, in trace "
-            "order; ends with the {until}",
+            meaning="closed loop: follows the recorded number in flight (1 s means) x {value:g}{each}, "
+            "in trace order; ends with the {until}",
             limits=profile,
+            timed=True,
             needs_survey=True,
         ),
     ] = None
@@ -414,6 +418,10 @@ class ReplayOptions:
             help="Ask for answers as long as recorded. cap: at most; exact: also by min_tokens and "
             "ignore_eos, for vLLM and SGLang.",
             group=TARGET,
+            clauses={
+                "cap": "answers at most as long as recorded (--match-length cap)",
+                "exact": "answers as long as recorded (--match-length exact)",
+            },
         ),
     ] = "no"
     portable: Annotated[
@@ -469,6 +477,10 @@ class ReplayOptions:
             help="What a prompt may find in a prefix cache. as-is: everything; structure: what "
             "this run sent, shared as recorded; cold: its own conversation only.",
             group=TARGET,
+            clauses={
+                "structure": "prompts may find in a cache what this run sent (--cache structure)",
+                "cold": "prompts may find in a cache their own conversation only (--cache cold)",
+            },
             common=True,
         ),
     ] = "as-is"
@@ -552,24 +564,34 @@ class ReplayOptions:
         given = self._pacings()
         if len(given) > 1:
             raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
-        pacing = given[0] if given else "speed"
         self._check_live_history()
         self._check_salt()
+        self._check_pacing(given[0] if given else "speed")
+
+    def _check_pacing(self, pacing: str) -> None:
+        """Raise InputError for an option that contradicts the pacing, or changes nothing with it."""
         option = rows(type(self))[pacing].option
-        if self.max_in_flight is not None and isinstance(option, PacingOption) and option.limits:
+        assert isinstance(option, PacingOption)
+        if self.max_in_flight is not None and option.limits:
             raise InputError(
                 f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
             )
-        if self.spawn_rate is not None and pacing != "concurrency":
-            raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
+        if self.max_idle is not None and not option.timed and self.causal in {"strict", "off"}:
+            raise InputError(
+                f"--max-idle: {_flag(pacing)} uses no recorded times, and by --causal {self.causal} no turn "
+                "waits for a think time; drop --max-idle"
+            )
+        for name, needed in GOES_WITH.items():
+            if getattr(self, name) is not None and pacing != needed:
+                raise InputError(
+                    f"{_flag(name)} goes with {_flag(needed)}, not with {_flag(pacing)}"
+                )
         if pacing == "sessions" and self.causal in {"strict", "off"}:
             raise InputError(f"--sessions goes turn by turn; drop --causal {self.causal}")
         if self.ramp is not None and pacing == "concurrency_scale":
             raise InputError("--ramp: the recorded profile says how --concurrency-scale grows")
         if self.ramp is not None and self.spawn_rate is not None:
             raise InputError("--ramp and --spawn-rate both let the load grow; give one")
-        if self.until is not None and pacing != "concurrency_scale":
-            raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
         if self.loop is not None and pacing == "concurrency_scale" and self.until != "trace":
             raise InputError(
                 "--loop and --concurrency-scale: the recorded profile decides how much is sent; "
@@ -594,6 +616,16 @@ class ReplayOptions:
             raise InputError(
                 f"--live-history and {flag}: {APART[flag.split()[0]]}; drop one of them"
             )
+
+    @property
+    def meaning(self) -> str:
+        """What a run is like, in one sentence: its pacing, and all else that its latencies answer to."""
+        clauses = [
+            row.option.clauses[getattr(self, name)]
+            for name, row in rows(type(self)).items()
+            if row.option.clauses and getattr(self, name) in row.option.clauses
+        ]
+        return "; ".join([self.pacing().meaning, *clauses])
 
     def pacing(self) -> Pacing:
         """The pacing; without any, the recorded times as they are."""
@@ -628,6 +660,8 @@ class ReplayOptions:
         ]
 
 
+GOES_WITH: Final = {"spawn_rate": "concurrency", "until": "concurrency_scale"}
+"""Options that one pacing alone has a use for."""
 APART: Final[Mapping[str, str]] = {
     "--causal": "a turn that does not wait leaves before there is an answer to put into it",
     "--to": "answers come in another dialect than the recorded history has",

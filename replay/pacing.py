@@ -323,9 +323,10 @@ class Occupancy:
 class PacingOption(Option):
     """An option that is a pacing: its value is a factor, a rate in requests/s, or a number in flight.
 
-    `meaning` says it in one sentence, with `value`, `gap` (1/value), `seed` and `until`. An open loop has
-    `schedule`, a closed one `limits`; both get the pacing as it was asked for, and the survey of the trace
-    if it `needs_survey`. Recorded times go by at `speed` (1 where the pacing does not change it). `load` is
+    `meaning` says it in one sentence, with `value`, `gap` (1/value), `seed`, `until`, and `each` where a
+    value is for each of several copies. An open loop has `schedule`, a closed one `limits`; both get the
+    pacing as it was asked for, and the survey of the trace if it `needs_survey`. Recorded times go by at
+    `speed` (1 where the pacing does not change it); one that is not `timed` uses think times alone. `load` is
     what its value says of how many processes it takes: a rate, a number of streams, or nothing.
     """
 
@@ -334,6 +335,7 @@ class PacingOption(Option):
     schedule: "Callable[[Pacing, Survey | None], Schedule] | None" = None
     limits: "Callable[[Pacing, Survey | None], Closed] | None" = None
     speed: "Callable[[Pacing, Survey | None], float]" = lambda _pacing, _survey: 1.0
+    timed: bool = False
     needs_survey: bool = False
     load: Literal["rate", "streams"] | None = None
 
@@ -376,13 +378,18 @@ class Pacing:
     def meaning(self) -> str:
         """One sentence for people."""
         sentence = self.option.meaning.format(
-            value=self.value, seed=self.seed, gap=1 / self.value, until=self.until
+            value=self.value,
+            seed=self.seed,
+            gap=1 / self.value,
+            until=self.until,
+            each="" if self.clones.number == 1 else f" for each of {self.clones.number:g} copies",
         )
         cap = f"; at most {self.max_in_flight} in flight" if self.max_in_flight else ""
         ramp = f"; growing by {self.spawn_rate:g} a second" if self.spawn_rate else ""
         if self.ramp is not None:
             ramp = f"; growing to that for {self.ramp:g} s"
-        idle = "" if self.max_idle is None else f"; at most {self.max_idle:g} s idle"
+        thinking = "" if self.option.timed else " within a think time"
+        idle = "" if self.max_idle is None else f"; at most {self.max_idle:g} s idle{thinking}"
         turns = "" if self.causal == "max" else f"; turns by --causal {self.causal}"
         turns += "; the target's own answers in later turns" if self.live else ""
         return sentence + self.clones.meaning + idle + cap + ramp + turns

@@ -183,7 +183,8 @@ class Plan:
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
     the others by where they were recorded, `idle` the `stretches` with nothing in flight of which all but
-    `most_idle` seconds were cut, and the `seconds` that were; `arrivals` are those of the first `noted`
+    `most_idle` seconds were cut, and the `seconds` that were (of a plan that is not `timed`, as no arrival
+    matters, the `think_times` that are shorter, and by how much); `arrivals` are those of the first `noted`
     exchanges, left out or not.
     """
 
@@ -192,6 +193,7 @@ class Plan:
     requests: int | None = None
     clones: Clones = ALONE
     most_idle: float | None = None
+    timed: bool = True
     by_session: bool = False
     allow_unsafe: bool = False
     only: Filter = EVERYTHING
@@ -364,13 +366,16 @@ class Plan:
                     )
                 ids.add(id_)
             cut_ns = idle.before(exchange)
-            if counted and idle.stretches:
+            if counted and idle.stretches and self.timed:
                 self.idle = {"stretches": idle.stretches, "seconds": cut_ns / 1e9}
             arrive_ns = request.arrive_ns - cut_ns
             first_ns = arrive_ns if first_ns is None else first_ns
             place = sessions.assign(request, parsed=body, response=exchange.response)
             number, continued = place.number, place.holds
             before = answers.held(continued, number, arrive_ns) if continued else OPENING
+            if counted and not self.timed and (cut := cut_ns / 1e9 - before.cut) and before.indexes:
+                thought, seconds = self.idle.get("think_times", 0), self.idle.get("seconds", 0.0)
+                self.idle = {"think_times": thought + 1, "seconds": seconds + cut}
             answers.add(exchange, index, number, cut_ns)
             history = (
                 histories.of(exchange, body, place, index, exact=sessions.exact)
@@ -444,15 +449,19 @@ class Idle:
 
 
 class Before(NamedTuple):
-    """The indexes of those whose answers a request holds, and the seconds since; what is missing there."""
+    """The indexes of those whose answers a request holds, and the seconds since; what is missing there.
+
+    `cut` seconds had been cut from the recording when the last of them ended.
+    """
 
     indexes: tuple[int, ...]
     think: float
+    cut: float
     severed: bool
     forgotten: bool
 
 
-OPENING: Final = Before((), 0.0, False, False)
+OPENING: Final = Before((), 0.0, 0.0, False, False)
 
 
 class Answers:
@@ -463,13 +472,13 @@ class Answers:
 
     def __init__(self, remembered: int, *, apart: bool) -> None:
         self._apart = apart
-        self._ended: Recent[str, tuple[int, int, int | None]] = Recent(remembered)
+        self._ended: Recent[str, tuple[int, int, int | None, int]] = Recent(remembered)
 
     def add(self, exchange: Exchange, index: int, session: int, cut_ns: int) -> None:
         """Take note of a planned request; as much is cut before its end as before its arrival."""
         response = exchange.response
         end_ns = None if response is None else response.end_ns - cut_ns
-        self._ended.keep(exchange.request.id, (index, session, end_ns))
+        self._ended.keep(exchange.request.id, (index, session, end_ns, cut_ns))
 
     def retried(self, exchange: Exchange, cut_ns: int) -> bool:
         """A client's second attempt is not sent again, but what it got is what the next turn continues.
@@ -479,10 +488,10 @@ class Answers:
         first, response = exchange.request.retry_of, exchange.response
         if first is None or first not in self._ended:
             return False
-        index, session, end_ns = self._ended[first]
+        index, session, end_ns, _ = self._ended[first]
         end_ns = end_ns if response is None else response.end_ns - cut_ns
         for id_ in (first, exchange.request.id):
-            self._ended.keep(id_, (index, session, end_ns))
+            self._ended.keep(id_, (index, session, end_ns, cut_ns))
         return True
 
     def held(self, continued: Iterable[str], number: int, arrive_ns: int) -> Before:
@@ -490,22 +499,22 @@ class Answers:
 
         One that ended later is left out: the request did not wait for it, whatever its words are.
         """
-        last_ns, severed, forgotten = 0, False, False
+        last, severed, forgotten = (0, 0), False, False
         indexes: set[int] = set()
         for id_ in continued:
             if id_ not in self._ended:
                 forgotten = True
                 continue
-            index, session, end_ns = self._ended[id_]
+            index, session, end_ns, cut_ns = self._ended[id_]
             if end_ns is None or end_ns > arrive_ns:
                 continue
             if self._apart and session != number:
                 severed = True
                 continue
             indexes.add(index)
-            last_ns = max(last_ns, end_ns)
-        think = (arrive_ns - last_ns) / 1e9 if indexes else 0.0
-        return Before(tuple(sorted(indexes)), think, severed, forgotten)
+            last = max(last, (end_ns, cut_ns))
+        think = (arrive_ns - last[0]) / 1e9 if indexes else 0.0
+        return Before(tuple(sorted(indexes)), think, last[1] / 1e9, severed, forgotten)
 
 
 class Histories:

@@ -190,7 +190,7 @@ class Player:
                 tau = trio.current_time() - self.began + NUDGE_S
                 news = min(pacing.changes_after(tau), ends)
                 # Where no place is free, the end that makes one sends what may go then.
-                if self.turns and self._places(pacing, tau):
+                if self.turns and self._places(pacing, tau) > 0:
                     news = min(news, self.turns.next_due or math.inf)
                 if self._kept_back:
                     news = min(news, self.now + ASK_AGAIN_S)

@@ -50,7 +50,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "clones": pace.clones.number,
             "clone_shift": job.options.clone_shift,
             "open_loop": pace.is_open,
-            "meaning": pace.meaning,
+            "meaning": job.options.meaning,
         },
         "target": {
             "base_url": target.base_url,

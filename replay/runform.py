@@ -110,7 +110,7 @@ TOTALS: Final = Fields(
             ("client_limit", "skipped", "hosts", "portability", "unchanged", "masked"),
             Each(COUNT),
         ),
-        "idle": Fields({"stretches": COUNT, "seconds": NUMBER}),
+        "idle": Fields({"stretches": COUNT, "think_times": COUNT, "seconds": NUMBER}),
         "tick_s": NUMBER,
         "trace_losses": Each(LOSS),
         "ended_by": TEXT,

@@ -17,6 +17,7 @@ from tbench.analysis.report.page import comparison_head
 from tbench.analysis.report.text import comparison_text, pair_text
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.columns import Column
+from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import parse_warmup
 from tbench.replay.runfile import Run, recount
 from tests.recorded import Columns, arm_of, run_columns
@@ -483,27 +484,47 @@ def test_what_the_arms_are_is_said() -> None:
     assert codes(compare(plain, arm(found, kind="trace"))) >= {"RECORDED_ARM"}
 
 
+COLD = "prompts may find in a cache their own conversation only (--cache cold)"
+
+
 @pytest.mark.parametrize(
-    ("place", "values", "words"),
+    ("baseline", "candidate", "words"),
     [
-        ("cache", {"mode": ("as-is", "cold")}, "--cache as-is against cold"),
-        ("target", {"match_length": ("no", "cap")}, "--match-length no against cap"),
-        ("target", {"polite": (False, True)}, "--polite off against on"),
-        ("cache", {"mode": ("cold", "cold")}, None),
-        ("cache", {"probe": (True, False)}, None),
-        ("target", {"polite": (None, True)}, None),
+        ({}, {"cache": "cold"}, f"in the candidate alone {COLD}"),
+        (
+            {"cache": "structure"},
+            {"cache": "cold"},
+            f"prompts may find in a cache what this run sent (--cache structure) against {COLD}",
+        ),
+        (
+            {"match_length": "cap"},
+            {},
+            "in the baseline alone answers at most as long as recorded (--match-length cap)",
+        ),
+        (
+            {},
+            {"polite": True},
+            "in the candidate alone what is refused is sent again as the target asks (--polite)",
+        ),
+        (
+            {"concurrency": 2, "cache": "cold"},
+            {"speed": 2.0, "cache": "cold", "max_in_flight": 8},
+            (
+                "closed loop: 2 in flight, in trace order; recorded times are not used against "
+                "open loop at 2x recorded speed; at most 8 in flight"
+            ),
+        ),
+        ({"cache": "cold"}, {"cache": "cold"}, None),
+        ({}, {"probe": "on"}, None),
     ],
 )
 def test_what_was_asked_for_differently_is_said(
-    place: str, values: dict[str, tuple[Any, Any]], words: str | None
+    baseline: dict[str, Any], candidate: dict[str, Any], words: str | None
 ) -> None:
     """A cold cache, lengths held equal, waits for a limit: no server made these differences."""
     sides = [
-        replace(made, run=replace(made.run, header={**made.run.header, place: asked}))
-        for made, asked in (
-            (arm(columns(2400)), {name: pair[0] for name, pair in values.items()}),
-            (arm(columns(2400), "b"), {name: pair[1] for name, pair in values.items()}),
-        )
+        replace(arm(columns(2400), name), pacing=ReplayOptions("t", **asked).meaning)
+        for name, asked in (("a", baseline), ("b", candidate))
     ]
     texts = [text.text for text in compare(*sides).warnings if text.code == "DIFFERENT_PACING"]
 
@@ -538,6 +559,18 @@ def test_arms_whose_turns_waited_differ_in_load(waited: tuple[int, int], *, diff
         assert said["LOAD_DIFFERS"].startswith(
             f"{summary}; its requests were due {265 * 9 / 400:.3g} s later"
         )
+
+
+def test_as_many_turns_that_waited_longer_are_less_load() -> None:
+    found = compare(
+        with_turns(columns(400), "a", 9, 1.0), with_turns(columns(400, 3), "b", 9, 60.0)
+    )
+    texts = [caution.text for caution in found.warnings if caution.code == "LOAD_DIFFERS"]
+
+    assert texts[0].startswith(
+        "the candidate got less load: 9 turns of each waited for answers, its for longer; its requests "
+        f"were due {9 * 59 / 400:.3g} s later"
+    )
 
 
 def test_waits_that_change_no_load_are_no_caution() -> None:

@@ -1,6 +1,7 @@
 """The plan: what is sent again, what is left out and why, and how rounds follow each other."""
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,11 +20,12 @@ from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.closing import outlook
 from tbench.replay.estimate import estimate, survey
+from tbench.replay.fidelity import fidelity, recorded_in
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Planned
-from tests.recorded import chat_request
+from tests.recorded import chat_request, run_columns
 
 
 def exchange(seq: int = 0, at: float = 0.0, took: float | None = 1.0, **fields: Any) -> Exchange:
@@ -192,6 +194,10 @@ def test_idle_stretches_are_cut_and_all_else_keeps_its_gaps() -> None:
     assert [request.offset for request in planned] == [0.0, 11.0, 11.5, 31.5, 43.0]
     assert (planned[3].after, planned[3].think) == ((0,), 59.5 - 29.0)
     assert plan.idle == survey(plan).idle == {"stretches": 1, "seconds": 29.0}
+    for exchanges, idle in ((trace, {"think_times": 1, "seconds": 29.0}), (trace[:3], {})):
+        untimed = Plan(trace=exchanges, most_idle=10.0, timed=False)
+        assert list(untimed)
+        assert untimed.idle == idle
     assert [request.offset for request in Plan(trace=trace)] == [0.0, 40.0, 40.5, 60.5, 72.0]
 
 
@@ -536,7 +542,7 @@ def test_the_dry_run_says_what_a_turn_waits_for(
         for exchange in conversations():
             writer.exchange(exchange)
     options = ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **option)
-    lines = "\n".join(outlook(estimate(resolve(options, send=False)), ""))
+    lines = "\n".join(outlook(estimate(resolve(options, send=False))))
 
     assert "30 continue an earlier answer: each leaves when that has ended here" in lines
     assert ("or at its time if later" in lines) == timed
@@ -558,3 +564,74 @@ def test_the_dry_run_counts_the_turns_of_all_that_would_be_sent(
     sent = sum(bool(planned.after) for planned in job.plan())
     assert estimate(job).turns == sent
     assert turns in {None, sent}
+
+
+@pytest.mark.parametrize(
+    ("pacing", "requests", "duration_s"),
+    [
+        ({"concurrency": 1}, 4, 10.0),
+        ({"concurrency": 1, "duration": 4.0}, 3, 4.0),
+        ({"concurrency": 1, "causal": "off"}, 4, 5.0),
+        ({"sessions": 1}, 4, 13.0),
+        ({"concurrency_scale": 1.0, "only": ["from=20s"]}, 3, 4.5),
+        ({"concurrency_scale": 1.0, "requests": 2, "only": ["from=20s"]}, 2, 3.0),
+    ],
+    ids=str,
+)
+def test_the_dry_run_of_a_closed_loop_is_what_its_places_and_turns_let_go(
+    pacing: dict[str, Any], requests: int, duration_s: float, tmp_path: Path
+) -> None:
+    """By hand: two turns of 1 s, 8 s apart, and two requests of 1.5 s, 3 s apart.
+
+    One place holds the first turn, both others from 1 to 4 s, and the second turn from 9 s. As recorded the
+    places are 1, 1, 0, 1, 0 (of 1, .5, 0, 1, .5 in flight): the second goes when the first has ended, in the
+    second half of a second, and the first once more at 3 s.
+    """
+    trace = tmp_path / "t.msgpack"
+    talk = [exchange(0, 0.0, body=turn("a")), exchange(1, 9.0, body=turn("a", "b", "c"))]
+    others = [exchange(seq, at, 1.5, body=turn(f"{at}")) for seq, at in ((2, 20.0), (3, 23.0))]
+    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for recorded in [*talk, *others]:
+            writer.exchange(recorded)
+    options = ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **pacing)
+    seen = estimate(resolve(options, send=False))
+
+    assert (seen.requests, seen.duration_s) == (requests, pytest.approx(duration_s))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loop": 2, "clones": 1.5, "requests": 10},
+        {"clones": 3.0, "requests": 40},
+        {"duration": 60.0},
+        {"loop": 2},
+    ],
+    ids=str,
+)
+def test_the_dry_run_counts_the_recorded_gaps_as_the_fidelity_of_the_run(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each recorded request that is sent, once, whichever copy of it comes first."""
+    trace = tmp_path / "t.msgpack"
+    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for recorded in conversations():
+            writer.exchange(recorded)
+    job = resolve(
+        ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **options), send=False
+    )
+    ends, seen = options.get("duration", math.inf), estimate(job)
+    sent = [planned for planned in job.plan() if planned.offset < ends]
+    columns = run_columns(len(sent), gap_s=1.0, wait_s=0.5, stream_s=0.5)
+    columns["cycle"] = np.array([planned.cycle for planned in sent])
+    columns["id"] = np.array([planned.exchange.request.id for planned in sent])
+    columns["due"] = columns["sent"] = np.array([planned.offset for planned in sent])
+    known = recorded_in(trace, job.trace.header.capture_id)
+    preserved = fidelity(columns, known, clones=options.get("clones", 1.0))
+    rows = {row.name: row for row in preserved.rows}
+
+    for row in seen.burstiness:
+        of_run = rows[row.name]
+        assert (row.n, row.recorded, row.intended) == pytest.approx(
+            (of_run.n, of_run.recorded, of_run.intended), abs=1e-9
+        )

@@ -249,7 +249,7 @@ def test_a_cost_is_gated_by_the_rule_of_all_gates() -> None:
         Verdict.PASS,
     ]
     assert judgement_json(failing)["comparisons"][0]["unit"] == "USD"
-    assert "$" in "\n".join(judgement_text(failing))
+    assert "≤ $1" in "\n".join(judgement_text(failing))
     unknown = [
         Replicates(name=arm.name, runs=tuple(changed(r, {}) for r in arm.runs)) for arm in arms
     ]

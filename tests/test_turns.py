@@ -21,7 +21,7 @@ from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.api import replay
 from tbench.replay.closing import summary
-from tbench.replay.pacing import Causal, Fixed
+from tbench.replay.pacing import Causal, Fixed, Profile
 from tbench.replay.player import Player
 from tbench.replay.sender import Call, Ended, Reply
 from tbench.replay.totals import numbers
@@ -165,6 +165,45 @@ def test_so_many_sessions_are_under_way_and_each_goes_turn_by_turn(
             wanted.append(free[lane] + one.think)
         free[lane] = wanted[-1] + took[one.index]
     assert sent == pytest.approx(wanted, abs=1e-3)
+
+
+class Steps(trio.abc.Instrument):
+    """Cancels a scope after so many steps: where time stands still nothing else ends."""
+
+    def __init__(self, most: int) -> None:
+        self.left, self.scope = most, trio.CancelScope()
+
+    def before_task_step(self, _task: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+def test_a_turn_that_finds_fewer_places_than_are_taken_waits_without_work() -> None:
+    """Two are in flight where a profile has one place: the player sleeps until it has a third."""
+    calls = [call(0), call(1), call(2), call(3, None, 0, think=1.0)]
+    waiter, kept, steps = (
+        Waiter(lambda index: 9.0 if index in {1, 2} else 0.5),
+        list[Attempt](),
+        Steps(500),
+    )
+
+    async def main() -> Player:
+        player = Player(
+            sender=waiter,
+            supply=Calls(calls),
+            keep=lambda *ended: kept.append(Attempt(*ended)),
+            turns=Turns("max"),
+            began=trio.current_time(),
+        )
+        with steps.scope:
+            await player.play_closed(Profile(limits=[3, 1, 1, 3, 3]))
+        return player
+
+    player = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), instruments=[steps])
+
+    assert not steps.scope.cancelled_caught
+    assert Played(player, kept, waiter).sent() == pytest.approx([0.0, 0.0, 0.0, 3.0], abs=1e-5)
 
 
 def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:

@@ -226,7 +226,8 @@ def reason(row: GateRow) -> str:
 def margin(gate: Gate) -> str:
     """How much worse it may get; or what the candidate must hold."""
     if gate.limit is not None:
-        return gate.asked.replace("<=", "≤ ").replace(">=", "≥ ")
+        unit = "$" if gate.endpoint.unit == "USD" else ""
+        return gate.asked.replace("<=", f"≤ {unit}").replace(">=", f"≥ {unit}")
     return f"{gate.margin * 100:.4g}{' pp' if gate.scale == 'points' else '%'}"
 
 

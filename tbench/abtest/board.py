@@ -110,7 +110,7 @@ def opening(plan: AbPlan, left: int) -> str:
     done = f", {left} of {len(plan.slots)} still to be made" if left < len(plan.slots) else ""
     return (
         f"{names}: {plural(plan.repeats, 'run')} each, {MEANINGS[plan.schedule]} (seed {plan.seed}); "
-        f"{plan.order.pacing().meaning}{done}"
+        f"{plan.order.meaning}{done}"
     )
 
 
@@ -127,7 +127,7 @@ def outlook_text(plan: AbPlan, seen: Outlook, spent: float = 0.0) -> Iterator[st
         yield f"!         {doubt}"
     for arm, estimate in seen.arms:
         yield f"\narm {arm.name}, each run: {arm.changes.get('model') or 'the recorded models'}"
-        yield from outlook_of_run(estimate, plan.order.pacing().meaning)
+        yield from outlook_of_run(estimate)
     about = "about " if seen.estimated else ""
     requests = f"{'about ' if seen.requests_estimated else ''}{seen.requests:,} requests"
     sources: dict[str, list[str]] = {}

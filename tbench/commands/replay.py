@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tbench.capture.errors import InvalidRunError, StoppedError
 from tbench.capture.option import Option
@@ -12,6 +12,9 @@ from tbench.commands.output import Json, Verbose, terminable
 from tbench.flags import verb
 from tbench.replay.options import OUTPUT, ReplayOptions
 from tbench.settings import announce, sources, told
+
+if TYPE_CHECKING:
+    from tbench.replay.runner import Progress
 
 
 @verb
@@ -36,7 +39,7 @@ def replay(
     if dry_run:
         job = resolve(options, send=False)
         ahead = estimate(job)
-        lines = [*outlook(ahead, job.pace.meaning)]
+        lines = [*outlook(ahead)]
         if job.budget is not None and (ahead.budget_usd or ahead.cost_usd or 0) > job.budget:
             lines.append(row("limit", f"--max-cost {job.budget:g} may end it before all are sent"))
         lines += [row("settings", text) for text in told(sources)]
@@ -49,13 +52,17 @@ def replay(
 
     job = resolve(options, sys.argv[1:])
     announce()
-    print(
-        f"replaying {options.trace} against {job.target.base_url}: {job.pace.meaning}",
-        file=sys.stderr,
-    )
     try:
         with terminable(), Board() as board:
-            run = run_replay(job, watching(board), fork=True)
+
+            async def watch(live: "Progress") -> None:
+                # Not before all is ready: what is refused was never under way.
+                board.say(
+                    f"replaying {options.trace} against {job.target.base_url}: {options.meaning}"
+                )
+                await watching(board)(live)
+
+            run = run_replay(job, watch, fork=True)
     except KeyboardInterrupt:  # while it sends, one ends that, and the run is written
         if files := [path for path in (f"{job.out}", f"{job.out}.part") if Path(path).exists()]:
             raise StoppedError(f"interrupted; what was measured is in {files[0]}") from None
@@ -65,7 +72,7 @@ def replay(
         ) from None
     figures = numbers(run)
     if as_json:
-        print(json.dumps({**figures, "fidelity": run.fidelity.json}))
+        print(json.dumps({**figures, "pacing": options.meaning, "fidelity": run.fidelity.json}))
     elif figures["completed"] or not figures["failed"]:
         print("\n".join(summary(run, figures, verbose=verbose)))
     if run.totals["ended_by"] == "interrupt":
