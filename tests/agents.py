@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from tests.answering import EVENTS, Given, Received
 
-SDKS = [name for name in ("openai", "anthropic") if find_spec(name)]
+SDKS = [name for name in ("together", "openai", "anthropic") if find_spec(name)]
 NODE = "x-sim-node"
 KEY = "sk-agents-0123456789abcdef"
 Style = Literal["verbatim", "trimmed", "rewritten"]
@@ -80,15 +81,18 @@ class World:
         copy = received.headers.get("x-request-id", "").partition(".")[2]
         with self.lock:
             self.spans.setdefault(received.headers[NODE], {})[copy] = came, time.monotonic()
-        dialect = message if received.path.endswith("/messages") else completion
-        stream = received.json.get("stream")
-        return (
-            Given(dialect(said, stream=stream), headers=EVENTS) if stream else Given(dialect(said))
-        )
+        stream = bool(received.json.get("stream"))
+        if received.path.endswith("/messages"):
+            pieces = message(said, stream=stream)
+        else:
+            together = received.headers.get("user-agent", "").startswith("Together")
+            pieces = completion(said, stream=stream, together=together)
+        return Given(pieces, headers=EVENTS) if stream else Given(pieces)
 
 
-def completion(said: Said, *, stream: bool = False) -> list[bytes]:
-    """A chat's answer."""
+def completion(said: Said, *, stream: bool = False, together: bool = False) -> list[bytes]:
+    """A chat's answer; Together has another name for thoughts, and counts the calls of complete answers."""
+    thinking = "reasoning" if together else "reasoning_content"
     calls = [
         {
             "index": at,
@@ -104,10 +108,10 @@ def completion(said: Said, *, stream: bool = False) -> list[bytes]:
     if not stream:
         spoken: Json = {"role": "assistant", "content": said.text or None}
         if said.thinking:
-            spoken["reasoning_content"] = said.thinking
+            spoken[thinking] = said.thinking
         if calls:
             spoken["tool_calls"] = [
-                {k: v for k, v in call.items() if k != "index"} for call in calls
+                {k: v for k, v in call.items() if together or k != "index"} for call in calls
             ]
         choice = {"index": 0, "message": spoken, "finish_reason": end}
         return [
@@ -116,7 +120,7 @@ def completion(said: Said, *, stream: bool = False) -> list[bytes]:
             ).encode()
         ]
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
-    deltas += [{"reasoning_content": said.thinking}] if said.thinking else []
+    deltas += [{thinking: said.thinking}] if said.thinking else []
     deltas += [{"content": word} for word in re.findall(r"\S+\s*", said.text)]
     for call in calls:
         function = call["function"]
@@ -201,7 +205,7 @@ def message(said: Said, *, stream: bool = False) -> list[bytes]:
 
 
 class Agent:
-    """The client of one conversation, which it holds by `sdk` ("openai" or "anthropic") at `url`."""
+    """The client of one conversation, which it holds by `sdk` (one of SDKS) at `url`."""
 
     def __init__(
         self, world: World, number: int, url: str, sdk: str, style: Style, seed: int
@@ -210,14 +214,13 @@ class Agent:
         self.random = random.Random(seed * 100_003 + number)
         self.ids = 0
         self.lock = threading.Lock()
-        if sdk == "openai":
-            import openai
-
-            self.client: Any = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0)
-        else:
-            import anthropic
-
-            self.client = anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0)
+        name, base_url = {
+            "together": ("Together", url),
+            "openai": ("OpenAI", f"{url}/v1"),
+            "anthropic": ("Anthropic", url),
+        }[sdk]
+        make = getattr(import_module(sdk), name)
+        self.client = make(base_url=base_url, api_key=KEY, max_retries=0)
 
     def words(self, n: int) -> str:
         """Words of which no other text has all, with breaks as people and models make them."""
@@ -321,7 +324,7 @@ class Agent:
     def ask(self, node: str, history: list[Json], *, stream: bool) -> None:
         """Send the history for a node, and put the answer behind it as the SDK gives it."""
         sent, headers = self.sent(history), {NODE: node}
-        if self.sdk == "openai":
+        if self.sdk != "anthropic":
             tools = [
                 {"type": "function", "function": {"name": n, "parameters": SCHEMA}}
                 for n in ("look_up", "task")
@@ -359,7 +362,7 @@ class Agent:
     ) -> None:
         """Put what the tools gave behind the history."""
         pairs = [(id_, text) for (id_, _, _), text in zip(calls, results, strict=True)]
-        if self.sdk == "openai":
+        if self.sdk != "anthropic":
             history += [
                 {"role": "tool", "tool_call_id": id_, "content": text} for id_, text in pairs
             ]
@@ -373,7 +376,7 @@ class Agent:
 def tidied(turn: Json) -> Json:
     """A message as a client keeps it that stores no thinking, trims texts, and writes JSON its own way."""
     content = turn["content"]
-    turn = {name: value for name, value in turn.items() if name != "reasoning_content"}
+    turn = {name: value for name, value in turn.items() if name not in THOUGHTS}
     if isinstance(content, str):
         return {**turn, "content": tidy(content)}
     if isinstance(content, list):
@@ -396,24 +399,29 @@ def tidy(text: str) -> str:
     return " ".join(text.split())
 
 
+THOUGHTS = ("reasoning_content", "reasoning")
+
+
 def from_chunks(chunks: Iterable[Any]) -> Json:
     """The message of a chat's stream, as clients put it together."""
-    text, thinking, calls = "", "", dict[int, Json]()
+    text, thinking, member, calls = "", "", "", dict[int, Json]()
     for chunk in chunks:
         delta = chunk.choices[0].delta
         text += delta.content or ""
-        thinking += (delta.model_extra or {}).get("reasoning_content") or ""
+        known = delta.model_dump(exclude_unset=True)
+        member = next((name for name in THOUGHTS if name in known), member)
+        thinking += known.get(member) or ""
         for part in delta.tool_calls or ():
             empty = {
                 "id": part.id,
                 "type": "function",
                 "function": {"name": part.function.name, "arguments": ""},
             }
-            calls.setdefault(part.index, empty)["function"]["arguments"] += (
+            calls.setdefault(int(part.index), empty)["function"]["arguments"] += (
                 part.function.arguments or ""
             )
     spoken: Json = {"role": "assistant", "content": text or None}
-    spoken |= {"reasoning_content": thinking} if thinking else {}
+    spoken |= {member: thinking} if thinking else {}
     return {**spoken, "tool_calls": list(calls.values())} if calls else spoken
 
 
@@ -430,6 +438,8 @@ def talk(
     """Hold so many conversations of 2 to 8 turns, some at once, by turns with each SDK that is there."""
     source = random.Random(seed)
     lengths = [source.randint(2, 8) for _ in range(conversations)]
+    for sdk in SDKS:  # before the threads, which would import httpx from several sides at once
+        import_module(sdk)
 
     def hold(number: int) -> None:
         agent = Agent(world, number, url, SDKS[number % len(SDKS)], style, seed)
