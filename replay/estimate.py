@@ -30,7 +30,7 @@ from tbench.replay.price_table import priced_by
 from tbench.replay.probe import REQUESTS, expected_bill
 from tbench.replay.sender import NOWHERE, Call, Ended, Reply
 from tbench.replay.target import Target
-from tbench.replay.turns import Turns
+from tbench.replay.waiting import Turns
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job
