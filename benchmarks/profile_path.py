@@ -31,7 +31,7 @@ from tbench.replay.sample import Sample
 from tbench.replay.sender import NOWHERE, Call, Label, Reply, frame
 from tbench.replay.target import Recipe, Step, Target
 from tbench.replay.workers.calls import SpoolReader, SpoolWriter
-from tbench.replay.workers.supply import Entries, step_of
+from tbench.replay.workers.carrier import Entries, step_of
 
 HEADERS = [
     (b"Content-Type", b"text/event-stream"),

@@ -38,11 +38,11 @@ from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.system import AHEAD, BEHIND, PLAIN, on_thread, steal_s, tls
 from tbench.replay.target import Recipe, Step
 from tbench.replay.workers.calls import Feeder
+from tbench.replay.workers.carrier import Entries
 from tbench.replay.workers.counters import MOST_ARMS
 from tbench.replay.workers.messages import worker_tasks
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.process import Here, Site
-from tbench.replay.workers.supply import Entries
 
 # The duet: the same plan for several targets at once, request by request, in an order drawn each time.
 

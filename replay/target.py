@@ -502,7 +502,7 @@ class Target:
         return known
 
 
-# How the steps of a plan become calls, in the command or beside a worker (replay.workers.supply).
+# How the steps of a plan become calls, in the command or beside a worker (replay.workers.carrier).
 
 
 class Step(NamedTuple):

@@ -22,10 +22,9 @@ from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Turn
 from tbench.replay.runner import recipe_of, steps
 from tbench.replay.target import Recipe, Step
-from tbench.replay.workers import supply
+from tbench.replay.workers import carrier
 from tbench.replay.workers.calls import Feeder
-from tbench.replay.workers.carrier import Carrier
-from tbench.replay.workers.supply import Entries, Supplier
+from tbench.replay.workers.carrier import Carrier, Entries, Supplier
 from tests.conftest import PATIENCE_S
 from tests.test_workers_end_to_end import MODEL, write_trace
 
@@ -191,7 +190,7 @@ def test_what_no_call_can_be_made_of_ends_the_supply_with_a_reason(
     trace: Path, most: int, given: bytes, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker's calls end, and why is said."""
-    monkeypatch.setattr(supply, "MOST_FRAME", most)
+    monkeypatch.setattr(carrier, "MOST_FRAME", most)
     feeding, entries = socket.socketpair()
     calls, worker = socket.socketpair()
     with feeding, entries, calls, worker:

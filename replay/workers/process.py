@@ -51,7 +51,7 @@ class ClockOffset(NamedTuple):
 
 @dataclass(kw_only=True)
 class Reading:
-    """Whether a machine reads the trace itself (replay.workers.supply): `refusal` says why not.
+    """Whether a machine reads the trace itself (replay.workers.carrier): `refusal` says why not.
 
     `failure` says why it could not go on, `counts` are those of the calls that it made, for each arm.
     """
