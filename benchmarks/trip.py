@@ -4,7 +4,8 @@
 
 A replay of 6 requests is set beside one of 40, and the calls of every function are counted in all processes
 (by sys.monitoring; a generator's resumption is a call) until the run is complete. A file counts where one of
-its functions is called at least once more for each further request. docs/architecture.md has the list.
+its functions is called about once more, or more often, for each further request. docs/architecture.md has
+the list.
 """
 
 import argparse
@@ -90,7 +91,7 @@ def main() -> None:
     trip: dict[str, list[tuple[int, str]]] = {}
     for place, times in many.items():
         file, function = place.rsplit(":", 1)
-        more = (times - few[place]) // (MANY - FEW)
+        more = round((times - few[place]) / (MANY - FEW))
         path = os.path.relpath(os.path.realpath(file), ROOT)
         if more > 0 and path.startswith(("analysis/", "capture/", "replay/", "tbench/")):
             trip.setdefault(path, []).append((more, function))
