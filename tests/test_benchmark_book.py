@@ -182,12 +182,15 @@ def test_headers_stay_in_view_and_numbers_have_formats(folder: BenchmarkFolder) 
 
 def test_everything_can_be_read_without_dragging(folder: BenchmarkFolder) -> None:
     """Headers have room for two lines, long values for all of theirs."""
-    folder.metadata(cmd="genai-bench " + "--traffic-scenario D(100,100) " * 20)
+    folder.metadata(
+        cmd="genai-bench " + "--traffic-scenario D(100,100) " * 20, notes="word " * 1000
+    )
     book = written(folder)
     metadata = book["Experiment Metadata"]
 
     assert min(book[name].row_dimensions[1].height for name in SHEETS if "Meta" not in name) >= 32
     assert metadata.row_dimensions[1].height >= 6 * 16, "six hundred characters, a hundred across"
+    assert max(row.height for row in metadata.row_dimensions.values()) <= 409, "Excel's tallest row"
     assert {cell.alignment.horizontal for cell in metadata["B"] if cell.value is not None} == {
         "left"
     }

@@ -37,6 +37,8 @@ APPENDIX: Final = "Appendix"
 INDIVIDUAL: Final = "Individual Request Metrics"
 VALUE: Final = 100
 """Characters across that the value of a field has."""
+TALLEST_PT: Final = 409
+"""The tallest row that Excel has."""
 ON_ONE_PAGE: Final = 30
 """With so many lines the summary and its charts are one page, and can be read."""
 CHARTS_BELOW: Final = 2
@@ -224,7 +226,8 @@ def _metadata(book: Book, experiment: BenchmarkFolder, percentile: str) -> None:
                     for key, entry in value.items()
                 }
             )
-        sheet.set_row(row, LINE_PT * max(1, math.ceil(len(str(cell)) / VALUE * 1.1)))
+        lines = max(1, math.ceil(len(str(cell)) / VALUE * 1.1))
+        sheet.set_row(row, min(LINE_PT * lines, TALLEST_PT))
         write(sheet, row, 0, name, book.bold)
         write(sheet, row, 1, cell, left)
     sheet.freeze_panes(0, 1)
