@@ -31,7 +31,7 @@ MOST_FRAME: Final = 2**31 - 1
 class CallQueue:
     """A player's Supply: the calls that come over `sock`. Start `run` in a nursery.
 
-    About `most_bytes` are kept at hand, and `counters` say `full` when they are.
+    About `most_bytes` are kept at hand, and `counters` say `full` once they were.
     """
 
     def __init__(

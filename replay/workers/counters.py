@@ -20,8 +20,8 @@ from tbench.capture.errors import InputError
 
 Field = Literal["ended", "full", "starved"]
 FIELDS: Final[tuple[Field, ...]] = ("ended", "full", "starved")
-"""`ended`: how many of those that were sent. `full`: the worker takes no more calls for now. `starved`: how
-often it had none when one was wanted."""
+"""`ended`: how many of those that were sent. `full`: the worker had as many calls at hand as it takes, or all
+that there are, and can begin. `starved`: how often it had none when one was wanted."""
 PLACES: Final[dict[Field, int]] = {name: place for place, name in enumerate(FIELDS)}
 MOST_ARMS: Final = 5
 """So many arms of a duet have a counter of their own for what was issued."""

@@ -191,7 +191,7 @@ class WorkerPool:
 
     @property
     def full(self) -> bool:
-        """Whether every worker has as many calls at hand as it takes."""
+        """Whether every worker can begin: it had as many calls at hand as it takes."""
         return all(worker.counters["full"] for worker in self.workers)
 
     @property
