@@ -14,12 +14,12 @@ from tbench.analysis.means import ErrorDifference
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.summary import Caution, Floats, newcombe, several
+from tbench.analysis.words import amount
 from tbench.capture.exchange import ABANDONED
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
 from tbench.replay.table import tally
-from tbench.replay.throughput import three
 
 LENGTH, CACHED, MIX, FINISH, LAG, LOAD = 0.05, 0.05, 0.01, 0.05, 0.05, 0.01
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
@@ -413,14 +413,13 @@ def _load(compared: ComparedArms) -> str | None:
     if not apart_s > LOAD * e2e_s:
         return None
     names = ("baseline", "candidate")
-    apart = f"{three(apart_s)} s" if apart_s >= 1 else f"{three(apart_s * 1e3)} ms"
     its, others = arms[later].waited, arms[not later].waited
     waited = f"{its:,} of its turns waited for answers, {others:,} of the {names[not later]}'s"
     if its == others:
         waited = f"{plural(its, 'turn')} of each waited for answers, its for longer"
     return (
         f"the {names[later]} got less load: {waited}; its requests were due "
-        f"{apart} later on the mean, so a ratio in its favour is too good "
+        f"{amount(apart_s, 's')} later on the mean, so a ratio in its favour is too good "
         "(--causal strict sends both the same arrivals)"
     )
 

@@ -29,6 +29,7 @@ from tbench.analysis.run_metrics import ERRORS, Figure, endpoint
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.sums import Judged, Sums
 from tbench.analysis.t_tests import difference
+from tbench.analysis.words import figure
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.runfile import Run
@@ -406,5 +407,5 @@ def _both_changes(estimate: GateEstimate) -> str:
             changes.append("among the failures")
             continue
         value = gate.shown(worsening.value)
-        changes.append(f"{value - 1:+.1%}" if gate.limit is None else f"{value * 1e3:.3g} ms")
+        changes.append(f"{value - 1:+.1%}" if gate.limit is None else figure(value, "s"))
     return " and ".join(changes)

@@ -18,7 +18,7 @@ from tbench.analysis.spending import Spending
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
-from tbench.replay.throughput import drained, three
+from tbench.replay.throughput import drained
 
 FAILS: Final = 0.05
 """A candidate that fails this share more of its requests is never called faster."""
@@ -316,7 +316,7 @@ def _brief(caution: Caution, comparison: Comparisons) -> str:
     text = caution.text
     match caution.code, caution.figures:
         case "CLIENT_LAG_DIFFERS", {"quantile": level, "apart_s": apart}:
-            lag = f"client lag differs by {three(apart * 1e3)} ms at {words.percentile(level)}"
+            lag = f"client lag differs by {words.amount(apart, 's')} at {words.percentile(level)}"
             moved = next(
                 (
                     row.candidate - row.baseline
@@ -330,7 +330,7 @@ def _brief(caution: Caution, comparison: Comparisons) -> str:
             if not moved:
                 return f"{lag}: so much of TTFT or E2E can be the client's"
             verdict = "cannot explain" if apart < abs(moved) / 2 else "may explain much of"
-            return f"{lag}: {verdict} {three(abs(moved) * 1e3)} ms of TTFT p50"
+            return f"{lag}: {verdict} {words.amount(abs(moved), 's')} of TTFT p50"
         case "CACHED_TOKENS_DIFFER", {"baseline": first, "candidate": second}:
             cached = f"{first:.0%} vs {second:.0%} of prompt tokens came from the prefix cache"
             return f"{cached}: TTFT compares caches too (--cache structure)"
