@@ -1,6 +1,5 @@
 """Sentences: what a pair of runs says, in words; the same in text, page, Markdown and workbook."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -15,9 +14,10 @@ from tbench.analysis.comparison import (
 )
 from tbench.analysis.run_metrics import OPEN_LOOP, TURNS_WAIT, footnote
 from tbench.analysis.spending import Spending
-from tbench.analysis.summary import Caution
+from tbench.analysis.summary import Caution, refusal
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
+from tbench.replay.metrics import minimum_n
 from tbench.replay.throughput import drained
 
 FAILS: Final = 0.05
@@ -252,8 +252,8 @@ def result_of(row: Comparison) -> str:
     """The last column of a pair's row: the finding, or in a few words why there is no interval."""
     if row.refusal is None:
         return row.finding or "among the timeouts"
-    if needed := re.search(r"needs ≥ ([\d,]+)", row.refusal):
-        return f"n {min(row.n_baseline, row.n_candidate):,} < {needed[1]}"
+    if row.refusal == refusal(0, row.quantile):
+        return f"n {min(row.n_baseline, row.n_candidate):,} < {minimum_n(row.quantile):,}"
     return "tail clustered in time" if "burst" in row.refusal else row.refusal
 
 
