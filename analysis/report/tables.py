@@ -295,7 +295,7 @@ def _quantile(point: Quantile | None, unit: str, factor: float) -> Cell:
     shown = words.interval(*(None if end is None else end * factor for end in ends))
     below, mark = Cell(text=shown, ends=ends, unit=unit), ""
     if point.refusal:  # a mark, and how many values it needs in the interval's place
-        below, mark = Cell(text=point.refusal.partition(" (")[2].rstrip(")")), "*"
+        below, mark = Cell(text=f"needs ≥ {metrics.minimum_n(point.p):,}"), "*"
     return Cell(text=text, value=point.value, unit=unit, marks=("", mark), below=below)
 
 
