@@ -70,10 +70,12 @@ def test_what_is_asked_for_again_is_told_again(ends: tuple[Carrier, Far]) -> Non
     """Where an answer got lost, the same places have the same bytes."""
     near, far = ends
     os.write(far.spool, b"attempts")
+    far.control.sendall(b"a word")
     far.shared.row(1).issue(0)
-    reports = [near.collect(3, 0, 0, 0, 0.1) for _ in range(2)]
+    until(lambda: near._messages)
+    reports = [near.collect(3, 2, 0, 0, 0.1) for _ in range(2)]
 
-    assert [report.spooled for report in reports] == [b"empts"] * 2
+    assert [(report.spooled, report.messages) for report in reports] == [(b"empts", b"word")] * 2
     with SharedCounters.made(1) as ours:
         ours.row(0).raw = reports[1].row
         assert ours.row(0).issued(0) == 1

@@ -255,13 +255,14 @@ def test_what_asks_for_an_end_reaches_every_worker(
 def test_no_worker_outlives_a_replay_that_is_killed(
     playing: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    """A kill -9 of the parent ends them, and what was measured until then can be read."""
-    workers = _workers(playing.pid)
+    """A kill -9 of the parent ends them amid their sending; what was measured until then can be read."""
+    workers, (url,) = _workers(playing.pid), (word for word in playing.args if "://" in word)
     assert len(workers) == 2
     playing.kill()
     playing.communicate(timeout=PATIENCE_S)
     until(lambda: not any(map(_alive, workers)))
 
+    assert len(seen(url)) < 400
     assert not read_run(tmp_path / "o.run.part").complete
 
 
