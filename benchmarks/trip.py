@@ -2,7 +2,7 @@
 
     python benchmarks/trip.py [--server benchmarks/truthserver]
 
-A replay of 6 requests is set beside one of 40, and the calls of every function are counted in all processes
+A replay of 6 requests is set beside one of 106, and the calls of every function are counted in all processes
 (by sys.monitoring; a generator's resumption is a call) until the run is complete. A file counts where one of
 its functions is called about once more, or more often, for each further request. docs/architecture.md has
 the list.
@@ -22,7 +22,9 @@ from engine import NO_DELAY, serving, write_trace
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FEW: Final = 6
-MANY: Final = 40
+MANY: Final = 106
+SPARE: Final = 0.05
+"""The share of the requests that may do without a call which is made for each."""
 COUNTING: Final = """
 import atexit, json, os, sys
 from collections import Counter
@@ -91,7 +93,7 @@ def main() -> None:
     trip: dict[str, list[tuple[int, str]]] = {}
     for place, times in many.items():
         file, function = place.rsplit(":", 1)
-        more = round((times - few[place]) / (MANY - FEW))
+        more = int((times - few[place]) / (MANY - FEW) + SPARE)
         path = os.path.relpath(os.path.realpath(file), ROOT)
         if more > 0 and path.startswith(("analysis/", "capture/", "replay/", "tbench/")):
             trip.setdefault(path, []).append((more, function))

@@ -20,7 +20,7 @@ from tbench.capture.container_writer import Contents, Place
 from tbench.capture.exchange import LED_BACK, Exchange, Places, Request, Response
 from tbench.capture.frames import BLOCK, FARTHEST, LATEST, Row, Rows
 from tbench.capture.records import TraceHeader, read_ending, read_request, read_response
-from tbench.capture.spoken import begets
+from tbench.capture.sessions import begets
 
 # The index: which request lies where in a file, where its response is, and when that ended. The writer keeps
 # one while it writes; of a file without one a reader makes the same in a first pass.

@@ -27,7 +27,7 @@ from tbench.capture.exchange import Request, Response
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest, parse_request
 from tbench.capture.providers.provider import items_of, word_of
-from tbench.capture.spoken import ToolCall, begets, calls_in, results_in, spoken, texts_in
+from tbench.capture.spoken import ToolCall, calls_in, results_in, spoken, texts_in
 
 
 class Recent[Key, Value](dict[Key, Value]):
@@ -354,6 +354,18 @@ class Sessions:
             self._open.append(_OpenCall(seen, call.id, words))
         if len(text := utterance.text.strip()) >= QUOTED:
             self._quotable.append((seen, text))
+
+
+def begets(request: Request) -> bool:
+    """Whether a request's answer may begin other requests: it may call tools, or be continued by its id.
+
+    Only such answers are read.
+    """
+    body = request.body
+    if not body:
+        return False
+    encoded = request.header("content-encoding") is not None
+    return encoded or b'"tools"' in body or "/responses" in request.path
 
 
 def _name(request: Request, parsed: ParsedRequest) -> str | None:

@@ -10,7 +10,6 @@ import orjson
 
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Request
 from tbench.capture.providers import PROVIDERS
 from tbench.capture.providers.provider import Provider, items_of, word_of
 from tbench.capture.sse import EventStream, plain_events
@@ -47,18 +46,6 @@ class Spoken(NamedTuple):
         return "".join(
             text for message in self.messages for text in texts_in(message.get("content"))
         )
-
-
-def begets(request: Request) -> bool:
-    """Whether a request's answer may begin other requests: it may call tools, or be continued by its id.
-
-    Only such answers are read where sessions are told apart.
-    """
-    body = request.body
-    if not body:
-        return False
-    encoded = request.header("content-encoding") is not None
-    return encoded or b'"tools"' in body or "/responses" in request.path
 
 
 def spoken(body: bytes, content_encoding: str = "") -> Spoken | None:
