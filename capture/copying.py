@@ -298,8 +298,9 @@ class Parts:
         """The part of this name, for arrivals within these two times (ns)."""
         if name not in self._parts:
             word = file = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "none"
+            number = len(self._files)
             while file in self._files:  # two names that differ in what no file name holds
-                file = f"{word}-{len(self._files)}"
+                file, number = f"{word}-{number}", number + 1
             self._files.add(file)
             first, end = window or self._window
             path = self._folder / f"{file}.msgpack"

@@ -62,7 +62,11 @@ class Retries:
         earlier = None
         if count != 0:
             recent = [a for a in attempts if at_ns - (a.failed_ns or a.began_ns) <= self._window_ns]
-            earlier = next((a for a in reversed(recent) if a.failed_ns is not None), None)
+            # A log tells at once how each attempt ended: one that fails later is no reason to ask again.
+            failed = (
+                a for a in reversed(recent) if a.failed_ns is not None and a.failed_ns <= at_ns
+            )
+            earlier = next(failed, None)
             # A client that gave up waiting counts a retry while its first attempt may still look alive.
             if earlier is None and count and attempts:
                 earlier = attempts[-1]

@@ -31,6 +31,8 @@ from tbench.capture.importers.conversion import _row_calls, described, resolve, 
 from tbench.capture.importers.importer import Call, Importer, LeftOut, Lengths, count, scaled
 from tbench.capture.importers.rows import rows as read_rows
 from tbench.capture.importers.rows import shape
+from tbench.capture.privacy.redaction import redact
+from tbench.capture.privacy.traffic import blanks
 from tbench.capture.repair import check
 from tbench.capture.synthesis.tokens import calibrated
 from tbench.capture.trace_info import trace_info
@@ -952,6 +954,21 @@ def test_langfuse(tmp_path: Path) -> None:
     assert [took(each) for each in measured] == pytest.approx([2.0, 1.5, 1.0])
 
 
+def test_a_body_may_name_the_model(tmp_path: Path) -> None:
+    """What Langfuse was given has it, where no column has: it is what was asked, and is not unknown."""
+    asked = {"messages": [{"role": "user", "content": "hi"}]}
+    row = {"type": "GENERATION", "start_time": "2026-05-29 13:46:19", "trace_id": "t"}
+    rows = [
+        {**row, "id": "1", "input": {"model": "m/y", **asked}},
+        {**row, "id": "2", "input": asked},
+    ]
+    source = lines(tmp_path / "l.jsonl", rows)
+    job = resolve([source], tokens=calibrated(4), model="m/x")
+
+    assert survey(job, quiet).unnamed == 1
+    assert imported(source)["models"] == {"m/y": 1, "m/x": 1}
+
+
 def span(
     number: int, attributes: dict[str, Any], *, took: float = 2.0, **members: Any
 ) -> dict[str, Any]:
@@ -1064,15 +1081,18 @@ def test_parquet_of_pandas_has_nanoseconds(tmp_path: Path) -> None:
     columns = {
         "t": pa.array(at, pa.timestamp("ns")),
         "z": pa.array(at, pa.timestamp("ns", tz="Europe/Berlin")),
-        "took": pa.array([1001, 1002], pa.duration("ns")),
+        "ns": pa.array([7001, 7002], pa.duration("ns")),
+        "us": pa.array([7, 8], pa.duration("us")),
         "p": ["a", "b"],
     }
     parquet.write_table(pa.table(columns), tmp_path / "log.parquet")
-    for name in ("t", "z"):
-        imported(tmp_path / "log.parquet", f"arrival={name}:iso", "duration=took:ns", "prompt=p")
+    for name, unit, ends in (("t", "ns", [7001, 7004]), ("z", "us", [7000, 8002])):
+        imported(
+            tmp_path / "log.parquet", f"arrival={name}:iso", f"duration={unit}:{unit}", "prompt=p"
+        )
         trace = read_trace(tmp_path / "t.msgpack")
         assert [trace.header.wall(item.request.arrive_ns) for item in trace] == at
-        assert [item.response and item.response.end_ns for item in trace] == [1001, NS + 1004]
+        assert [item.response and item.response.end_ns for item in trace] == [ends[0], NS + ends[1]]
 
 
 @pytest.mark.parametrize("name", ["bailian", "bedrock", "helicone", "envoy gateway"])
@@ -1104,6 +1124,8 @@ def test_a_coarse_clock_is_said_and_spread_only_when_asked(tmp_path: Path) -> No
 
     spread = imported(source, spread=True, seed=5)
     assert spread["import"]["trust"]["arrival"] == "derived"
+    redact(read_trace(tmp_path / "t.msgpack"), tmp_path / "drop.msgpack", "drop", blanks())
+    assert trace_info(read_trace(tmp_path / "drop.msgpack"))["import"]["spread"]
     times = arrivals(tmp_path / "t.msgpack")
     assert len(set(times)) == 100
     assert sorted(at // (3 * NS) for at in times) == [number // 10 for number in range(100)]
@@ -1135,11 +1157,13 @@ def test_what_is_no_log_is_refused(tbench: Run, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
     lines(tmp_path / "other.jsonl", [{"colour": "red"}])
     lines(tmp_path / "none.jsonl", [{"timestamp": "soon", "input_length": 5}])
+    (tmp_path / "twice.csv").write_text("timestamp,input_length,input_length\n0,5,7\n")
     for name, word in (
         ("dump.pkl", "pickle"),
         ("empty.jsonl", "empty"),
         ("other.jsonl", "colour"),
         ("none.jsonl", "1 without a readable arrival"),
+        ("twice.csv", "2 columns are called 'input_length'; rename all but one"),
         ("missing.jsonl", "No such file"),
     ):
         done = tbench("trace", "import", name, "-o", "t.msgpack")

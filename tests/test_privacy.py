@@ -338,6 +338,55 @@ def test_hashed_blocks_are_those_of_the_texts(
     assert {row["hash_ids"][0] for row in counted} <= {numbers[0] for numbers in ids}
 
 
+BRIEF = "Please look into the amber harbour"
+CALLED = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {"id": "call_1", "type": "function",
+         "function": {"name": "task", "arguments": json.dumps({"prompt": BRIEF})}},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["hash", "drop"])
+def test_what_a_tool_began_stays_of_its_conversation(
+    content: Content, tbench: Any, tmp_path: Path
+) -> None:
+    """A copy without texts says which conversation a request is of: none of them tells it any more."""
+    asked = [{"role": "user", "content": "start"}], [{"role": "user", "content": BRIEF}]
+    rows = [
+        {"at": 1_700_000_000 + 2 * turn, "took": 1,
+         "body": {"model": "m", "messages": messages, "tools": [{"type": "function"}]},
+         "answer": {"choices": [{"index": 0, "finish_reason": "stop", "message": said}]}}
+        for turn, (messages, said) in enumerate(
+            zip(asked, (CALLED, {"role": "assistant", "content": "quiet"}), strict=True)
+        )
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fields = ("arrival=at:s", "duration=took:s", "body=body", "answer=answer")
+    mapped = [word for field in fields for word in ("--map", field)]
+    assert tbench("trace", "import", "log.jsonl", *mapped, "-o", "t.msgpack").code == 0
+    redact(read_trace(tmp_path / "t.msgpack"), tmp_path / "out.msgpack", content, blanks())
+
+    assert trace_info(read_trace(tmp_path / "t.msgpack"))["sessions"] == 1
+    assert trace_info(read_trace(tmp_path / "out.msgpack"))["sessions"] == 1
+
+
+def test_a_prompt_that_its_server_has_by_an_id_is_a_block_of_bytes(tmp_path: Path) -> None:
+    """Its tokens are a thousand for each byte that was sent: a block has one byte at least."""
+    request = Request(
+        id="r", seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="https", host="h",
+        path="/v1/responses", headers=(), extra={"prompt_tokens": 10**6},
+        body=b'{"input":"go on","previous_response_id":"resp_1"}', body_bytes=49,
+    )  # fmt: skip
+    source = write(tmp_path / "source.msgpack", [Exchange(request=request, response=None)])
+    redact(read_trace(source), tmp_path / "out.msgpack", "hash", blanks())
+
+    (copied,) = read_trace(tmp_path / "out.msgpack")
+    assert len(copied.request.extra["hash_ids"]) == len(b'{"role":"user","content":"go on"}')
+
+
 def test_what_is_dropped_leaves_counts_and_times(
     traffic: tuple[list[Exchange], list[str]], pieces: set[bytes], tmp_path: Path
 ) -> None:

@@ -34,6 +34,16 @@ def test_each_failure_explains_one_repeat() -> None:
     assert retries.begin(b"ask", "c", 4 * SECOND) is None
 
 
+def test_a_failure_that_is_still_to_come_explains_none() -> None:
+    """A log tells how an attempt ended before what was asked meanwhile, which waited for nothing."""
+    retries = Retries()
+    retries.begin(b"ask", "a", 0)
+    retries.end("a", answer(10))
+
+    assert retries.begin(b"ask", "b", 5 * SECOND) is None
+    assert retries.begin(b"ask", "c", 10 * SECOND) == "a"
+
+
 def test_a_chain_of_retries_links_each_to_the_one_before() -> None:
     """retry_of names the previous attempt, not the first."""
     retries = Retries()

@@ -14,10 +14,10 @@ import pytest
 from tbench import __main__ as entry
 from tbench.capture import frames
 from tbench.capture.container_reader import Container
-from tbench.capture.copying import Part, copy
+from tbench.capture.copying import Part, Parts, copy
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Response
-from tbench.capture.filters import Condition, bind
+from tbench.capture.filters import EVERYTHING, Condition, bind
 from tbench.capture.frames import BLOCK
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.repair import check
@@ -554,6 +554,14 @@ def test_a_split_goes_into_no_folder_that_holds_traces(
 
     assert (code, "choose one without traces" in err) == (2, True)
     assert ids(folder) == ids(trace)
+
+
+def test_a_part_is_called_what_no_other_is(tmp_path: Path) -> None:
+    """Names that differ in what no file name holds are numbered, also where a model has such a name."""
+    parts = Parts(tmp_path, EVERYTHING)
+    names = [parts.part(name).path.stem for name in ("x", "x-3", "y", "x!", "x?", "x!")]
+
+    assert names == ["x", "x-3", "y", "x-4", "x-5", "x-4"]
 
 
 def test_a_copy_tells_how_far_it_is(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tbench.capture.importers.importer import (
     Row,
     Unwritable,
     dumped,
+    text,
 )
 from tbench.capture.importers.mapping import certain_units, is_dated, mapped, parse_map, unread
 from tbench.capture.importers.rows import Shape, rows, shape
@@ -399,6 +400,7 @@ def _sized(job: Job, call: Call) -> Call | LeftOut:
             )
         return replace(call, body=body)
     if isinstance(body, Mapping):
+        call = replace(call, model=call.model or text(body.get("model")))
         body = {"model": call.model or job.model, **body}
     data = dumped(body) if isinstance(body, Mapping) else body
     return TOO_LARGE if len(data) > MOST_BYTES else replace(call, body=body)

@@ -202,9 +202,8 @@ def table(
     _inside: Sequence[str] = (),
     *,
     longest: int = LONGEST,
-    unique: bool = False,
 ) -> Iterator[Row | LeftOut]:
-    """CSV with the columns' names in the first line, `unique` ones where the last would hide others.
+    """CSV with the columns' names in the first line, each once: the last would hide the others.
 
     A cell has `longest` bytes at most.
     """
@@ -214,7 +213,7 @@ def table(
         # Strict: a quote that is never closed would take the rows after it for one field.
         reader = csv.DictReader(lines, strict=True)
         for name, count in Counter(filter(None, reader.fieldnames or ())).items():
-            if unique and count > 1:
+            if count > 1:
                 raise InputError(f"{path}: {count} columns are called {name!r}; rename all but one")
         for row in reader:
             yield row if None not in row and None not in row.values() else BAD_COLUMNS
@@ -236,15 +235,19 @@ def parquet(path: Path) -> Iterator[Any]:
         raise InputError(
             f"{path}: reading Parquet needs pyarrow: pip install 'tbench[parquet]'"
         ) from None
-    exact = {"timestamp[": pa.string(), "duration[": pa.int64()}
+    exact = {"timestamp[ns": pa.string(), "duration[": pa.int64()}
     try:
         with ParquetFile(path) as file:
             for batch in file.iter_batches():
-                # Python's own times hold no nanoseconds, which pandas writes: texts and numbers do.
+                # Python's own times hold no nanoseconds, which pandas writes: texts and numbers do. A span
+                # is a number of its column's unit, which --map states, as any other.
                 columns = [
-                    column.cast(exact[kind]) if kind in exact else column
+                    next(
+                        (column.cast(exact[kind]) for kind in exact if start.startswith(kind)),
+                        column,
+                    )
                     for column in batch.columns
-                    for kind in (str(column.type).partition("ns")[0],)
+                    for start in (str(column.type),)
                 ]
                 yield from pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
     except (ValueError, OSError, pa.ArrowException) as error:

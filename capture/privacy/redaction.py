@@ -73,7 +73,9 @@ class Hashes:
             if facts.usage.prompt is not None and exchange.request.body:
                 sizes += len(prompt_bytes(facts.parsed, exchange.request.body))
                 tokens += facts.usage.prompt
-        self.block_bytes = round(BLOCK_TOKENS * (sizes / tokens if tokens else BYTES_PER_TOKEN))
+        # A prompt that a server has by an id (`previous_response_id`) has tokens, and no bytes here.
+        share = sizes / tokens if tokens else BYTES_PER_TOKEN
+        self.block_bytes = max(1, round(BLOCK_TOKENS * share))
         self._key = token_bytes(32)
         self._ids: dict[bytes, int] = {}
 
@@ -141,9 +143,12 @@ class _Redaction:
 
     def _placed(self, exchange: Exchange, made: Request, sessions: Sessions) -> Request:
         """The request with the name of its session and the ids of its prompt's blocks."""
-        facts = Facts(exchange)
+        facts, response = Facts(exchange), exchange.response
         answer = facts.answer.text if facts.answer else None
-        place = sessions.assign(exchange.request, parsed=facts.parsed, answer=answer)
+        # With the response: what its tools began is of its session, and nobody will tell that of the copy.
+        place = sessions.assign(
+            exchange.request, parsed=facts.parsed, answer=answer, response=response
+        )
         others = [pair for pair in made.headers if pair[0] not in SESSION_HEADERS]
         extra = dict(made.extra)
         if self._hashes and exchange.request.body:
@@ -229,6 +234,7 @@ def _origin(source: TraceHeader) -> dict[str, Any]:
                 for name in ("rows", "exchanges", "tick_ns")
                 if type(made.get(name)) is int
             },
+            "spread": made.get("spread") is True,
         }
     if "synthesis" in source.extra:
         words = ("task", "scenario", "seed", "tokens")

@@ -68,7 +68,7 @@ def _prompts(path: Path) -> Iterator[Item]:
 def _csv(path: Path) -> Iterator[Item]:
     """With the columns' names in the first line, each once."""
     with path.open("rb") as file:
-        yield from table(file, path, longest=LONGEST_CELL, unique=True)
+        yield from table(file, path, longest=LONGEST_CELL)
 
 
 def _json(path: Path) -> Iterator[Item]:
