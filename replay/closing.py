@@ -442,16 +442,20 @@ def outlook(seen: Estimate) -> Iterator[str]:
     about = "about " if seen.estimated else ""
     yield row("pacing", seen.pacing)
     yield row("target", seen.base_url)
-    yield row("requests", f"{'about ' if seen.requests_estimated else ''}{seen.requests:,}")
-    yield from _skipped(seen.skipped)
     closed = seen.estimated and seen.peak_rate is None
+    at = " at the recorded latencies" if closed else ""
+    count = f"{seen.requests:,}"
+    if seen.requests_estimated:
+        faster = ": a faster target is sent more" if closed else ""
+        count = f"about {count}{at}{faster}"
+    yield row("requests", count)
+    yield from _skipped(seen.skipped)
     waits = WAITS_IN_PLACE if closed else WAITS
     if seen.turns and seen.causal in waits:
         yield row("turns", f"{seen.turns:,} continue an earlier answer: {waits[seen.causal]}")
     if seen.probe_requests:
         yield row("probe", "two equal requests before all, of few tokens: they are in the cost")
     yield from departures(asdict(seen), seen.base_url)
-    at = " at the recorded latencies" if closed else ""
     yield row("duration", f"{about}{seen.duration_s:.1f} s{at}")
     mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"
     peak = "" if seen.peak_rate is None else f", {seen.peak_rate:.0f} in the busiest second"

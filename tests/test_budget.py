@@ -528,7 +528,7 @@ def test_an_experiment_whose_server_fails_later_tells_what_was_measured(
     ("most", "says"),
     [
         ("0.4", "it lasts not for one run of each arm"),
-        ("0.7", "it lasts for 1 whole rounds"),
+        ("0.7", "it lasts for 1 whole round;"),
         ("20", None),
     ],
 )

@@ -288,21 +288,25 @@ def dispersions(seconds: Iterable[float], *windows: float) -> list[float]:
     return [float(each.var() / each.mean()) for each in counts]
 
 
-WINDOWS_S = (0.1, 1.0, 10.0)
+WINDOWS_S = (0.1, 1.0, 10.0, 60.0)
 
 
 def test_four_shifted_clones_keep_the_index_of_dispersion(bursts: list[Exchange]) -> None:
-    """Within 15 %, at four times the rate; in step it has it four times."""
-    recorded = [exchange.request.arrive_ns / 1e9 for exchange in bursts]
-    shifted = Plan(trace=bursts, clones=Clones(number=4))
-    in_step = Plan(trace=bursts, clones=Clones(number=4, within=0.0))
-    wanted = dispersions(recorded, *WINDOWS_S)
+    """Within 15 %, at four times the rate, by the mean of three seeds; in step it has it four times.
+
+    Three hours hold 166 windows of a minute, whose index is within 9 % of the truth (one deviation).
+    """
+
+    def planned(**shift: Any) -> list[float]:
+        turns = Plan(trace=bursts, clones=Clones(number=4, **shift)).turns()
+        return dispersions((turn.offset for turn in turns), *WINDOWS_S)
+
+    wanted = dispersions((each.request.arrive_ns / 1e9 for each in bursts), *WINDOWS_S)
+    shifted = np.mean([planned(seed=seed) for seed in range(3)], axis=0)
 
     assert min(wanted) > 1.5
-    assert dispersions((r.offset for r in shifted), *WINDOWS_S) == pytest.approx(wanted, rel=0.15)
-    assert dispersions((r.offset for r in in_step), *WINDOWS_S) == pytest.approx(
-        [4 * figure for figure in wanted], rel=0.01
-    )
+    assert shifted == pytest.approx(wanted, rel=0.15)
+    assert planned(within=0.0) == pytest.approx([4 * figure for figure in wanted], rel=0.01)
 
 
 def test_at_speed_4_dispersion_is_the_recorded_one_of_windows_four_times_as_long(

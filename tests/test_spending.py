@@ -248,8 +248,21 @@ def test_a_cost_is_gated_by_the_rule_of_all_gates() -> None:
         Verdict.FAIL,
         Verdict.PASS,
     ]
+    at_the_limit = parse_gates(
+        None, [f"cost_per_success<={equal.rows[2].comparison.candidate:.6g}"]
+    )
+    texts = [
+        " ".join(" ".join(judgement_text(results)).split())
+        for results in (equal, failing, evaluate_gates(arms, at_the_limit))
+    ]
     assert judgement_json(failing)["comparisons"][0]["unit"] == "USD"
-    assert "≤ $1" in "\n".join(judgement_text(failing))
+    assert "≤ $1 PASS" in texts[1]
+    assert (
+        "same keeps its limit and is not worse than now by the margin or more at any of 3 gates"
+        in texts[0]
+    )
+    assert "dear is worse than now by more than the margin: cost/" in texts[1]
+    assert "INCONCLUSIVE: These runs cannot tell whether same keeps its limit: cost/" in texts[2]
     unknown = [
         Replicates(name=arm.name, runs=tuple(changed(r, {}) for r in arm.runs)) for arm in arms
     ]

@@ -69,18 +69,25 @@ def why(results: GateResults, arm: Replicates, names: Names) -> str:
         return f"A run of {who} or {base} does not count: its own client was the limit, or data was lost."
     if verdict is Verdict.FAIL:
         failed = [row for row in rows if row.comparison.verdict is Verdict.FAIL]
-        if all(row.gate.limit is not None for row in failed):
-            return f"{who} misses its limit: {_named(failed)}."
-        return f"{who} is worse than {base} by more than the margin: {_named(failed)}."
+        worse = f"is worse than {base} by more than the margin"
+        return f"{who} {_whichever(failed, 'misses its limit', worse)}: {_named(failed)}."
     if verdict is Verdict.PASS:
-        limits = all(row.gate.limit is not None for row in rows)
-        holds = "keeps its limit" if limits else f"is not worse than {base} by the margin or more"
+        holds = _whichever(
+            rows, "keeps its limit", f"is not worse than {base} by the margin or more"
+        )
         gates = "the one gate" if len(rows) == 1 else f"any of {len(rows)} gates"
         near = _gate_text(max(rows, key=_worse))
         return f"{who} {holds} at {gates} (one-sided level 5%); nearest to it: {near}."
-    return (
-        f"These runs cannot tell whether {who} is worse than {base}: {_undecided(results, rows)}."
-    )
+    left = [row for row in rows if row.comparison.verdict is not Verdict.PASS]
+    limits = left and all(row.gate.limit is not None for row in left)
+    question = f"{who} {'keeps its limit' if limits else f'is worse than {base}'}"
+    return f"These runs cannot tell whether {question}: {_undecided(results, rows)}."
+
+
+def _whichever(rows: Sequence[GateRow], of_limits: str, of_margins: str) -> str:
+    """What is said of gates with limits and of those with margins, as far as there are any."""
+    limits = [row.gate.limit is not None for row in rows]
+    return " and ".join([of_limits] * any(limits) + [of_margins] * (not all(limits)))
 
 
 def _named(rows: Sequence[GateRow]) -> str:

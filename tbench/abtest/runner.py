@@ -335,7 +335,9 @@ def shortage(plan: AbPlan, seen: Outlook, spent: float) -> str | None:
         return None
     costs = [estimate.cost_usd or 0.0 for _, estimate in seen.arms]
     rounds = (plan.max_cost - spent) / sum(costs) if sum(costs) else 0.0
-    lasts = f"for {int(rounds):,} whole rounds" if rounds >= 1 else "not for one run of each arm"
+    lasts = "not for one run of each arm"
+    if rounds >= 1:
+        lasts = f"for {plural(int(rounds), 'whole round')}"
     return (
         f"--max-cost {plan.max_cost:g}: {plural(seen.runs, 'run')} still to be made may need "
         f"{dollars(needed)} USD, with {spent:.4g} spent: it lasts {lasts}; raise it to "
