@@ -23,6 +23,7 @@ from tbench.replay.counted import NOTHING, Spread, count_below, cumulated, value
 Ints = npt.NDArray[np.int64]
 
 _TIE = 1e-12
+"""On logarithms: values that differ by less are one value, be it divided by the ratio or not."""
 _SAME = 1e-9
 """Values closer than this, on logarithms, are equal: differences of stamps differ in their last digits."""
 _HALVINGS, _SECANTS = 17, 10
@@ -105,17 +106,29 @@ class Side:
         """How many values of each fine block are <= each element of `at`: shape (len(at), 32)."""
         return np.stack([np.searchsorted(block, at, "right") for block in self.blocks], axis=1)
 
-    def first(self, other: "Side", shift: Floats, p: Floats) -> Floats:
-        """The least own value x with share(<= x) + other's share(<= x + shift) >= 2p; else inf."""
-        low, high = np.zeros(len(p), np.int64), np.full(len(p), self.n)
-        while (open_ := low < high).any():
-            middle = np.minimum((low + high) // 2, self.n - 1)
-            beyond = other.share(self.all[middle] + shift)
-            # Each arm weighs the same, whatever its count: the two shares are added, not the two counts.
-            enough = (middle + 1) / self.n + beyond >= 2 * p - _TIE
-            high = np.where(open_ & enough, middle, high)
-            low = np.where(open_ & ~enough, middle + 1, low)
-        return np.where(low < self.n, self.all[np.minimum(low, self.n - 1)], np.inf)
+    def pooled(self, other: "Side", shift: Floats, p: Floats) -> tuple[Floats, Floats]:
+        """The pooled p-quantile of the own values and the other's less `shift`, on either's scale.
+
+        It is the least value within which both shares (each arm weighs the same, whatever its count) are 2p
+        together; inf where that is nowhere. One element a lane.
+        """
+        # A value shifted onto one of the other arm must count as equal, whatever its last digit says.
+        tie = np.where(shift == 0, 0.0, _TIE)
+        onto, wanted = shift + tie, 2 * p - _TIE
+        # How many own values are too low, a bit of that number at a time; past the last it stands for them.
+        low, bit = np.zeros(len(p), np.int64), 1 << self.n.bit_length()
+        while bit := bit >> 1:
+            middle = low + bit
+            value = self.all.take(middle - 1, mode="clip")
+            beyond = other.all.searchsorted(value + onto, "right")
+            low += bit * (middle / self.n + beyond / other.n < wanted)
+        own = np.where(low < self.n, self.all.take(low, mode="clip"), np.inf)
+        # A lower one of the other's has as many own values within it as lie below `own`: its rank follows.
+        within = self.all.searchsorted(own, "left") / self.n
+        place = np.ceil((wanted - within) * other.n).astype(np.int64) - 1
+        others = np.where(place < other.n, other.all.take(place, mode="clip"), np.inf)
+        mine = own <= others - shift
+        return np.where(mine, own, others - shift + tie), np.where(mine, own + onto, others)
 
 
 class CountedSide(Side):
@@ -210,13 +223,13 @@ class CountedSide(Side):
     def counts(self, at: Floats) -> Floats:  # type: ignore[override]
         return np.stack([count_below(self._edges, row, at) for row in self._below], axis=1)
 
-    def first(self, other: Side, shift: Floats, p: Floats) -> Floats:
+    def pooled(self, other: Side, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
         def beyond(at: Floats) -> Floats:
             """How far both shares together are above what they should be."""
             return self.share(at) + other.share(at + shift) - 2 * p + _TIE
 
-        low = np.full(len(p), self._edges[1])
-        high = np.full(len(p), self.largest + STEP)
+        low = self._edges[1] - np.maximum(shift, 0.0)
+        high = np.maximum(self.largest, other.largest - shift) + STEP
         below, above = beyond(low), beyond(high)
         zeros, reached = below >= 0, above >= 0
         before = np.zeros(len(p), dtype=bool)
@@ -234,7 +247,8 @@ class CountedSide(Side):
             below = np.where(enough, below * stays, more)
             above = np.where(enough, more, above * stays)
             before = enough
-        return np.select([zeros, ~reached], [-np.inf, np.inf], high)
+        own = np.select([zeros, ~reached], [-np.inf, np.inf], high)
+        return own, own + shift
 
 
 class Steps(NamedTuple):

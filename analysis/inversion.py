@@ -53,11 +53,9 @@ _BIAS = 1 / FINE
 """Terms that are independent but sum to zero have a lag-1 autocorrelation of about -1/32."""
 _PAIRS_PER_BLOCK = 8
 _TIE = 1e-12
-"""On logarithms: values that differ by less are one value, be it divided by the ratio or not."""
+"""What rounding leaves of a difference of shares, or between both sides of an end on logarithms."""
 _FURTHEST = float(np.log(64))
 """An end that is not met by then is none: the interval is unbounded on that side."""
-_HALVINGS = 40
-"""To the last digits of a float, so that the interval and the test of 1 cannot disagree for want of steps."""
 _BELOW, _ABOVE = float(np.nextafter(1, 0)), float(np.nextafter(1, 2))
 
 
@@ -121,21 +119,25 @@ class Pair:
         """Too few requests have a finite value in both arms for the paired series."""
         return self._paired_sums is None
 
-    def log_ratio(self, p: float) -> float:
-        """log(Q_b / Q_a); NaN or infinite where it is not identified."""
-        a, b = self._measured
+    def log_ratios(self, points: Floats) -> Floats:
+        """log(Q_b / Q_a) at each point; NaN or infinite where it is not identified."""
+        a, b = (np.array([side.quantile(p) for p in points]) for side in self._measured)
         with np.errstate(invalid="ignore"):
             # Two timeouts, or two zeros, are inf - inf: NaN says that no ratio is identified.
-            return float(np.subtract(b.quantile(p), a.quantile(p)))
+            return np.asarray(b - a)
 
     def doubt(self, p: float) -> float:
         """How far both quantiles together may be from what was measured, on logarithms."""
         return sum(side.doubt(p) for side in self._measured)
 
-    def centre(self, p: float) -> float:
+    def centres(self, points: Floats) -> Floats:
         """Where to look for the ends: the log ratio, with the largest value seen for one timed out."""
-        a, b = (min(side.quantile(p), side.largest) for side in (self._a, self._b))
-        return b - a if np.isfinite([a, b]).all() else 0.0
+        a, b = (
+            np.array([min(side.quantile(p), side.largest) for p in points])
+            for side in (self._a, self._b)
+        )
+        finite = np.isfinite(a) & np.isfinite(b)
+        return np.where(finite, b - np.where(finite, a, 0.0), 0.0)
 
     def tail_blocks(self, p: float) -> int:
         """In how many of 16 blocks the requests at and beyond the p-quantile lie, in the arm with fewer."""
@@ -147,7 +149,7 @@ class Pair:
         One lane per element of `shift` and `p`: shapes (m,) and (m, 32). A lane whose pooled quantile
         lies among zeros or timeouts scores 0.
         """
-        at_a, at_b = self._pooled(shift, p)
+        at_a, at_b = self._a.pooled(self._b, shift, p)
         share_a, terms_a = self._a.exceedance(at_a)
         share_b, terms_b = self._b.exceedance(at_b)
         usable = np.isfinite(at_a) & np.isfinite(at_b)
@@ -190,7 +192,7 @@ class Pair:
         if all(clusters.plain for clusters in self._clusters):
             return factors
         time = self.variance(self.scores(shift, p)[1], blocks)
-        at_a, at_b = self._pooled(shift, p)
+        at_a, at_b = self._a.pooled(self._b, shift, p)
         for lane in np.flatnonzero(np.isfinite(at_a) & np.isfinite(at_b)):
             a, b = self._cells(float(at_a[lane]), float(at_b[lane]), float(p[lane]))
             # Paired arms share their sessions, so that what a session does to both cancels.
@@ -225,15 +227,6 @@ class Pair:
         rho = lag_one(terms)
         return rho if self._paired_sums is None else np.maximum(rho, lag_one(self._paired_sums))
 
-    def _pooled(self, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
-        """The pooled p-quantile of {a, b - shift}, on a's scale and on b's."""
-        # A value of b that was shifted onto one of a must count as equal, whatever its last digit says.
-        tie = np.where(shift == 0, 0.0, _TIE)
-        a = self._a.first(self._b, shift + tie, p)
-        b = self._b.first(self._a, tie - shift, p)
-        from_a = a <= b - shift
-        return np.where(from_a, a, b - shift + tie), np.where(from_a, a + shift + tie, b)
-
 
 def invert(
     pair: Pair,
@@ -246,8 +239,7 @@ def invert(
     `blocks` fixes K (it must divide 32); by default each point gets its own.
     """
     points = np.asarray(points, dtype=np.float64)
-    estimate = np.array([pair.log_ratio(p) for p in points])
-    centre = np.array([pair.centre(p) for p in points])
+    estimate, centre = pair.log_ratios(points), pair.centres(points)
     rho = pair.autocorrelation(centre, points)
     # K is chosen at the estimate and then stays: chosen anew at each ratio it would make t jump
     # within the search, and what is held would be no interval.
@@ -382,12 +374,11 @@ def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> F
         outside[which[out]] = reach
         inside[which[~out]] = reach
         reach *= 1.7  # geometric: most ends are near, and a far one costs a dozen steps
-    bounded = np.flatnonzero(np.isfinite(outside))
-    for _ in range(_HALVINGS):
-        step = (inside[bounded] + outside[bounded]) / 2
-        out = rejected(step, bounded)
-        outside[bounded] = np.where(out, step, outside[bounded])
-        inside[bounded] = np.where(out, inside[bounded], step)
+    while len(which := np.flatnonzero(np.isfinite(outside) & (outside - inside > _TIE))):
+        step = (inside[which] + outside[which]) / 2
+        out = rejected(step, which)
+        outside[which] = np.where(out, step, outside[which])
+        inside[which] = np.where(out, inside[which], step)
     # The rejected end of the last bracket: what rounding leaves open widens an interval, never
     # narrows it.
     return np.asarray(np.exp(middle + side * outside).reshape(shape))

@@ -71,38 +71,39 @@ class AtEqualLengths(Pair):
         sessions: tuple[Clusters, ...] = (),
     ) -> None:
         super().__init__(a, b, paired=paired, sessions=sessions)
-        self._ratios: dict[float, float] = {}
+        self._ratios: dict[bytes, Floats] = {}
         self._width = int(max(numbers.max(initial=0) for numbers in bins)) + 1
         self._sorted = tuple(
             _Sorted(side, numbers, self._width)
             for side, numbers in zip((a.untied, b.untied), bins, strict=True)
         )
 
-    def log_ratio(self, p: float) -> float:
+    def log_ratios(self, points: Floats) -> Floats:
         """Where the scores of both arms are equal; NaN where that is nowhere near."""
-        if p in self._ratios:
-            return self._ratios[p]
-        plain, at = super().centre(p), np.array([p])
-        low, high = np.array([plain - _REACH]), np.array([plain + _REACH])
-        ratio = float("nan")
+        if (known := self._ratios.get(points.tobytes())) is not None:
+            return known
+        plain = super().centres(points)
+        low, high = plain - _REACH, plain + _REACH
         # Without a change of sign there is no ratio at which the arms score alike.
-        if self.scores(low, at)[0][0] < 0 < self.scores(high, at)[0][0]:
-            for _ in range(_HALVINGS):
-                middle = (low + high) / 2
-                below = self.scores(middle, at)[0] < 0
-                low, high = np.where(below, middle, low), np.where(below, high, middle)
-            ratio = float((low + high)[0] / 2)
-        self._ratios[p] = ratio
-        return ratio
+        crossed = (self.scores(low, points)[0] < 0) & (self.scores(high, points)[0] > 0)
+        low, high, p = low[crossed], high[crossed], points[crossed]
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            below = self.scores(middle, p)[0] < 0
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        ratios = np.full(len(points), np.nan)
+        ratios[crossed] = (low + high) / 2
+        self._ratios[points.tobytes()] = ratios
+        return ratios
 
-    def centre(self, p: float) -> float:
-        """The log ratio; where there is none, that of the plain pair."""
-        ratio = self.log_ratio(p)
-        return ratio if np.isfinite(ratio) else super().centre(p)
+    def centres(self, points: Floats) -> Floats:
+        """The log ratios; where there is none, that of the plain pair."""
+        ratios = self.log_ratios(points)
+        return np.where(np.isfinite(ratios), ratios, super().centres(points))
 
     def scores(self, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
         """As of a Pair, of what is left of the exceedance after its share among answers of that length."""
-        ends = self._pooled(shift, p)
+        ends = self._a.pooled(self._b, shift, p)
         counts = [side.counts(end) for side, end in zip(self._sorted, ends, strict=True)]
         expected = self._expected(counts, p)
         difference, terms = np.zeros(len(shift)), np.zeros((len(shift), FINE))

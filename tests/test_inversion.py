@@ -252,7 +252,7 @@ def rejections(memory: float, replays: int = 400) -> tuple[int, int, int]:
     for _ in range(replays):
         a, b = dependent(random, 2000, memory), dependent(random, 2000, memory)
         pair, p = Pair(a, b), np.array([0.5])
-        rho = pair.autocorrelation(np.array([pair.log_ratio(0.5)]), p)
+        rho = pair.autocorrelation(pair.log_ratios(p), p)
         blocks = blocks_for(rho)
         (t,) = pair.t(np.zeros(1), p, blocks)
         rejected = abs(t) > stats.t.ppf(0.975, blocks[0] - 1)

@@ -42,7 +42,7 @@ class Tested:
 
     def __init__(self, pair: Pair, points: Sequence[float]) -> None:
         self.pair, self.points = pair, np.array(points)
-        centre = np.array([pair.centre(p) for p in points])
+        centre = pair.centres(np.asarray(points))
         rho = pair.autocorrelation(centre, self.points)
         self.blocks = blocks_for(rho)
         scarce = pair.few_sessions(pair.inflation(centre, self.points, self.blocks), self.blocks)
