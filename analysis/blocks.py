@@ -104,7 +104,7 @@ class Side:
 
     def counts(self, at: Floats) -> Ints:
         """How many values of each fine block are <= each element of `at`: shape (len(at), 32)."""
-        return np.stack([np.searchsorted(block, at, "right") for block in self.blocks], axis=1)
+        return np.stack([block.searchsorted(at, "right") for block in self.blocks], axis=1)
 
     def pooled(self, other: "Side", shift: Floats, p: Floats) -> tuple[Floats, Floats]:
         """The pooled p-quantile of the own values and the other's less `shift`, on either's scale.
@@ -122,13 +122,13 @@ class Side:
             value = self.all.take(middle - 1, mode="clip")
             beyond = other.all.searchsorted(value + onto, "right")
             low += bit * (middle / self.n + beyond / other.n < wanted)
-        own = np.where(low < self.n, self.all.take(low, mode="clip"), np.inf)
-        # A lower one of the other's has as many own values within it as lie below `own`: its rank follows.
-        within = self.all.searchsorted(own, "left") / self.n
+        at = np.where(low < self.n, self.all.take(low, mode="clip"), np.inf)
+        # A lower one of the other's has as many own values within it as lie below `at`: its rank follows.
+        within = self.all.searchsorted(at, "left") / self.n
         place = np.ceil((wanted - within) * other.n).astype(np.int64) - 1
-        others = np.where(place < other.n, other.all.take(place, mode="clip"), np.inf)
-        mine = own <= others - shift
-        return np.where(mine, own, others - shift + tie), np.where(mine, own + onto, others)
+        at_other = np.where(place < other.n, other.all.take(place, mode="clip"), np.inf)
+        lower = at <= at_other - shift
+        return np.where(lower, at, at_other - shift + tie), np.where(lower, at + onto, at_other)
 
 
 class CountedSide(Side):
@@ -247,8 +247,8 @@ class CountedSide(Side):
             below = np.where(enough, below * stays, more)
             above = np.where(enough, more, above * stays)
             before = enough
-        own = np.select([zeros, ~reached], [-np.inf, np.inf], high)
-        return own, own + shift
+        at = np.select([zeros, ~reached], [-np.inf, np.inf], high)
+        return at, at + shift
 
 
 class Steps(NamedTuple):

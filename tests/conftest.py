@@ -107,7 +107,9 @@ def run_tbench(
 ) -> Done:
     """Run `tbench ARGUMENTS` in a folder; `timeout` is in seconds."""
     environment = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789", **environ}
-    return Done(*loaded().run([*map(str, arguments)], folder, environment, timeout))
+    done = Done(*loaded().run([*map(str, arguments)], folder, environment, timeout))
+    assert not re.search(r"^\S+:\d+: \w*Warning: ", done.err, re.MULTILINE), done.err
+    return done
 
 
 @pytest.fixture

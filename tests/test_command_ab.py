@@ -190,7 +190,9 @@ def test_a_stop_in_the_pause_between_two_runs_says_how_to_go_on(
     with _begun(words, trace.parent) as process:
         assert process.stderr
         plan = trace.parent / "i/plan.json"
-        until(lambda: plan.exists() and '"done"' in plan.read_text())
+        until(
+            lambda: process.poll() is not None or (plan.exists() and '"done"' in plan.read_text())
+        )
         process.send_signal(number)
         said = process.stderr.read()
 

@@ -223,6 +223,8 @@ def test_nobody_there_ends_it(tbench: Callable[..., Done]) -> None:
 
     assert done.code == 5
     assert "cannot connect" in done.err
+    assert "nan" not in done.err
+    assert "raise --max-requests-per-run" not in done.err, "more requests would not connect either"
 
 
 def test_a_folder_is_gone_on_with(

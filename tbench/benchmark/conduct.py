@@ -281,7 +281,7 @@ def warnings(
             yield f"throughput {tokens_rate(rate, unit, missing)}"
     yield from changed(summary["portability"])
     most = summary["in_flight"]["max"] or 0
-    if point.concurrency is not None and most < point.concurrency:
+    if point.concurrency is not None and 0 < most < point.concurrency:
         yield (
             f"at most {most:,} of {point.concurrency:,} were in flight: the point has only "
             f"{summary['planned']:,} requests; raise --max-requests-per-run"

@@ -134,7 +134,9 @@ def counted(columns: Columns, trim: Trim) -> Counted:
     order = answered[np.argsort(columns["end"][answered], kind="stable")]
     n = len(order)
     first, last = int(n * trim.warmup), n - int(n * trim.cooldown)
-    if not n:
+    if (
+        not n or np.isnan(columns["sent"][order]).all()
+    ):  # no connection, so that nothing took any time
         return Counted(rows=order, duration_s=0.0)
     end = columns["end"][order]
     began = float(end[first - 1]) if first else float(np.nanmin(columns["sent"]))
