@@ -721,8 +721,8 @@ ODD_BODIES = {
     "a picture as a band": json.dumps(
         {"input": [{"image_url": "data:image/png;base64," + png(70_000, 5)}]}
     ).encode(),
-    "a type that is a list": b'data: {"type":["halvorsen"],"choices":[]}\n\n',
-    "deep in a stream": b'data: {"type":"x","content":' + b"[" * 300 + b"]" * 300 + b"}\n\n",
+    "a type that is a list": b'data: {"type":["halvorsen"],"content":"halvorsen"}\n\n',
+    "deep in a stream": b'data: {"type":"x","content":' + b"[" * 990 + b"]" * 990 + b"}\n\n",
 }
 
 
