@@ -382,6 +382,8 @@ def test_a_candidate_that_fails_half_is_not_called_faster() -> None:
     assert text.startswith("The candidate fails more: 50.00% of its requests, the baseline 0.00%")
     assert "no evidence that it is faster" in text
     assert "faster at" not in text
+    # Differences were seen, and have intervals.
+    assert not {"No difference", "No quantile"} & set(re.findall(r"No \w+", text))
 
 
 def longer(found: dict[str, Column]) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -20,6 +21,7 @@ from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Looks, as_monitored, monitor
+from tbench.analysis.report import gate_sentences
 from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.page import comparison_report, judgement_report, run_report
 from tests.conftest import PATIENCE_S
@@ -156,6 +158,30 @@ def test_runs_too_short_for_every_gate_say_so_in_the_first_sentence(
         "TTFT p50, E2E p50: not testable: 30 requests in a run, needs 40; " in text
     )
     assert "SKIPPED" not in text
+
+
+@pytest.mark.parametrize(
+    ("gate", "ratio", "figure", "shown"),
+    [
+        ("ttft:p95:5%", 1.0504, 0.5, "+5.04%"),
+        ("ttft:p95:5%", 1.06, 0.5, "+6.0%"),
+        ("errors:0.5pp", 0.005001, 0.5, "+0.5001 pp"),
+        ("errors<=1%", None, 0.010004, "1.0004%"),
+        ("ttft:p95<=500ms", None, 0.5004, "500.4 ms"),
+        ("ttft:p95<=500ms", None, 0.51, "510 ms"),
+        ("ttft:p95<=500ms", None, None, "-"),
+    ],
+)
+def test_what_misses_its_margin_does_not_look_as_if_it_kept_it(
+    found: GateResults, gate: str, ratio: float | None, figure: float | None, shown: str
+) -> None:
+    known = found.rows[0]
+    figures = replace(known.comparison, baseline=0.4, candidate=figure, ratio=ratio)
+    row = replace(known, gate=parse_gates(None, [gate])[0], comparison=figures)
+
+    assert gate_sentences.change(row) == shown
+    if row.gate.limit is not None:
+        assert gate_sentences.sides(row)[1] == shown
 
 
 def test_two_margins_of_one_quantity_are_two_bars(found: GateResults) -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tbench.analysis import words
 from tbench.analysis.arms import Arm
 from tbench.analysis.cautions import CHECKS
-from tbench.analysis.compare import compare
+from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.report.sentences import CAVEATS, NAMED_ABOVE, caveats
+from tbench.analysis.report.tables import cost_table
 from tbench.analysis.report.text import comparison_text, pair_text, run_text
 from tbench.analysis.summary import FACTS
 from tbench.replay import columns as blocks
@@ -132,6 +133,39 @@ def test_caveats_come_by_how_far_they_could_move_the_verdict() -> None:
 
     assert [label for label, _ in caveats(pair)] == ["cache", "sample"]
     assert caveats(pair)[0][1].startswith("0% vs 90% of prompt tokens came from the prefix cache")
+
+
+def test_a_caveat_of_both_arms_names_both() -> None:
+    """One line of a warning is not that of the baseline alone."""
+    sides = []
+    for name in ("first", "second"):
+        whole = arm(500, name)
+        columns = {**whole.columns, "coalesced": np.full(500, 19), "token_events": np.full(500, 20)}
+        sides.append(replace(whole, run=replace(whole.run, columns=columns)))
+
+    line = dict(caveats(compare(*sides, CompareOptions(metrics=("ttft",)))))["buffered"]
+
+    assert line.startswith("first: 1")
+    assert "second: 1" in line
+
+
+def test_a_cost_that_lacks_requests_is_a_bound_in_the_table_too() -> None:
+    """Of half of the requests nobody counted the tokens; of another model nobody knows the price."""
+    header = {"target": {"prices": {"m": [1.0, 1.0, None, None]}}}
+
+    def shown(**changes: Any) -> str:
+        whole = arm(100)
+        columns = {**whole.columns, **changes}
+        run = Run(Path("a.run"), header, columns, recount(columns), complete=True)
+        made = cost_table({"a": (replace(whole, run=run),)})
+        assert made is not None
+        return made.only("cost").rows[0][0].shown
+
+    half = np.arange(100) % 2 == 0
+    assert shown() == "$0.00310"
+    assert shown(prompt_tokens=np.where(half, 10, -1)) == "≥ $0.00155"
+    assert shown(model=np.where(half, "m", "n").astype(object)) == "≥ $0.00155"
+    assert shown(prompt_tokens=np.full(100, -1)) == "unknown"
 
 
 def test_every_check_of_a_pair_has_its_place_among_the_caveats() -> None:

@@ -20,6 +20,7 @@ from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
 from tbench.analysis.report.workbook import comparison_book, judgement_book, run_book, shares
+from tbench.analysis.run_metrics import parse_slo
 from tbench.replay import metrics
 
 EVIL = "=1+1"
@@ -201,6 +202,20 @@ def test_a_pair_and_a_run_have_books_too(found: GateResults) -> None:
                 assert same(
                     figures, [shown_in(summary["unit"], x) for x in (wanted["value"], *ends)]
                 )
+
+
+def test_the_book_of_a_run_has_what_was_asked_and_what_to_beware_of(found: GateResults) -> None:
+    """Goodput by --slo, and that the run was interrupted, as text and page have them."""
+    (arm, *_), slo = found.arms[0].runs, parse_slo("e2e<10s")
+    early = replace(arm, run=replace(arm.run, totals={**arm.run.totals, "ended_by": "interrupt"}))
+    file = io.BytesIO()
+
+    run_book(early, file, command=None, slo=slo)
+
+    sheets = openpyxl.load_workbook(file)
+    assert rows(sheets["Throughput"])[0]["goodput"] == 1
+    said = [cell.value for cell in sheets["Verdict"]["B"]]
+    assert "interrupted before its plan had ended" in said
 
 
 def test_figures_have_the_digits_and_the_colours_of_the_page(found: GateResults) -> None:

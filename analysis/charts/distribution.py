@@ -201,9 +201,9 @@ def dots(
 
 
 def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
-    """The share of requests that failed in each run, by kind: `kinds` maps run -> kind -> share.
+    """The share of requests that did not succeed in each run, by kind: `kinds` maps run -> kind -> share.
 
-    None when nothing failed.
+    None when all did.
     """
     names = list(dict.fromkeys(kind for run in kinds.values() for kind in run))
     if not names:
@@ -225,7 +225,7 @@ def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
             scale=alt.Scale(domain=list(kinds)),
             axis=alt.Axis(ticks=False, domain=False),
         ),
-        x=alt.X("share:Q", title="share of requests that failed", axis=across),
+        x=alt.X("share:Q", title="share of requests", axis=across),
         color=alt.Color("kind:N", scale=alt.Scale(domain=names, range=colours)),
         tooltip=[alt.Tooltip(f"{name}:N") for name in ("run", "kind", "shown")],
     )
@@ -236,6 +236,6 @@ def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
     caption = Words(
         title="Failures of each run",
         text=f"{text}.",
-        note="Bars: all requests that failed, by kind.",
+        note="Bars: all requests that did not succeed, by kind; those that were cancelled are no failures.",
     )
     return paper.picture([bars], caption, height=STEP * len(kinds))

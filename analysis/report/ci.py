@@ -217,7 +217,7 @@ def _case(suite: Element, row: GateRow, invalid_because: str | None) -> None:
     figure = partial(words.figure, unit=row.gate.endpoint.unit, beside=figures)
     change = gate_sentences.change_cell(row)
     if row.gate.scale == "level":
-        change = words.figure(judged.candidate, row.gate.endpoint.unit)
+        change = gate_sentences.change(row)
     reason = gate_sentences.reason(row) if invalid_because is None else invalid_because
     message = f"{row.gate.text}: {change} [{gate_sentences.interval_cell(row)}]"
     message = f"{message}: {reason or gate_sentences.MEANINGS[verdict]}"

@@ -241,15 +241,23 @@ def margin(gate: Gate) -> str:
 def sides(row: GateRow) -> tuple[str, str]:
     """The figures of baseline and candidate as people read them, in one unit."""
     both = row.comparison.baseline, row.comparison.candidate
-    first, second = (words.figure(value, row.gate.endpoint.unit, beside=both) for value in both)
-    return first, second
+    first, second, limit = (
+        words.figure(value, row.gate.endpoint.unit, beside=both)
+        for value in (*both, row.gate.limit)
+    )
+    return first, change(row) if second == limit else second
 
 
 def change(row: GateRow) -> str:
-    """The change with its sign: per cent of the baseline, or points; for a limit the candidate's figure."""
-    if row.gate.scale == "level":
-        return words.figure(row.comparison.candidate, row.comparison.unit)
-    return words.change(row.comparison.ratio, share=row.gate.scale == "points")
+    """The change with its sign: per cent of the baseline, or points; for a limit the candidate's figure.
+
+    With the digits that tell it from the margin, or the limit: what misses it must not seem to keep it.
+    """
+    level = row.gate.scale == "level"
+    value = row.comparison.candidate if level else row.comparison.ratio
+    if value is None:
+        return "-" if level else "unknown"
+    return _end(row.gate, value, _edge(row.gate))
 
 
 def interval(row: GateRow) -> str:
@@ -278,8 +286,13 @@ def ends(row: GateRow) -> tuple[str, str] | None:
     low, high, gate = row.comparison.low, row.comparison.high, row.gate
     if low is None or high is None:
         return None
-    edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
+    edge = _edge(gate)
     return _end(gate, low, edge), _end(gate, high, edge)
+
+
+def _edge(gate: Gate) -> float:
+    """The change, or the level, from which on it does not pass."""
+    return gate.shown(-gate.threshold if gate.higher else gate.threshold)
 
 
 def _end(gate: Gate, value: float, edge: float) -> str:

@@ -24,7 +24,7 @@ from tbench.analysis.run_metrics import Slo, rates, ratio
 from tbench.analysis.spending import spending
 from tbench.analysis.summary import Caution, Summary, facts
 from tbench.capture.terminal import plural
-from tbench.replay.totals import price_sources, shortfalls
+from tbench.replay.totals import price_sources
 
 TONES: Final = {
     "faster": "good",
@@ -271,7 +271,7 @@ def judgement_report(results: GateResults, *, command: str | None = None) -> Rep
         method += sections.WITHOUT_INTERVALS
     warnings = [caution for caution in results.warnings if not caution.is_fact]
     caveats = [
-        join([tag("b", sentences.label(caution.code)), " ", caution.text.split("; ")[0]])
+        join([tag("b", sentences.label(caution.code)), " ", sentences.first_clause(caution)])
         for caution in warnings
     ]
     return Report(
@@ -394,9 +394,7 @@ def _run_head(arm: Arm, metrics: Sequence[Summary], title: str) -> Html:
         for rate in every
         if rate.row.name == OUTPUT and rate.value
     ]
-    notes = [
-        tag("p", f"{note}.") for note in (arm.buffered, arm.loss, *shortfalls(arm.run)) if note
-    ]
+    notes = [tag("p", f"{flaw}.") for flaw in sentences.flaws(arm)]
     target = [arm.target] if arm.target else []
     about = [*target, *days([arm]), arm.pacing, plural(n, "request")]
     return _head(title, about, strip, _tiles(tiles), *notes)

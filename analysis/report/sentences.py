@@ -19,6 +19,7 @@ from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.metrics import minimum_n
 from tbench.replay.throughput import drained
+from tbench.replay.totals import shortfalls
 
 FAILS: Final = 0.05
 """A candidate that fails this share more of its requests is never called faster."""
@@ -65,6 +66,9 @@ def seen(comparison: Comparisons) -> str:
     more = errors.difference if errors.low > 0 else 0.0
     rows = [row for row in comparison.rows if row.finding != "faster" or more <= FAILS]
     differences = _differences(rows, among=more > 0)
+    # Of what was seen and is not told nobody says that it was not seen.
+    if len(rows) < len(comparison.rows) and not any(row.differs for row in rows):
+        differences = ""
     if errors.low <= 0 <= errors.high:
         return differences
     shares = f"{errors.candidate:.2%} of its requests, the baseline {errors.baseline:.2%}"
@@ -73,7 +77,7 @@ def seen(comparison: Comparisons) -> str:
         so = "the latencies of what is left are no evidence that it is faster"
     else:
         so = "latencies are of the successes only"
-    return f"{failing}; {so}. {differences}"
+    return f"{failing}; {so}. {differences}".rstrip()
 
 
 def _differences(rows: Sequence[Comparison], *, among: bool) -> str:
@@ -291,10 +295,11 @@ CAVEATS: Final[Mapping[str, str]] = {
 UNCUT: Final = frozenset(
     {
         *("INVALID_RUN", "ERROR_MIX_DIFFERS", "DIFFERENT_PACING"),
-        *("FINISH_REASONS_DIFFER", "PARTIAL_OVERLAP"),
+        *("FINISH_REASONS_DIFFER", "PARTIAL_OVERLAP", "BUFFERED_STREAM", "REQUESTS_LOST"),
     }
 )
-"""Those whose sentence needs all of its clauses; of the others the first says what matters."""
+"""Those whose sentence needs all of its clauses, as it has one of each arm; of the others the first says what
+matters."""
 
 
 def label(code: str) -> str:
@@ -347,6 +352,17 @@ def _brief(caution: Caution, comparison: Comparisons) -> str:
             )
             where = f" at {rows}" if rows else ""
             return f"conditions may have drifted during a run: CIs too narrow{where} (~)"
-    if caution.code in UNCUT or caution.code not in CAVEATS:
-        return text
-    return text.split("; ", maxsplit=1)[0]
+    return text if caution.code not in CAVEATS else first_clause(caution)
+
+
+def first_clause(caution: Caution) -> str:
+    """What of a warning matters."""
+    return caution.text if caution.code in UNCUT else caution.text.split("; ", maxsplit=1)[0]
+
+
+def flaws(arm: Arm) -> Iterator[str]:
+    """What to beware of in the figures of a run that are not INVALID for it."""
+    yield from filter(None, (arm.buffered, arm.loss))
+    if arm.all_warm:
+        yield "all that completed was warm-up, of which no figure is shown"
+    yield from shortfalls(arm.run)

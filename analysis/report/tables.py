@@ -16,7 +16,7 @@ from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.markup import Html, html, join, number, table, tag
 from tbench.analysis.run_metrics import Rate, Slo, endpoint, rates, ratio
-from tbench.analysis.spending import TITLES, CostRatio, spending
+from tbench.analysis.spending import TITLES, CostRatio, Spending, spending
 from tbench.analysis.summary import Caution, Floats, Quantile, Summary, ordered, quantile
 from tbench.analysis.summary import facts as plain_facts
 from tbench.analysis.words import Cell, Table, count
@@ -116,12 +116,21 @@ def _usd(cost: CostRatio) -> Cell:
     return Cell(text=words.amount(cost.value, "USD"), value=cost.value, unit="USD")
 
 
+def _spent(spent: Spending) -> Cell:
+    """A sum, which some requests may lack; unknown where it lacks all."""
+    lacking = bool(spent.refusal or spent.uncounted)
+    if lacking and not spent.usd:
+        return Cell(text="unknown")
+    marks = ("≥ " if lacking else "", "")
+    return Cell(text=words.dollars(spent.usd), value=spent.usd, marks=marks)
+
+
 def cost_table(sides: Sides) -> Table | None:
     """What each run cost, warm-up left out; None where no price is known."""
     rows: list[list[Cell | str]] = []
     for place in places(sides):
         spent = spending(place.arm)
-        row: list[Cell | str] = [place.name, Cell(text=words.dollars(spent.usd), value=spent.usd)]
+        row: list[Cell | str] = [place.name, _spent(spent)]
         for name in TITLES:
             cost = spent.ratios.get(name)
             low, high, refusal = cost.interval if cost else (None, None, "no sessions known")
@@ -130,7 +139,9 @@ def cost_table(sides: Sides) -> Table | None:
         if spent.known:
             rows.append(row)
     heads = ("run", "cost", *(head for title in TITLES.values() for head in (title, "95% CI")))
-    caption = "Cost of each run by its prices, without the warm-up"
+    caption = (
+        "Cost of each run by its prices, without the warm-up; ≥ where some requests are not in it"
+    )
     return words.table(caption, heads, rows) if rows else None
 
 

@@ -30,7 +30,7 @@ from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
 from tbench.replay.closing import FEW, departures, probed, row
 from tbench.replay.throughput import drained, spoken, three
-from tbench.replay.totals import identity, shortfalls
+from tbench.replay.totals import identity
 
 LABELS: Final = frozenset({"metric", "quantile"})
 """Columns that need no head: their words say what they are."""
@@ -320,14 +320,8 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     )
     if arm.sums is not None:
         yield f"! {left_out(arm)}"
-    if arm.buffered:
-        yield f"! {arm.buffered}"
-    if arm.loss:
-        yield f"! {arm.loss}"
-    if arm.all_warm:
-        yield "! all that completed was warm-up, of which no figure is shown"
-    for lack in shortfalls(arm.run):
-        yield f"! {lack}"
+    for flaw in sentences.flaws(arm):
+        yield f"! {flaw}"
     yield "valid" if figures["valid"] else f"INVALID: {figures['invalid_because']}"
 
 

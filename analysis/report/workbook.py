@@ -23,6 +23,7 @@ from tbench.analysis.gate_results import GateResults
 from tbench.analysis.report import facts, gate_sentences, sentences, tables
 from tbench.analysis.report.facts import Place, Sides, places
 from tbench.analysis.report.machine import summaries
+from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Caution
 from tbench.analysis.words import Cell, Table
 from tbench.capture.terminal import plural
@@ -279,15 +280,16 @@ def comparison_book(
     _rest(book, sides, list(dict.fromkeys([*USUAL, *comparison.values])), most)
 
 
-def run_book(arm: Arm, file: BinaryIO, *, command: str | None, most: int = ROWS) -> None:
+def run_book(
+    arm: Arm, file: BinaryIO, *, command: str | None, slo: Slo = (), most: int = ROWS
+) -> None:
     """A single run, or a trace: each metric with its quantiles and their intervals."""
     book = opened(file)
     verdict = f"INVALID: {arm.invalid_because}" if arm.invalid_because else f"one {arm.kind}"
     good, n = int((arm.ok & arm.measured).sum()), int(arm.measured.sum())
     lines = [f"{good:,} of {plural(n, 'request')} succeeded."]
-    lines += [arm.buffered] if arm.buffered else []
-    _verdict(book, verdict, lines, (), command)
-    _rest(book, {arm.kind: (arm,)}, None, most)
+    _verdict(book, verdict, [*lines, *sentences.flaws(arm)], (), command)
+    _rest(book, {arm.kind: (arm,)}, None, most, slo)
 
 
 def _verdict(
@@ -351,10 +353,12 @@ def _ratio_chart(
     sheet.insert_chart(sheet.dim_rowmax + 3, 0, chart)
 
 
-def _rest(book: Book, sides: Sides, metrics: Sequence[str] | None, most: int) -> None:
+def _rest(
+    book: Book, sides: Sides, metrics: Sequence[str] | None, most: int, slo: Slo = ()
+) -> None:
     """The sheets that every report has; then the file is written."""
     runs = {place.name: summaries(place.arm, metrics) for place in places(sides)}
-    table(book, "Throughput", tables.throughput_table(sides))
+    table(book, "Throughput", tables.throughput_table(sides, slo))
     table(book, "Quantiles", tables.summary_table(runs))
     table(book, "Errors", tables.outcome_table(sides))
     environment_sheet(book, sides)

@@ -59,7 +59,7 @@ def report(
         line = command_line()
         reports.write(
             lambda: run_report(arm, command=line, slo=objectives),
-            lambda file: run_book(arm, file, command=line),
+            lambda file: run_book(arm, file, command=line, slo=objectives),
         )
     if as_json:
         typer.echo(dump(report_json(arm, samples=samples, slo=objectives)))
