@@ -200,6 +200,7 @@ class Mix:
         """Count the exchanges that a filter leaves."""
         walk, prefixes, met = Pass(wanted, sessions=True), Prefixes(), bytearray()
         first, last = trace.arrivals
+        first, last = max(first, wanted.from_ns), min(last, wanted.to_ns)
         before: int | None = None
         for exchange in trace:
             if not walk.keeps(exchange):

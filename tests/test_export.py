@@ -18,6 +18,7 @@ from tbench.capture.exporters import EXPORTERS
 from tbench.capture.exporters.exporter import Exporter, Record, Row, lines
 from tbench.capture.importers.importer import LeftOut
 from tbench.capture.records import TraceHeader
+from tbench.capture.sessions import Place
 from tbench.capture.trace_info import Facts
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
@@ -194,6 +195,15 @@ def test_a_batch_comes_back(again: Callable[..., list[Record]]) -> None:
 
     assert payloads(back) == payloads(gone_in)
     assert [record.request.path for record in back] == [record.request.path for record in gone_in]
+
+
+def test_a_session_is_called_by_the_first_header_that_names_it() -> None:
+    """As sessions are told apart: what follows may name a machine that many of them keep to."""
+    headers = (("x-session-affinity", "node-1"), ("x-session-id", "c1"))
+    request = ask(1, b"{}", headers=headers)
+    facts = Facts(Exchange(request=request, response=None), Place("s1", 0, None))
+
+    assert Record(facts, 0).session == "c1"
 
 
 def test_an_evalscope_trace_comes_back(again: Callable[..., list[Record]], tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from mitmproxy.test import tflow
 
 from tbench.capture.errors import InputError
 from tbench.capture.importers import IMPORTERS, recordings
+from tbench.capture.importers import rows as row_module
 from tbench.capture.importers.conversion import _row_calls, described, resolve, survey, write
 from tbench.capture.importers.importer import Call, Importer, LeftOut, Lengths, count, scaled
 from tbench.capture.importers.rows import rows as read_rows
@@ -550,6 +551,32 @@ def spread(folder: Path) -> tuple[float, float]:
     return min(stamps) / NS, max(stamps) / NS
 
 
+def test_an_answer_without_an_id_is_an_answer(tmp_path: Path) -> None:
+    """Of two that name neither message nor request none is a block of the other."""
+    rows = [dict(CLAUDE[0])]
+    answer = {"type": "assistant", "parentUuid": rows[0]["uuid"], "sessionId": "s1"}
+    usage = {"model": "m", "usage": {"input_tokens": 5, "output_tokens": 7}}
+    rows += [
+        {**answer, "uuid": name, "timestamp": f"2026-06-01T10:00:0{place}Z", "message": usage}
+        for place, name in ((5, "x"), (6, "y"))
+    ]
+
+    assert imported(lines(tmp_path / "c.jsonl", rows))["requests"] == 2
+
+
+def test_a_long_string_is_neither_held_nor_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row is left out; the next one is there, however the file is cut into pieces."""
+    monkeypatch.setattr(row_module, "LONGEST", 1000)
+    data = json.dumps([{"a": 'x"\\' * 3000}, {"b": 'y"\\'}]).encode()
+    for size in (1, 7, 100):
+        scan, elements, held = row_module._Scan([]), list[bytes | None](), 0
+        for start in range(0, len(data), size):
+            elements += scan.feed(data[start : start + size])
+            held = max(held, len(scan._data))
+        assert elements == [None, json.dumps({"b": 'y"\\'}).encode()]
+        assert held <= 1000 + size
+
+
 def test_an_agent_session_has_one_exchange_an_answer(tmp_path: Path) -> None:
     """Arrivals are when the prompt was there, and so derived; the last block ends the answer."""
     figures = imported(lines(tmp_path / "c.jsonl", CLAUDE))
@@ -804,6 +831,14 @@ def test_any_log_by_a_map(tbench: Run, tmp_path: Path) -> None:
     assert report["itl_s"]["p50"] is None
 
 
+def test_an_empty_cell_leaves_the_unit_certain(tmp_path: Path) -> None:
+    """Of a table, where an answer never came."""
+    (tmp_path / "l.csv").write_text("ts,done,p\n1767225600,1767225602,a\n1767225601,,b\n")
+    figures = imported(tmp_path / "l.csv", "arrival=ts", "end=done", "prompt=p")
+
+    assert (figures["requests"], figures["responses"], figures["duration_s"]) == (2, 1, 2.0)
+
+
 def test_a_unit_is_certain_or_refused(tmp_path: Path) -> None:
     """A number of this century in one unit alone is certain, and said; one from a log's start is not."""
     source = lines(tmp_path / "log.jsonl", LOG[:2])
@@ -847,6 +882,7 @@ LITELLM = [
     "place",
     [
         {"metadata": {"session_id": "s"}},
+        {"metadata": {"session_id": 7}},
         {"metadata": {"requester_metadata": {"trace_id": "s"}}},
         {"proxy_server_request": {"body": {"litellm_session_id": "s"}}},
     ],
@@ -1047,6 +1083,22 @@ def test_otlp(tmp_path: Path, layout: str) -> None:
     call = asked["messages"][1]["tool_calls"][0]["function"]
     assert call == {"name": "get", "arguments": '{"city":"Bern"}'}
     assert asked["messages"][2] == {"role": "tool", "tool_call_id": "c1", "content": "rain"}
+
+
+def test_whole_numbers_of_a_span_are_exact(tmp_path: Path) -> None:
+    """A seed of 63 bits, and a session that is a number."""
+    seed = 2**63 - 25
+    attributes = {
+        **CHAT,
+        "gen_ai.input.messages": PARTS,
+        "gen_ai.request.seed": seed,
+        "session.id": 7,
+    }
+    imported(lines(tmp_path / "s.jsonl", [{"spans": [span(1, attributes)]}]))
+
+    (exchange,) = read_trace(tmp_path / "t.msgpack")
+    assert json.loads(exchange.request.body or b"")["seed"] == seed
+    assert exchange.request.header("x-session-id")
 
 
 def test_csv_and_gzip(tmp_path: Path) -> None:

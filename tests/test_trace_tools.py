@@ -515,6 +515,9 @@ def test_mixes_are_as_far_apart_as_they_are(tmp_path: Path, run: Run) -> None:
     names = {name for name, row in rows.items() if row["beyond"]}
     assert names >= {"gap_s", "tools", "request_bytes", "prefix sharing", "CV of gaps"}
     assert {row["name"] for row in alike if row["beyond"] and row["distance"] > 0.1} == set()
+    # The halves by time are those of what is compared, not of the whole trace.
+    early = json.loads(run("compare", first, second, "--json", "--only", "to=20")[1])["dimensions"]
+    assert next(row["beyond"] for row in early if row["name"] == "CV of gaps")
     text = run("compare", first, second)[1]
     assert "further apart than two halves of either trace" in text
 

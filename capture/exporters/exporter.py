@@ -66,8 +66,8 @@ class Record:
 
     @property
     def session(self) -> str:
-        """The name of its session: a header's, else its number."""
-        return self.facts.sessions[-1]
+        """The name of its session: the first header's that has one, else its number."""
+        return self.facts.sessions[:2][-1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from tbench.capture.importers.importer import (
     count,
     dumped,
     error_status,
+    identity,
     is_cut,
     members,
     moment,
@@ -115,7 +116,7 @@ def litellm(row: Row) -> Call | LeftOut:
         given,
         members(given.get("metadata")),
     )
-    named = (text(place.get(name)) for name in SESSIONS for place in places)
+    named = (identity(place.get(name)) for name in SESSIONS for place in places)
     return Call(
         arrive_ns=arrive,
         end_ns=end,
@@ -130,7 +131,7 @@ def litellm(row: Row) -> Call | LeftOut:
         status=status if failed else 200,
         failure=words if failed or outcome else None,
         outcome=outcome,
-        session=text(row.get("session_id")) or next(filter(None, named), None),
+        session=identity(row.get("session_id")) or next(filter(None, named), None),
     )
 
 

@@ -210,6 +210,11 @@ def text(value: object) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
+def identity(value: object) -> str | None:
+    """What names a session: a text, or a whole number as one."""
+    return str(value) if type(value) is int else text(value)
+
+
 def prompt_of(usage: Usage) -> Lengths:
     """The size of a prompt to write where the log has no content."""
     return Lengths(usage.prompt or 0, usage.output or None)

@@ -115,7 +115,8 @@ def certain_units(places: Mapping[str, Place], sample: Iterable[Row]) -> dict[st
         path, unit = places.get(name, Place("", "s"))
         if unit is not None:
             continue
-        values = [value for row in rows if (value := at(row, path)) is not None]
+        # An empty cell of a table is no time of any unit: an answer that never came.
+        values = [value for row in rows if (value := at(row, path)) not in (None, "")]
         if not values:
             raise InputError(f"--map {name}={path}: no row of the first has it; check the path")
         instants = {unit: [scaled(value, unit) for value in values] for unit in NS}

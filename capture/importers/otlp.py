@@ -27,6 +27,7 @@ from tbench.capture.importers.importer import (
     error_status,
     first,
     http_status,
+    identity,
     is_cut,
     members,
     moment,
@@ -64,6 +65,7 @@ STREAMED: Final = ("gen_ai.is_streaming", "llm.is_streaming")
 """By OpenLLMetry, now and before; some write the word."""
 CHUNK: Final = "content.completion.chunk"
 """How the name of an event ends that OpenLLMetry writes for each chunk of a stream."""
+_INTEGER = re.compile(r"-?\d{1,19}", re.ASCII)
 _NUMBERED = re.compile(r"gen_ai\.prompt\.(\d+)\.(role|content)")
 
 
@@ -161,7 +163,7 @@ def _call(span: Row) -> Call | LeftOut:
         status=status,
         failure=failure,
         outcome=outcome,
-        session=first(text, attributes, *SESSIONS),
+        session=first(identity, attributes, *SESSIONS),
         id=f"{span.get('traceId') or span.get('trace_id')} {span.get('spanId') or span.get('span_id')}",
     )
 
@@ -220,7 +222,7 @@ def _typed(value: object) -> Any:  # noqa: ANN401 (whatever it holds)
         return value
     ((kind, inner),) = value.items()
     if kind == "intValue":
-        return scaled(inner, "ns")
+        return int(inner) if isinstance(inner, str) and _INTEGER.fullmatch(inner) else inner
     if kind == "arrayValue":
         return [_typed(item) for item in _items(members(inner).get("values"))]
     if kind == "kvlistValue":

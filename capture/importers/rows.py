@@ -37,6 +37,8 @@ PIECE: Final = 2**20
 """Bytes of a JSON document that are read at a time."""
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[\[\]{},:]', re.DOTALL)
 """A string, whose last quote may still be to come, or a mark between values."""
+_REST = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*(")?', re.DOTALL)
+"""What follows of such a string."""
 
 _MEMBER = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:')
 """How an object of JSON begins, and no cell of CSV, where quotes are doubled."""
@@ -286,6 +288,8 @@ class _Scan:
         self._name = b""
         self._data = b""
         self._from = 0
+        self._open = 0
+        """How far the string is read that begins at `_from`; 0 for none. A long one is read once."""
         self._start: int | None = None
         self._separated = True
         self._quoted = False
@@ -293,10 +297,11 @@ class _Scan:
     def feed(self, piece: bytes) -> Iterator[bytes | None]:
         """The elements that end in the next piece; None for one that is too long."""
         self._data += piece
-        for token in _TOKEN.finditer(self._data, self._from):
+        for token in _TOKEN.finditer(self._data, self._from) if self._closed() else ():
             word = token[0]
             if word[:1] == b'"':
                 if token[1] is None:
+                    self._open = token.end()
                     break
                 self._name = word[1:-1]
             elif word in b"{[":
@@ -321,13 +326,30 @@ class _Scan:
             self._from = token.end()
         self._forget()
 
+    def _closed(self) -> bool:
+        """Whether no string is open any more: one that ends in what came is read up to there."""
+        if not self._open:
+            return True
+        rest = _REST.match(self._data, self._open)
+        assert rest is not None  # it matches nothing, too
+        self._open = rest.end()
+        if rest[1] is None:
+            return False
+        self._name, self._quoted = self._data[self._from + 1 : self._open - 1], True
+        self._from, self._open = self._open, 0
+        return True
+
     def _forget(self) -> None:
         """Drop what is read, but an element that has begun, unless that is longer than any may be."""
         begin = self._from if self._start is None or self._start < 0 else self._start
         if len(self._data) - begin > LONGEST:
             self._start = None if self._start is None else -1
             begin = self._from
+            if self._open:  # only its quote is needed, and what may be half an escape
+                self._data = b'"' + self._data[self._open :]
+                self._from, self._open, begin = 0, 1, 0
         self._data, self._from = self._data[begin:], self._from - begin
+        self._open = max(0, self._open - begin)
         if self._start is not None and self._start > 0:
             self._start = 0
 

@@ -58,7 +58,7 @@ def claude_answers(rows: Iterable[Row | LeftOut]) -> Iterator[Row | LeftOut]:
             cached=read,
             created=created,
         )
-        name = f"{message.get('id')} {row.get('requestId')}"
+        name = f"{message.get('id') or row.get('uuid')} {row.get('requestId')}"
         if name in answers:
             answers[name]["end"] = row.get("timestamp")
             if (counts.prompt, counts.output or 0) > (

@@ -27,6 +27,7 @@ from tbench.capture.importers.importer import (
     count,
     dumped,
     first,
+    identity,
     is_cut,
     members,
     moment,
@@ -94,7 +95,7 @@ def langfuse(row: Row) -> Call | LeftOut:
         status=status,
         failure=(why or "failed, as Langfuse says") if failed else None,
         outcome=outcome,
-        session=first(text, row, "session_id", "sessionId"),
+        session=first(identity, row, "session_id", "sessionId"),
         id=text(row.get("id")),
     )
 
@@ -184,7 +185,7 @@ def langsmith(row: Row) -> Call | LeftOut:
         status=status,
         failure=error.strip().splitlines()[0] if error else None,
         outcome=outcome,
-        session=first(text, metadata, *THREAD),
+        session=first(identity, metadata, *THREAD),
         id=text(row.get("id")),
     )
 
