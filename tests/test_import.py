@@ -1260,7 +1260,10 @@ def test_a_mapped_field_that_holds_nothing_is_said(tbench: Run, tmp_path: Path) 
     """A path that no row has, and values that are no time or no count, would lose figures in silence."""
     lines(
         tmp_path / "log.jsonl",
-        [{"at": second, "took": "0.5 s", "in": 5, "out": -second} for second in (1, 2, 3)],
+        [
+            {"at": second, "took": "0.5 s", "in": 5, "out": -second, "state": "error"}
+            for second in (1, 2, 3)
+        ],
     )
     words = (
         "arrival=at:s",
@@ -1268,6 +1271,7 @@ def test_a_mapped_field_that_holds_nothing_is_said(tbench: Run, tmp_path: Path) 
         "ttft=first:s",
         "prompt_tokens=in",
         "output_tokens=out",
+        "status=state",
     )
     maps = [word for field in words for word in ("--map", field)]
     done = tbench("trace", "import", "log.jsonl", "-o", "t.msgpack", *maps)
@@ -1275,6 +1279,7 @@ def test_a_mapped_field_that_holds_nothing_is_said(tbench: Run, tmp_path: Path) 
     assert "duration=took: 3 of the first 3 rows cannot be read, as 0.5 s\n" in done.err
     assert "ttft=first: none of the first 3 rows has it\n" in done.err
     assert "output_tokens=out: 3 of the first 3 rows cannot be read, as -1\n" in done.err
+    assert "status=state: 3 of the first 3 rows cannot be read, as error\n" in done.err
     assert "arrival" not in done.err
     assert "prompt_tokens" not in done.err
 

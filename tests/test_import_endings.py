@@ -219,6 +219,8 @@ def test_a_map_reads_how_it_ended(imported: Importing) -> None:
         {"why": None, "status": 499}, {"why": None, "error": "ReadTimeout", "status": None},
         {"why": "connect_error", "status": 200, "text": "yo"}, {"why": "ok", "status": 500},
         {"why": "http_error", "status": None}, {"why": None, "error": "timeout", "status": 504},
+        {"why": None, "status": 0}, {"why": None, "status": "0"}, {"why": "timeout", "status": 0},
+        {"why": None, "status": "503 Service Unavailable"}, {"why": None, "status": "200 OK"},
     ]  # fmt: skip
     fields = ("arrival=at:s", "duration=took:s", "messages=asked", "status=status", "outcome=why",
               "error=error", "answer=text")  # fmt: skip
@@ -231,7 +233,8 @@ def test_a_map_reads_how_it_ended(imported: Importing) -> None:
     )
     assert list(map(ending, exchanges)) == [
         (ABORT, None), (ABORT, 200), (OK, 200), (ABORT, None), (TIMEOUT, None), (OK, 200), (REFUSED, 500),
-        (REFUSED, None), (REFUSED, 504),
+        (REFUSED, None), (REFUSED, 504), (RESET, None), (RESET, None), (TIMEOUT, None),
+        (REFUSED, 503), (OK, 200),
     ]  # fmt: skip
 
 

@@ -143,6 +143,10 @@ def unread(places: Mapping[str, Place], sample: Sequence[Row]) -> list[str]:
         values = [value for row in sample if (value := at(row, place.path)) not in (None, "")]
         if name in TOKENS:
             bad = [value for value in values if count(value) is None]
+        elif name == "status":
+            bad = [
+                value for value in values if _code(value) != 0 and http_status(_code(value)) is None
+            ]
         elif name == "outcome":
             bad = [
                 word
@@ -162,6 +166,12 @@ def unread(places: Mapping[str, Place], sample: Sequence[Row]) -> list[str]:
                 f"{named(str(bad[0]))}"
             )
     return lines
+
+
+def _code(value: object) -> object:
+    """A status without its phrase; 0 is what clients write where no answer came."""
+    word = value.strip().partition(" ")[0] if isinstance(value, str) else value
+    return 0 if count(word) == 0 else word
 
 
 def _time(value: object, unit: str) -> int | None:
@@ -237,7 +247,8 @@ def mapped_call(places: Mapping[str, Place], row: Row) -> Call | LeftOut:
         sent = {"prompt": prompt}
     prompted = isinstance(sent, dict) and "prompt" in sent
     answer = unpacked(values.get("answer"))
-    status, error = http_status(values.get("status")), text(values.get("error"))
+    code = _code(values.get("status"))
+    status, error = http_status(code), text(values.get("error"))
     if error and error.strip().lower() in NO_ERROR:
         error = None
     word = values.get("outcome")
@@ -246,6 +257,8 @@ def mapped_call(places: Mapping[str, Place], row: Row) -> Call | LeftOut:
         outcome = outcome or named_outcome(error)
     if status == CLIENT_CLOSED:
         status, outcome = None, Outcome.CLIENT_ABORT
+    elif code == 0 and not outcome:
+        error, outcome = error or "no answer", Outcome.RESET
     session, identity = values.get("session"), values.get("id")
     return Call(
         arrive_ns=arrive,
