@@ -197,7 +197,7 @@ def _carry(
 ) -> None:
     """Walk the traces: a marked record goes to its part, one of no exchange to all whose time it is of."""
     segments = trace.segments
-    shifts = [trace.shift_ns(number) for number in range(len(segments))]
+    shifts = trace.shifts
     blocks = sum(len(segment.rows) for segment in segments)
     for walked, (_, number, ordinal, frame) in enumerate(_interleaved(trace, shifts)):
         if trace.progress:

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,8 @@ class Trace:
     def arrivals(self) -> tuple[int, int]:
         """The first and the last arrival, ns, by the index; zeros for a trace without a request."""
         edges = [
-            at + self.shift_ns(number)
-            for number, segment in enumerate(self.segments)
+            at + shift_ns
+            for shift_ns, segment in zip(self.shifts, self.segments, strict=True)
             for ordinal in range(len(segment.rows))
             for at in segment.rows[ordinal][-2:]
             if at is not None
@@ -131,10 +131,10 @@ class Trace:
         losses = self._known()
         try:
             budgets = Budgets() if answers == "whole" else FORWARD
-            streams, first = [], 0
+            streams, first, shifts = [], 0, self.shifts
             for capture in self.captures:
                 how = ReadOptions(
-                    shift_ns=self.shift_ns(first), answers=answers, budgets=budgets, first=first
+                    shift_ns=shifts[first], answers=answers, budgets=budgets, first=first
                 )
                 streams.append(in_order(capture, losses, how))
                 first += len(capture)
@@ -158,9 +158,9 @@ class Trace:
     def check_apart(self) -> None:
         """Raise InputError where two captures hold one exchange; read only if their times overlap."""
         spans: dict[str, list[int]] = defaultdict(list)
-        for number, segment in enumerate(self.segments):
+        for shift_ns, segment in zip(self.shifts, self.segments, strict=True):
             spans[segment.header.capture_id] += (
-                at + self.shift_ns(number)
+                at + shift_ns
                 for ordinal in range(len(segment.rows))
                 for at in segment.rows[ordinal][-2:]
                 if at is not None
@@ -175,10 +175,11 @@ class Trace:
         path, other = (segments[each.places[0][0]].container.path for each in (first, again))
         raise _repeated(path, other, f"both hold the request {named(again.request.id)}")
 
-    def shift_ns(self, number: int) -> int:
-        """What the times of a segment of `segments` are moved by, onto the first capture's clock."""
-        captures = (capture[0] for capture in self.captures for _ in capture)
-        return next(islice(captures, number, None)).header.wall(0) - self.header.wall(0)
+    @property
+    def shifts(self) -> list[int]:
+        """What the times of each of `segments` are moved by, ns, onto the first capture's clock."""
+        first = self.header.wall(0)
+        return [capture[0].header.wall(0) - first for capture in self.captures for _ in capture]
 
     @property
     def requests(self) -> "Reading":
@@ -220,7 +221,7 @@ class Lookup:
     def __init__(self, trace: Trace) -> None:
         segments = trace.segments
         self._blocks = BlockCache(segments, Losses(), LOOKUP_BYTES)
-        self._shifts = [trace.shift_ns(number) for number in range(len(segments))]
+        self._shifts = trace.shifts
 
     def exchange(self, places: Sequence[tuple[int, int, int]]) -> Exchange | None:
         """The exchange whose request lies at the first place, its response at the second if there are two.

@@ -248,8 +248,7 @@ def _write(copy: NewTrace, record: dict[str, Any]) -> None:
 
 def _beside(trace: Trace) -> Iterator[dict[str, Any]]:
     """The gaps and clock readings of a trace, on its first capture's clock."""
-    for number, segment in enumerate(trace.segments):
-        shift_ns = trace.shift_ns(number)
+    for shift_ns, segment in zip(trace.shifts, trace.segments, strict=True):
         for frame in segment.container.walk():
             if frame.code != frames.BLOCK:
                 continue
