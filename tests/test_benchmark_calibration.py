@@ -155,6 +155,7 @@ def test_a_small_budget_is_not_spent_on_lengths(
     assert says in done.err
     assert done.code == code, done.err
     assert spent <= budget
+    assert 6 * done.err.count("lengths: 6 requests of about") <= asked
     assert (asked == 0) == (code == 2)
     assert (code == 3) == ("with 1 point still to be made" in done.err)
     assert higher.code in {0, 4}, higher.err

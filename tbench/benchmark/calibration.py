@@ -108,7 +108,6 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
 
         `last` says that there is no shorter length to try. None where a budget has no room for them.
         """
-        log.say(f"lengths: {REQUESTS} requests of about {tokens} tokens")
         path = store.folder / f"calibration_{tokens}.msgpack"
         out = path.with_suffix(".run")
         path.unlink(missing_ok=True)
@@ -128,6 +127,7 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
         job = resolve(order, ledger=store.ledger(out))
         if left is not None and not _affordable(job, left):
             return None
+        log.say(f"lengths: {REQUESTS} requests of about {tokens} tokens")
         with Board() as board:
             run = run_replay(job, watching(board))
         store.charge(out, "calibration", cost_of(run))
