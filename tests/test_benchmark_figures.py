@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tbench.benchmark.conduct import goodput
 from tbench.benchmark.genai_bench import (
     Trim,
     aggregate,
@@ -17,6 +18,7 @@ from tbench.benchmark.genai_bench import (
     stats,
 )
 from tbench.replay.columns import NUMBERS, Column
+from tests.recorded import arm_of, run_columns
 
 
 def columns(*rows: dict[str, Any]) -> dict[str, Column]:
@@ -140,6 +142,33 @@ def test_what_only_some_answers_count_is_a_lower_bound_and_says_so() -> None:
     assert found["mean_output_throughput_tokens_per_s"] == 11.0
     assert found["mean_total_tokens_throughput_tokens_per_s"] == 161.0
     assert found["without_token_counts"] == {"input": 0, "output": 1}
+    assert found["stats"]["total_tokens"]["min"] == 111, "not the 100 of the prompt alone"
+
+
+def test_goodput_is_of_the_requests_and_the_time_that_the_rates_are_of() -> None:
+    """Ten requests from 5 s on; the first two, which are slow, are cut as warm-up."""
+    slow = np.where(np.arange(10) < 2, 0.9, 0.2)
+    run = arm_of(run_columns(10, gap_s=1.0, wait_s=slow, stream_s=0.5), "r").run
+    for name in ("due", "sent", "first_token", "first_answer", "last_token", "end"):
+        run.columns[name] = run.columns[name] + 5.0
+
+    for trim, share in ((Trim(), 0.8), (Trim(warmup=0.2), 1.0)):
+        good, unknown = goodput("ttft<500ms", run, trim)
+        rate = aggregate(run.columns, trim)["requests_per_second"]
+        assert good["goodput"] == share
+        assert good["goodput_per_s"] == pytest.approx(share * rate)
+        assert unknown is None
+
+
+def test_goodput_by_what_no_answer_has_is_not_known() -> None:
+    """A server that counts no tokens: no TPOT, of which 0 % would be a verdict."""
+    run = arm_of(run_columns(10, gap_s=1.0, wait_s=0.2, stream_s=0.5), "r").run
+    run.columns["output_tokens"] = np.full(10, -1)
+
+    good, unknown = goodput("tpot<50ms", run, Trim())
+
+    assert (good["goodput"], good["goodput_per_s"]) == (None, None)
+    assert unknown == "a run has no tpot at all"
 
 
 def test_trimming_cuts_requests_and_time_alike() -> None:

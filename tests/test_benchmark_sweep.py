@@ -20,7 +20,7 @@ from tbench.benchmark.sweep import (
     parse_rates,
     search,
 )
-from tbench.capture.errors import InputError
+from tbench.capture.errors import InputError, InvalidRunError
 
 LOADED = re.compile(r"^.+_.+_(?:concurrency|batch_size)_\d+_time_\d+s\.json$")
 """The names that genai-bench's loader reads."""
@@ -184,6 +184,15 @@ def test_a_burst_is_no_load(
     )  # fmt: skip
 
     assert kept(result, point, 0.99) is held
+
+
+def test_a_search_by_what_is_not_known_ends() -> None:
+    point = Sweep(task="text-to-text", scenarios=("D(1,2)",)).point("D(1,2)", 4)
+
+    with pytest.raises(
+        InvalidRunError, match=r"D\(1,2\) at num_concurrency 4: goodput is not known"
+    ):
+        kept({"aggregated_metrics": {"goodput": None}}, point, 0.99)
 
 
 def test_what_cannot_be_judged_ends_the_search() -> None:

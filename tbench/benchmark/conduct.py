@@ -11,13 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from tbench.analysis.arms import load_arm
-from tbench.analysis.run_metrics import met, parse_slo
+from tbench.analysis.arms import arm_of_run
+from tbench.analysis.pairing import RunView
+from tbench.analysis.run_metrics import GOODPUT, endpoint, parse_slo
 from tbench.benchmark.genai_bench import (
     OWN,
     RUNS,
     TRACES,
     Trim,
+    counted,
     figures,
     result,
     result_name,
@@ -231,10 +233,13 @@ class Benchmark:
         content = result(point, columns, trim, options.metrics_time_unit)
         aggregated = content["aggregated_metrics"]
         notes = [*warnings(point, run.columns, summary, aggregated), *shorter(run.columns, asked)]
+        good, unknown = goodput(options.slo, run, trim) if options.slo else ({}, None)
+        if unknown:
+            notes.append(f"goodput is not known: {unknown}")
         if by not in {None, "server"} and self.plan.source.tokenizer is None:
             notes.append(ESTIMATED)
         aggregated |= {
-            **(goodput(options.slo, run) if options.slo else {}),
+            **good,
             "prompt_tokens_by": by,
             "warnings": notes,
             "valid": summary["valid"],
@@ -258,17 +263,21 @@ class Benchmark:
         return self.store.folder / TRACES / f"{name}.msgpack"
 
 
-def goodput(slo: str, run: Run) -> dict[str, Any]:
-    """How many of a run's requests kept to the objectives: their share, and how many a second."""
-    arm = load_arm(run.path)
-    counted = arm.ok | arm.failed
-    good = int((met(arm, parse_slo(slo)) & counted).sum())
-    lasts = duration_s(run.columns)
+def goodput(slo: str, run: Run, trim: Trim) -> tuple[dict[str, Any], str | None]:
+    """How many of the requests that count kept to the objectives, as a share and a second; or why None.
+
+    Of the same requests, and over the same time, as the point's `requests_per_second`.
+    """
+    chosen = counted(run.columns, trim)
+    view = RunView(arm=arm_of_run(run), places=np.sort(chosen.rows), at=0)
+    share = endpoint(GOODPUT, None).figure(view, parse_slo(slo))
+    rate = share.events / chosen.duration_s if chosen.duration_s else 0.0
+    known = not share.refusal
     return {
         "slo": slo,
-        "goodput": good / int(counted.sum()) if counted.any() else 0.0,
-        "goodput_per_s": good / lasts if lasts else 0.0,
-    }
+        "goodput": share.value if known else None,
+        "goodput_per_s": rate if known else None,
+    }, share.refusal
 
 
 def warnings(

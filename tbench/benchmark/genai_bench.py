@@ -72,7 +72,7 @@ def figures(columns: Columns) -> dict[str, Values]:
         "num_input_tokens": prompt,
         "num_output_tokens": np.where(speaks, output, 0.0),
         "num_reasoning_tokens": np.nan_to_num(count("reasoning_tokens")),
-        "total_tokens": prompt + np.nan_to_num(output),
+        "total_tokens": prompt + np.where(speaks, output, 0.0),
         "input_throughput": ratio(prompt, ttft, ttft > 0),
         "output_throughput": np.where(
             speaks, ratio(steps, latency, (steps >= 1) & (latency > 0)), 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
-from tbench.capture.errors import InputError
+from tbench.capture.errors import InputError, InvalidRunError
 
 Axis = Literal["num_concurrency", "batch_size", "rate", "poisson"]
 
@@ -210,6 +210,11 @@ def kept(result: Mapping[str, Any], point: Point, share: float) -> bool | None:
     Of open arrivals rate times latency are in flight (Little's law).
     """
     metrics = result["aggregated_metrics"]
+    if metrics["goodput"] is None:
+        raise InvalidRunError(
+            f"{point.scenario} at {point.axis} {point.value:g}: goodput is not known, and nothing to "
+            "search by; the point's warning says why"
+        )
     if metrics["goodput"] < share:
         return False
     second = 1000 if result["_time_unit"] == "ms" else 1
