@@ -121,6 +121,25 @@ def test_nginx_json_has_sizes_and_durations(tmp_path: Path) -> None:
     assert figures["outcomes"] == {"ok": 1, "client_abort": 1}
 
 
+@pytest.mark.parametrize(("clock", "tick_ns"), [("time_iso8601", NS), ("msec", None)])
+def test_nginx_arrivals_are_as_coarse_as_its_clock(
+    clock: str, tick_ns: int | None, tmp_path: Path
+) -> None:
+    """Whole seconds less milliseconds are whole seconds still: what is spread within them is that."""
+    rows = [
+        {"request": f"POST {CHAT} HTTP/1.1", "status": 200, "content_length": 900,
+         "request_time": f"0.{number:03d}", "time_iso8601": f"2026-11-28T10:00:{number // 2:02d}+00:00",
+         "msec": f"1795860{number // 2:03d}.{number * 7:03d}"}
+        for number in range(1, 100)
+    ]  # fmt: skip
+    other = {"time_iso8601": "msec", "msec": "time_iso8601"}[clock]
+    for row in rows:
+        del row[other]
+    figures, _ = imported(lines(tmp_path, rows))
+
+    assert figures["import"]["tick_ns"] == tick_ns
+
+
 def test_envoy_text(tmp_path: Path) -> None:
     """Envoy's default and Istio's lines; what went to no model is left out."""
     source = tmp_path / "access.log"

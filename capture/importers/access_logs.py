@@ -135,6 +135,7 @@ def nginx(row: Row) -> Call | LeftOut:
         method=_word(row, "request_method") or method or None,
         path=_word(row, "request_uri", "uri") or rest.partition(" ")[0] or None,
         arrive_ns=None if end is None else end - (took or 0),
+        stamp_ns=end,
         end_ns=None if took is None else end,
         host=_word(row, "http_host", "host"),
         size=count(row.get("content_length")),

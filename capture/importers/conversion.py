@@ -423,7 +423,7 @@ def survey(job: Job, progress: Progress) -> Survey:
         counts.times["end"] += call.end_ns is not None
         counts.times["first_token"] += call.first_token_ns is not None
         if call.arrive_ns is not None:
-            counts.ticks.add(call.arrive_ns)
+            counts.ticks.add(call.arrive_ns if call.stamp_ns is None else call.stamp_ns)
             first = call.arrive_ns if first is None else min(first, call.arrive_ns)
             counts.last_ns = max(counts.last_ns, call.arrive_ns)
     counts.first_ns = first or 0

@@ -94,11 +94,13 @@ class Call:
     Times are ns since 1970 or, where the log has a clock of its own, since its start. `body` is what to send:
     bytes as the application sent them, a JSON object that is put together from what the log says, or for want
     of both the length of a prompt to write. `answer` is what came back: bytes as they came, a JSON object, or
-    a text alone. `finish_reason` is why it ended. `failure` is one line on what went wrong,
-    `outcome` what broke, where the log tells that. `id` tells repeated rows apart.
+    a text alone. `finish_reason` is why it ended. `stamp_ns` is the time in the log that an arrival is
+    reckoned from: it tells how coarse the clock is. `failure` is one line on what went wrong, `outcome` what
+    broke, where the log tells that. `id` tells repeated rows apart.
     """
 
     arrive_ns: int | None = None
+    stamp_ns: int | None = None
     end_ns: int | None = None
     first_token_ns: int | None = None
     method: str = "POST"
