@@ -50,7 +50,8 @@ STREAM = (
     b'data: {"choices":[{"index":0,"delta":{"content":"It "}}]}\n\n',
     (
         b'data: {"choices":[{"index":0,"delta":{"content":"rains"},"finish_reason":"stop"}],'
-        b'"usage":{"prompt_tokens":200,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":64}}}'
+        b'"usage":{"prompt_tokens":200,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":64},'
+        b'"input_tokens_details":{"cache_write_tokens":32}}}'
         b"\n\ndata: [DONE]\n\n"
     ),
 )

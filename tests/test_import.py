@@ -582,6 +582,7 @@ def test_an_agent_session_has_one_exchange_an_answer(tmp_path: Path) -> None:
     figures = imported(lines(tmp_path / "c.jsonl", CLAUDE))
 
     assert [took(each) for each in samples(tmp_path)] == pytest.approx([4.5, 2.0])
+    assert [each.cache_creation_tokens for each in samples(tmp_path)] == [200, 0]
     assert figures["import"]["trust"] == {"arrival": "derived", "end": "derived"}
     assert figures["sessions"] == 1
     assert figures["import"]["left_out"] == {

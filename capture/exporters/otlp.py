@@ -68,6 +68,7 @@ def span(record: Record) -> Row | LeftOut:
         "gen_ai.usage.input_tokens": answer.usage.prompt,
         "gen_ai.usage.output_tokens": answer.usage.output,
         "gen_ai.usage.cache_read.input_tokens": answer.usage.cached,
+        "gen_ai.usage.cache_creation.input_tokens": answer.usage.created,
         "gen_ai.usage.reasoning.output_tokens": answer.usage.reasoning,
         **_content(record, answer),
         "server.address": host,

@@ -139,6 +139,12 @@ ANSWERS: Final = frozenset(
     {"choices", "output", "data", "results", "stop_reason", "error", "embeddings"}
 )
 """Members by which a JSON object is an API's whole answer, and not one message."""
+DETAILS: Final = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("input_tokens_details", "cache_write_tokens"),
+)
+"""Where an answer has the parts of Usage, in its order; the last as in Responses, as chat has none."""
 
 
 class ExchangeMaker:
@@ -288,12 +294,9 @@ def _answer(call: Call) -> bytes:
     usage: dict[str, Any] = {}
     # A refusal was not worked on: what a log counts of it is its own estimate.
     if call.usage != Usage() and outcome is not Outcome.HTTP_ERROR:
-        cached, reasoning = call.usage.cached, call.usage.reasoning
         usage = {"prompt_tokens": call.usage.prompt, "completion_tokens": call.usage.output}
-        if cached is not None:
-            usage["prompt_tokens_details"] = {"cached_tokens": cached}
-        if reasoning is not None:
-            usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+        for place, tokens in zip(DETAILS, call.usage[2:], strict=True):
+            usage |= {} if tokens is None else {place[0]: {place[1]: tokens}}
     if isinstance(answer, Mapping) and answer.keys() & ANSWERS:
         return dumped(answer if answer.get("usage") or not usage else {**answer, "usage": usage})
     if status is None:

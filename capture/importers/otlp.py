@@ -116,6 +116,12 @@ def _call(span: Row) -> Call | LeftOut:
             "gen_ai.usage.cache_read_input_tokens",
         ),
         reasoning=count(attributes.get("gen_ai.usage.reasoning.output_tokens")),
+        created=first(
+            count,
+            attributes,
+            "gen_ai.usage.cache_creation.input_tokens",
+            "gen_ai.usage.cache_creation_input_tokens",
+        ),
     )
     # The convention's attribute says the first token; OpenLLMetry says it by the first chunk's event.
     waited = scaled(attributes.get("gen_ai.response.time_to_first_chunk"), "s")
