@@ -467,11 +467,9 @@ def outlook(seen: Estimate) -> Iterator[str]:
         bursts.append(f"{each.name} {' -> '.join(shown)}")
     if bursts:
         yield row("burstiness", f"recorded -> planned: {', '.join(bursts)}")
-    tokens = f"{seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected"
-    if seen.uncounted:
-        without = plural(seen.uncounted, "request")
-        at_least = f"at least {tokens}, {without} without token counts"
-        tokens = "unknown: the trace names none" if seen.uncounted >= seen.requests else at_least
+    tokens = tokens_expected(
+        seen.prompt_tokens, seen.output_tokens, uncounted=seen.uncounted, requests=seen.requests
+    )
     yield row("tokens", tokens)
     cost = "unknown: the trace does not say how many tokens its requests used"
     if seen.cost_usd is not None or seen.unpriced:
@@ -479,6 +477,16 @@ def outlook(seen: Estimate) -> Iterator[str]:
     yield row("cost", cost)
     if seen.budget_usd:
         yield row("budget", f"a --max-cost of {dollars(seen.budget_usd)} should last to the end")
+
+
+def tokens_expected(prompt: int, output: int, *, uncounted: int, requests: int) -> str:
+    """What a dry run says of the tokens of so many requests, of which some name none."""
+    tokens = f"{prompt:,} prompt, {output:,} output expected"
+    if not uncounted:
+        return tokens
+    if uncounted >= requests:
+        return "unknown: the trace names none"
+    return f"at least {tokens}, {plural(uncounted, 'request')} without token counts"
 
 
 def priced(

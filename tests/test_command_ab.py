@@ -6,12 +6,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 import tbench as tbench_api
+from tbench.abtest.board import outlook_text
+from tbench.abtest.plan import experiment
+from tbench.abtest.runner import outlook
 from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
@@ -330,6 +334,25 @@ def test_a_dry_run_adds_up_the_whole_plan(tbench: Callable[..., Done], trace: Pa
     assert found["prompt_tokens"] == 12 * 60 * 300
     assert [len(one["arms"]) for one in found["order"]] == [1] * 12
     assert list(trace.parent.iterdir()) == [trace]
+
+
+@pytest.mark.parametrize(
+    ("uncounted", "told"),
+    [
+        (0, "tokens 108,000 prompt"),
+        (60, "tokens at least 108,000 prompt"),
+        (360, "tokens unknown: the trace names none"),
+    ],
+)
+def test_the_sum_of_a_dry_run_knows_tokens_that_nobody_counted(
+    trace: Path, uncounted: int, told: str
+) -> None:
+    """As each arm above it does: 0 tokens would be a figure."""
+    tables = [{"name": name, "base_url": "http://127.0.0.1:9"} for name in "AB"]
+    plan = experiment({"trace": str(trace), "arm": tables, "repeats": 3, "margin": "5%"})
+    seen = outlook(plan, plan.slots)
+
+    assert any(told in line for line in outlook_text(plan, replace(seen, uncounted=uncounted)))
 
 
 def test_the_same_from_a_program(

@@ -21,7 +21,7 @@ from tbench.board import Board
 from tbench.capture.errors import TbenchError
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
-from tbench.replay.closing import dollars, priced
+from tbench.replay.closing import dollars, priced, tokens_expected
 from tbench.replay.closing import outlook as outlook_of_run
 from tbench.replay.metrics import minimum_n
 from tbench.replay.options import ReplayOptions
@@ -136,7 +136,10 @@ def outlook_text(plan: AbPlan, seen: Outlook, spent: float = 0.0) -> Iterator[st
             sources[source] = sorted({*sources.get(source, ()), *models})
     cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, sources, about="about ")
     yield f"\nin all    {seen.runs} runs, {requests}, {about}{clock(seen.duration_s)}"
-    yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected"
+    tokens = tokens_expected(
+        seen.prompt_tokens, seen.output_tokens, uncounted=seen.uncounted, requests=seen.requests
+    )
+    yield f"          tokens {tokens}"
     if seen.probe_requests:
         yield "          two equal requests before the first run of each arm: they are in the cost"
     yield f"          cost {cost}"
