@@ -449,4 +449,4 @@ def test_a_coarse_clock_is_named_where_its_ticks_are_replayed(
 
     assert job.warmup.seconds(100.0) == 4.0, "the ramp"
     assert seen.tick_s == tick_s
-    assert ("ticks of 3 s" in "\n".join(outlook(seen, ""))) == (tick_s is not None)
+    assert ("ticks of 3 s" in "\n".join(outlook(seen))) == (tick_s is not None)
