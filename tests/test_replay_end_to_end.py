@@ -187,7 +187,7 @@ def test_the_numbers_are_those_of_the_contract(
         "throughput_over_s requests_per_s output_tokens_per_s input_tokens_per_s total_tokens_per_s "
         "without_token_counts drain "
         "ttft_s tpot_s itl_s e2e_s lag_s in_flight uncertain_first_tokens clock valid invalid_because errors "
-        "fidelity"
+        "pacing fidelity"
     )
     assert list(found) == wanted.split()
     assert set(found["ttft_s"]) == {"mean", "p50", "p90", "p95", "p99", "max"}
