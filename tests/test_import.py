@@ -577,6 +577,17 @@ def test_a_long_string_is_neither_held_nor_read_again(monkeypatch: pytest.Monkey
         assert held <= 1000 + size
 
 
+def test_rows_are_met_wherever_the_file_is_cut() -> None:
+    """Also within the name that they stand under, and its escapes, with blanks before it."""
+    data = json.dumps(
+        {"a": ['x"\\'], "da": 1, "data": [{"b": '"]\\'}, {"c": 2}]}, indent=1
+    ).encode()
+    for cut in range(len(data)):
+        scan = row_module._Scan([b"data"])
+        elements = [*scan.feed(data[:cut]), *scan.feed(data[cut:])]
+        assert [json.loads(each or b"") for each in elements] == [{"b": '"]\\'}, {"c": 2}]
+
+
 def test_an_agent_session_has_one_exchange_an_answer(tmp_path: Path) -> None:
     """Arrivals are when the prompt was there, and so derived; the last block ends the answer."""
     figures = imported(lines(tmp_path / "c.jsonl", CLAUDE))

@@ -301,7 +301,7 @@ class _Scan:
             word = token[0]
             if word[:1] == b'"':
                 if token[1] is None:
-                    self._open = token.end()
+                    self._from, self._open = token.span()
                     break
                 self._name = word[1:-1]
             elif word in b"{[":
