@@ -7,7 +7,7 @@ it, the dry run of `replay`; `ab` adds up one for each run.
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import islice, takewhile, tee
@@ -300,13 +300,20 @@ def _closed(job: "Job", totals: Survey) -> dict[str, Any]:
     planned = min(
         math.inf if follows else totals.requests * job.rounds, options.requests or math.inf
     )
-    seen = _rehearsed(job, totals, limits, ends)
-    requests, lasts = seen.issued, min(seen.lasts, ends)
-    if seen.taken == WALKED < planned and seen.last < ends:  # it goes on as it began
-        share = planned / requests
-        if ends < math.inf and seen.last:
-            share = min(share, _places(limits, ends) / (_places(limits, seen.last) or 1.0))
-        requests, lasts = round(requests * share), min(seen.last * share, ends)
+    # Twice as many calls as places at least: how fast they are free again is to be seen.
+    walked = max(WALKED, 2 * math.ceil(job.pace.value))
+    seen = _rehearsed(job, totals, limits, ends, walked)
+    requests, lasts = seen.issued, seen.lasts
+    if seen.taken == walked < planned and seen.last < ends:  # it goes on as it began
+        # By what had ended: the first calls found places that nobody had left.
+        ended, by = (seen.ended, seen.last) if seen.ended else (seen.issued, seen.lasts)
+        more = planned - requests
+        lasts += more * by / ended
+        if ends < math.inf and by:
+            left = max(0.0, ended * (_places(limits, ends) / (_places(limits, by) or 1.0) - 1))
+            more, lasts = min((more, lasts), (left, ends))
+        requests += round(more)
+    lasts = min(lasts, ends)
     return {
         "requests": requests,
         "duration_s": lasts,
@@ -326,15 +333,17 @@ def _places(limits: Closed, tau: float) -> float:
     return limits.window_s * sum(windows)
 
 
-def _rehearsed(job: "Job", totals: Survey, limits: Closed, ends: float) -> "_Rehearsal":
-    """The first requests of a closed loop as they would go, by a clock that waits for nobody."""
+def _rehearsed(
+    job: "Job", totals: Survey, limits: Closed, ends: float, walked: int
+) -> "_Rehearsal":
+    """The first `walked` calls of a closed loop as they would go, by a clock that waits for nobody."""
     from trio.testing import MockClock  # noqa: PLC0415 (no run needs it)
 
     from tbench.replay.player import Player  # noqa: PLC0415
 
     turns = None if job.pace.causal == "off" else Turns(job.pace.causal, len(job.pace.clones))
     usual_s = totals.busy_s / totals.answered if totals.answered else 0.0
-    rehearsal = _Rehearsal(job.plan(answers=False), usual_s)
+    rehearsal = _Rehearsal(islice(job.plan(answers=False), walked), usual_s)
 
     async def play() -> None:
         player = Player(
@@ -357,17 +366,17 @@ class _Rehearsal:
     """The supply of a plan's first calls, and a sender whose answers take as long as they were recorded.
 
     Those that have no recorded end take `usual_s`. `taken` and `issued` count calls, `last` is when the last
-    one left and `lasts` when the last one ended.
+    one left, `ended` how many had ended by then, and `lasts` when the last one ended.
     """
 
-    def __init__(self, plan: Plan, usual_s: float) -> None:
-        self._plan = islice(plan, WALKED)
+    def __init__(self, plan: Iterator[Planned], usual_s: float) -> None:
+        self._plan = plan
         self._usual_s = usual_s
         self._took: dict[int, float] = {}
         self._ends: list[tuple[float, int, Ended]] = []
         self._news = trio.Event()
         self.over = False
-        self.taken = self.issued = 0
+        self.taken = self.issued = self.ended = 0
         self.last = self.lasts = 0.0
 
     def take(self) -> Call | None:
@@ -397,6 +406,7 @@ class _Rehearsal:
         self.last = trio.current_time()
         self.lasts = max(self.lasts, self.last + self._took[call.index])
         heappush(self._ends, (self.last + self._took.pop(call.index), call.index, ended))
+        self.ended = self.issued - len(self._ends)
         self._news.set()
 
     def abandon(self) -> None:

@@ -604,6 +604,41 @@ def test_the_dry_run_of_a_closed_loop_is_what_its_places_and_turns_let_go(
 
 
 @pytest.mark.parametrize(
+    ("options", "requests", "duration_s"),
+    [
+        ({"concurrency": 5}, 40, 8.0),
+        ({"concurrency": 1}, 40, 40.0),
+        ({"concurrency": 20}, 40, 2.0),
+        ({"concurrency": 5, "duration": 5.5}, 30, 5.5),
+        ({"concurrency": 20, "duration": 1.5}, 40, 1.5),
+        ({"concurrency": 5, "requests": 20}, 20, 4.0),
+    ],
+    ids=str,
+)
+def test_the_dry_run_of_a_long_closed_loop_goes_on_as_answers_end(
+    options: dict[str, Any],
+    requests: int,
+    duration_s: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By hand: 40 requests of 1 s, in waves as wide as there are places; ten of them are played at least.
+
+    What a duration cuts is known to half a wave.
+    """
+    monkeypatch.setattr("tbench.replay.estimate.WALKED", 10)
+    trace = tmp_path / "t.msgpack"
+    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq in range(10):
+            writer.exchange(exchange(seq, float(seq), 1.0, body=turn(f"{seq}")))
+    options = {"trace": str(trace), "base_url": "http://127.0.0.1:9", "loop": 4} | options
+    seen = estimate(resolve(ReplayOptions(**options), send=False))
+
+    assert seen.duration_s == pytest.approx(duration_s)
+    assert seen.requests == pytest.approx(requests, abs=2.5 if seen.requests_estimated else 0)
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"loop": 2, "clones": 1.5, "requests": 10},
