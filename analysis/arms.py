@@ -22,6 +22,7 @@ from tbench.capture.trace_reader import read_trace
 from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.counted import Counted
+from tbench.replay.options import clauses
 from tbench.replay.runfile import Run, read_run, recount, samples_of
 from tbench.replay.table import Desk, Truths, tally, where, words
 from tbench.replay.throughput import drain
@@ -288,13 +289,24 @@ def arm_of_run(run: Run) -> Arm:
         source=(run.header.get("trace") or {}).get("capture_id"),
         model=joined(words(run.columns, "model")),
         target=(run.header.get("target") or {}).get("base_url"),
-        pacing=pacing.get("meaning") or "pacing unknown",
+        pacing=_sent(run.header),
         as_recorded=(pacing.get("mode"), pacing.get("value")) == ("speed", 1.0)
         and pacing.get("clones", 1) == 1
         and all(pacing.get(name) is None for name in ("ramp", "max_idle")),
         token_gaps=lambda: run.token_gaps,
         markers=frozenset(filter(None, [run.header.get("marker")])),
     )
+
+
+def _sent(header: Mapping[str, Any]) -> str:
+    """How a run was sent, in words."""
+    meaning = (header.get("pacing") or {}).get("meaning") or "pacing unknown"
+    target, cache = header.get("target") or {}, (header.get("cache") or {}).get("mode")
+    # Runs of earlier versions have what is asked besides the pacing in their header, but not in these words.
+    asked = clauses(
+        {"cache": cache, **{name: target.get(name) for name in ("match_length", "polite")}}
+    )
+    return "; ".join([meaning, *(clause for clause in asked if clause not in meaning)])
 
 
 def arm_of_trace(path: Path) -> Arm:

@@ -620,12 +620,7 @@ class ReplayOptions:
     @property
     def meaning(self) -> str:
         """What a run is like, in one sentence: its pacing, and all else that its latencies answer to."""
-        clauses = [
-            row.option.clauses[getattr(self, name)]
-            for name, row in rows(type(self)).items()
-            if row.option.clauses and getattr(self, name) in row.option.clauses
-        ]
-        return "; ".join([self.pacing().meaning, *clauses])
+        return "; ".join([self.pacing().meaning, *clauses(vars(self))])
 
     def pacing(self) -> Pacing:
         """The pacing; without any, the recorded times as they are."""
@@ -658,6 +653,15 @@ class ReplayOptions:
             for name, row in rows(type(self)).items()
             if isinstance(row.option, PacingOption) and getattr(self, name) is not None
         ]
+
+
+def clauses(asked: Mapping[str, Any]) -> list[str]:
+    """What latencies answer to besides the pacing, in words, where the options have these values."""
+    return [
+        row.option.clauses[asked[name]]
+        for name, row in rows(ReplayOptions).items()
+        if row.option.clauses and asked.get(name) in row.option.clauses
+    ]
 
 
 GOES_WITH: Final = {"spawn_rate": "concurrency", "until": "concurrency_scale"}

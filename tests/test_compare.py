@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.analysis.arms import Arm
+from tbench.analysis.arms import Arm, arm_of_run
 from tbench.analysis.compare import CompareOptions, Comparison, Comparisons, Verdict, compare
 from tbench.analysis.comparison import NO_DIFFERENCE
 from tbench.analysis.report import sentences, tables
@@ -19,7 +19,7 @@ from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.columns import Column
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import parse_warmup
-from tbench.replay.runfile import Run, recount
+from tbench.replay.runfile import Run, read_run, recount
 from tests.recorded import Columns, arm_of, run_columns
 
 
@@ -531,6 +531,14 @@ def test_what_was_asked_for_differently_is_said(
     texts = [text.text for text in compare(*sides).warnings if text.code == "DIFFERENT_PACING"]
 
     assert texts == ([f"the arms were sent differently: {words}"] if words else [])
+
+
+def test_what_a_run_of_an_earlier_version_was_asked_is_said() -> None:
+    """Its header has the cache mode, and the words of its pacing have not."""
+    run = read_run(Path(__file__).parents[1] / "fixtures/golden/decision/now.1.run")
+
+    assert run.header["pacing"]["meaning"] == "open loop: every request at its recorded time / 2"
+    assert arm_of_run(run).pacing == f"{run.header['pacing']['meaning']}; {COLD}"
 
 
 def with_turns(found: dict[str, Column], name: str, waited: int, late_s: float = 9.0) -> Arm:
