@@ -269,7 +269,7 @@ def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
     )
     if gate.usual and gate.metric == ERRORS and not sessions:  # as in files of older versions
         unknown = Figure(value=math.nan, n=0, refusal=f"no session of the file has {name_of(gate)}")
-        return replace(estimate, baseline=(unknown,))
+        return replace(estimate, baseline=(unknown,), candidate=figures, stops=())
     return _predicted_estimate(estimate, group)
 
 
@@ -340,10 +340,11 @@ def _cautions(
     yield from _unequal_runs(history, candidate, estimates)
     count = len(history.sessions)
     for estimate in estimates:
-        if estimate.gate.limit is None and len(estimate.baseline) < count:
+        have = sum(draw.refusal is None for draw in estimate.baseline)
+        if estimate.gate.limit is None and have < count:
             yield Caution(
                 code="PARTIAL_HISTORY",
-                text=f"{len(estimate.baseline)} of {plural(count, 'session')} have {name_of(estimate.gate)}",
+                text=f"{have} of {plural(count, 'session')} have {name_of(estimate.gate)}",
             )
     yield from _differences(history, candidate)
     counts = sorted({session.requests for session in history.sessions})

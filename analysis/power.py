@@ -151,9 +151,10 @@ def plan_warning(
         return None
     needed = runs_needed(sd, margin, power=power)
     if runs < LEAST_RUNS:
+        enough = f"more than {MOST_RUNS:,}" if needed is None else needed
         return (
             f"{runs} + {runs} runs decide nothing: a gate needs {LEAST_RUNS} of each arm, and "
-            f"{needed or MOST_RUNS} for a {percent(margin, 4)} margin with {percent(sd, 2)} between runs"
+            f"{enough} for a {percent(margin, 4)} margin with {percent(sd, 2)} between runs"
         )
     ways = [] if needed is None else [f">= {needed} runs of each arm"]
     # To a tenth of a per cent, never below what is needed.

@@ -265,6 +265,16 @@ def test_sessions_without_a_gates_figure_are_counted(repeats: Any) -> None:
     assert found.rows[0].comparison.runs == (5, 3)
 
 
+def test_a_file_of_a_version_without_errors_says_no_more_than_that(repeats: Any) -> None:
+    """Not that one session has them, nor that the first 0 runs are compared."""
+    kept = history(CALM, figures={"e2e:p50": (Figure(value=0.63, n=500),) * 3})
+    errors = [gate for gate in parse_gates("10%", []) if gate.metric == "errors"]
+    found = evaluate_history(kept, tonight(repeats), (*E2E, *errors))
+
+    assert [str(caution.text) for caution in found.warnings] == ["0 of 6 sessions have errors"]
+    assert found.rows[1].comparison.refusal == "no session of the file has errors"
+
+
 def test_every_report_shows_a_history(repeats: Any) -> None:
     """Text, JSON, JUnit and Markdown."""
     found = evaluate_history(history(CALM), tonight(repeats), E2E)

@@ -210,5 +210,7 @@ def test_a_plan_that_will_not_decide_is_one_sentence() -> None:
     assert plan_warning(2, 0.05) == (
         "2 + 2 runs decide nothing: a gate needs 3 of each arm, and 6 for a 5 % margin with 3 % between runs"
     )
+    assert runs_needed(0.03, 0.001) is None
+    assert "and more than 1,000 for a 0.1 % margin" in (plan_warning(2, 0.001) or "")
     assert "a margin >= 69.6 %" in (plan_warning(5, 0.001, 0.3) or "")
     assert chance_to_pass(5, 0.03, 0.055) > 0.8

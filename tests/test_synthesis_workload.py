@@ -74,6 +74,26 @@ def test_drawn_prompts_are_as_long_as_drawn(tokenizer_file: Path, reference: Tok
     assert len({one.request.extra["prompt_tokens"] for one in made}) > 40
 
 
+@pytest.mark.parametrize(
+    ("api", "limit"),
+    [
+        ("chat", {"max_tokens": 10}),
+        ("chat", {"max_completion_tokens": 10}),
+        ("chat", {"max_tokens": None}),
+        ("chat", {"max_tokens": "10"}),
+        ("messages", {"max_tokens": 10}),
+        ("responses", {"max_output_tokens": 10}),
+    ],
+)
+def test_a_limit_that_is_merged_last_is_what_the_record_says(api: Any, limit: Any) -> None:
+    """Else answers would be called shorter than asked for, that are just as long."""
+    made = exchanges(chat(api=api, additional_request_params=limit))
+
+    asked = next(iter(limit.values()))
+    wanted = asked if isinstance(asked, int) else None  # the server refuses a text, or knows better
+    assert {one.request.extra["output_tokens"] for one in made} == {wanted}
+
+
 def test_documents_come_in_batches(tokenizer_file: Path, reference: Tokenizer) -> None:
     """E(30) in fours; R(30,5) with its query besides."""
     tokens = load_tokens(tokenizer_file)

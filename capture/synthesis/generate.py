@@ -18,6 +18,7 @@ import orjson
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request
 from tbench.capture.frames import MARKER_BYTES, MAX_PAYLOAD
+from tbench.capture.providers import LIMITS
 from tbench.capture.records import TraceHeader
 from tbench.capture.remote import as_path
 from tbench.capture.synthesis.content import RequestContent, materials
@@ -171,12 +172,14 @@ def exchanges(workload: Workload, arrivals: Arrivals = ONE_A_SECOND) -> Iterator
     """The requests of a workload by arrival, without responses.
 
     `extra` of a request holds `prompt_tokens` (as `workload.tokens` counts its texts) and `output_tokens`
-    (what was asked for), None where the dataset decides.
+    (what the body asks for), None where the dataset decides, or the server.
     """
     name = _identity(workload, arrivals)
     times = arrivals.times(workload.seed)
     endpoint = endpoint_of(workload.task, workload.api)
     params = workload.additional_request_params
+    limits = sorted(LIMITS[workload.api] & params.keys())
+    limit = params[limits[0]] if limits else None
     for number, (material, at_ns) in enumerate(zip(materials(workload), times, strict=False)):
         data = body(workload.task, workload.model, material, params, workload.api)
         if len(data) > MOST_BYTES:
@@ -195,7 +198,13 @@ def exchanges(workload: Workload, arrivals: Arrivals = ONE_A_SECOND) -> Iterator
             headers=(("content-type", "application/json"), *endpoint.headers),
             body=data,
             body_bytes=len(data),
-            extra={"prompt_tokens": material.input, "output_tokens": material.output},
+            extra={
+                "prompt_tokens": material.input,
+                # A limit among the parameters goes before the scenario's, as it does in the body.
+                "output_tokens": (limit if type(limit) is int else None)
+                if limits
+                else material.output,
+            },
         )
         yield Exchange(request=request, response=None)
 
