@@ -54,8 +54,8 @@ class Charges:
 
     @property
     def known(self) -> bool:
-        """Whether anything was charged, or may have been by prices that there are."""
-        return self.usd > 0 or (self.priced and self.uncounted > 0)
+        """Whether anything was charged, or may have been by prices that there are, which may be 0."""
+        return self.usd > 0 or (self.priced and (self.uncounted > 0 or self.successes > 0))
 
     @property
     def refusal(self) -> str | None:

@@ -196,6 +196,16 @@ def test_what_may_have_been_charged_is_shown_where_nothing_was_counted() -> None
     assert "cost: " not in run_text(changed(silent, {}))
 
 
+def test_a_model_that_costs_nothing_is_said_to_cost_nothing() -> None:
+    """Zero, not unknown and not left out, beside one that costs something as well."""
+    arm = run()
+    free = changed(arm, {"m": [0.0, 0.0]})
+
+    assert spending(free).known
+    assert "cost: $0.00" in run_text(free)
+    assert cost_sentence((free, spending(free)), (arm, spending(arm))).startswith("$0.00 and $")
+
+
 def test_what_a_cost_lacks_is_said_once_of_two_arms_that_lack_the_same() -> None:
     arm = run()
     spent = replace(spending(arm), usd=0.5, uncounted=16)

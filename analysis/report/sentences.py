@@ -37,8 +37,11 @@ def requests(comparison: Comparisons) -> str:
 
 def cost(*sides: tuple[Arm, Spending]) -> str:
     """What the requests of one arm or of two cost in all, and what is not in it: once where both lack it."""
-    texts = [words.dollars(spent.usd) if spent.usd else "unknown" for _, spent in sides]
     lacks = [_not_in_it(spent) for _, spent in sides]
+    texts = [
+        "unknown" if lack and not spent.usd else words.dollars(spent.usd)
+        for (_, spent), lack in zip(sides, lacks, strict=True)
+    ]
     warm = [", without the warm-up" if arm.warm else "" for arm, _ in sides]
     last = warm[0]
     if len(set(warm)) > 1:
