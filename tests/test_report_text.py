@@ -121,6 +121,20 @@ def test_a_candidate_that_fails_is_not_called_faster() -> None:
     )
 
 
+def test_a_headline_without_an_interval_says_the_real_reason() -> None:
+    """Six of ten requests of both arms time out: their median lies there, however many there are."""
+    sides = []
+    for side in (arm(1000), arm(1000, "b", slow=2)):
+        late = np.arange(1000) % 10 < 6
+        columns = {**side.columns, "outcome": np.where(late, "timeout", side.columns["outcome"])}
+        sides.append(replace(side, run=replace(side.run, columns=columns)))
+
+    said = pair_text(compare(*sides, CompareOptions(metrics=("e2e",)))).splitlines()[0]
+    assert said.endswith("(no interval: it lies among the timeouts in both arms)")
+    few = pair_text(compare(arm(9), arm(9, "b"))).splitlines()[0]
+    assert few.endswith("(too few requests for an interval)")
+
+
 def test_caveats_come_by_how_far_they_could_move_the_verdict() -> None:
     """Another cache before few requests; a fact (the models) is none."""
     other = arm(500, "b", model="n")

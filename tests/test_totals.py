@@ -304,6 +304,16 @@ def test_a_quantile_of_few_values_is_marked(tmp_path: Path) -> None:
     assert FEW in lines
 
 
+def test_a_model_that_costs_nothing_has_its_line(tmp_path: Path) -> None:
+    """Where it was asked for at all; an answer without a price has none."""
+    cost = {"usd": 0.0, "uncounted": 0, "unpriced": {}}
+    run = run_of(tmp_path, [sample(0, prompt_tokens=9)], cost=cost)
+    free = replace(run, header={"target": {"prices": {"m": [0.0, 0.0]}}})
+
+    assert "cost        $0.0000 at --price" in "\n".join(summary(free, numbers(free)))
+    assert "\ncost " not in "\n".join(summary(run, numbers(run)))
+
+
 def told(run: Run, *, verbose: bool = False) -> list[str]:
     """What `tbench replay` prints of a run."""
     run = replace(run, header={"pacing": {"open_loop": True, "meaning": "as recorded"}})

@@ -232,11 +232,13 @@ def headline(comparison: Comparisons) -> str:
         return f"both files are one {comparison.baseline.kind}: nothing can differ: {text}"
     low = all(row.confidence != "95%" for row in rows)
     if result == "undecided":
-        # Few requests are one reason of several, which each row gives.
         left_out = any(caution.code == "SESSIONS_LEFT_OUT" for caution in comparison.warnings)
-        lacking = (
-            "large sessions leave no interval" if left_out else "too few requests for an interval"
-        )
+        if left_out:
+            lacking = "large sessions leave no interval"
+        elif all(row.refusal == refusal(0, row.quantile) for row in rows):
+            lacking = "too few requests for an interval"
+        else:
+            lacking = f"no interval: {', '.join(dict.fromkeys(map(result_of, rows)))}"
         return f"{text} ({lacking})"
     return f"{text} (advisory{', low confidence' if low else ''})"
 
