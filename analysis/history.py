@@ -5,7 +5,7 @@ run, the date, and what was asked of whom: no prompt, no path, no key. One figur
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -72,11 +72,7 @@ def read_history(path: Path) -> History:
         raise InputError(f"{path}: not a baseline file ({error}); {_CURE}") from None
     if len({session.trace for session in sessions}) > 1:
         raise InputError(f"{path}: holds sessions of several traces; {_CURE}")
-    return History(
-        # As text: `session_of` writes UTC to the millisecond, whose order as text is that of time.
-        path=path,
-        sessions=tuple(sorted(sessions, key=lambda session: session.recorded)),
-    )
+    return History(path=path, sessions=_ordered(sessions))
 
 
 def _session(record: Mapping[str, Any]) -> Session:
@@ -113,7 +109,12 @@ def appended(history: History, session: Session) -> History:
         )
     if any(past.recorded == session.recorded for past in history.sessions):
         raise InputError(f"{history.path}: holds these runs already ({session.recorded})")
-    return History(path=history.path, sessions=(*history.sessions, session))
+    return History(path=history.path, sessions=_ordered((*history.sessions, session)))
+
+
+def _ordered(sessions: Iterable[Session]) -> tuple[Session, ...]:
+    """As recorded. By the text: `session_of` writes UTC to the millisecond, whose order is that of time."""
+    return tuple(sorted(sessions, key=lambda session: session.recorded))
 
 
 def write_history(history: History) -> None:

@@ -145,7 +145,11 @@ def test_a_target_is_host_and_port(url: str | None, host: str | None) -> None:
 def test_another_trace_and_the_same_runs_are_refused() -> None:
     history = appended(History(path=Path("b.json"), sessions=()), session(0))
 
-    assert len(appended(history, session(1)).sessions) == 2
+    later = appended(history, session(1))
+    assert later.sessions == (session(0), session(1))
+    # Whichever is saved first: "from" is the older one.
+    first = appended(History(path=Path("b.json"), sessions=()), session(1))
+    assert appended(first, session(0)) == later
     with pytest.raises(InputError, match="keep a file for each trace"):
         appended(history, session(1, trace="other"))
     with pytest.raises(InputError, match="holds these runs already"):

@@ -1,5 +1,6 @@
 """What goes wrong, by whom it is asked for and how often; and the profiles that say so."""
 
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -101,6 +102,9 @@ def test_the_slow_profile_differs_from_the_fast_one_in_speed_only() -> None:
     ("text", "said"),
     [
         ("[engine", "not TOML"),
+        ("a = " + "[" * 100_000, "not TOML"),
+        ("faults = 3", "faults must be a table"),
+        ("early_head = 'false'", "early_head must be true or false"),
         ("speed = 1", "unknown key speed"),
         ("[engine]\nspeed = 1", "unknown key speed"),
         ("engine = 3", "must be a table"),
@@ -129,8 +133,11 @@ def test_a_profile_takes_what_it_names_and_keeps_the_rest() -> None:
     assert profile.faults == {"429": 0.1}
 
 
-def test_an_unknown_profile_is_refused() -> None:
-    """Neither shipped nor a file."""
+def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
+    """Neither shipped nor a file, or one that is no text."""
+    (tmp_path / "a.toml").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="not TOML"):
+        load_profile(str(tmp_path / "a.toml"))
     with pytest.raises(InputError, match="use fast, slow or a TOML file"):
         load_profile("warp")
 

@@ -239,7 +239,11 @@ def load_profile(name: str) -> Profile:
         return parse_profile(shipped.read_text(), name)
     if not path.is_file():
         raise InputError(f"--profile {name}: no such profile; use fast, slow or a TOML file")
-    return parse_profile(path.read_text(), path.stem, str(path))
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not TOML: {error}") from None
+    return parse_profile(text, path.stem, str(path))
 
 
 def parse_profile(text: str, name: str, where: str | None = None) -> Profile:
@@ -247,7 +251,7 @@ def parse_profile(text: str, name: str, where: str | None = None) -> Profile:
     where = where or name
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{where}: not TOML: {error}") from None
     kinds = get_type_hints(Profile)
     parts: dict[str, Any] = {
@@ -261,6 +265,8 @@ def parse_profile(text: str, name: str, where: str | None = None) -> Profile:
 
 def check_faults(faults: Mapping[str, float], where: str) -> None:
     """Raises InputError unless each fault exists and the rates are shares that sum to 1 at most."""
+    if not isinstance(faults, Mapping):
+        raise InputError(f"{where}: faults must be a table")
     for kind, rate in faults.items():
         if not known_fault(kind):
             raise InputError(f"{where}: no such fault: {kind}; see tbench serve --help")
@@ -285,4 +291,6 @@ def _row[T: Profile | Lengths | Limits | EngineSpec](kind: type[T], table: objec
         )
         if not sound:
             raise InputError(f"{where}: {key} must be a number not below 0, not {value!r}")
+        if kinds[key] is bool and not isinstance(value, bool):  # 'false' would mean true
+            raise InputError(f"{where}: {key} must be true or false, not {value!r}")
     return kind(**table)
