@@ -212,10 +212,14 @@ class Profile:
         return self.limits[window] if window < len(self.limits) else 0
 
     def changes_after(self, tau: float) -> float:
-        """The start of the next window, or infinity after the last."""
+        """The start of the next window that may allow another number, or infinity after the last."""
         if tau >= self.ends:
             return math.inf
-        return (int(tau / self.window_s) + 1) * self.window_s
+        rounds, window = divmod(int(tau / self.window_s), len(self.limits))
+        follows = (
+            self.limits.changes_after(window) if isinstance(self.limits, Limits) else window + 1
+        )
+        return (rounds * len(self.limits) + follows) * self.window_s
 
 
 Closed = Fixed | Profile
@@ -248,7 +252,7 @@ class Limits(Sequence[int]):
     """
 
     def __init__(self, means: Stretches, factor: float) -> None:
-        self._slopes = [factor * mean for _, mean in means.parts]
+        self._slopes = [float(factor * mean) for _, mean in means.parts]
         self._starts = [0, *accumulate(windows for windows, _ in means.parts)]
         rises = (n * slope for (n, _), slope in zip(means.parts, self._slopes, strict=True))
         self._sums = [0.0, *accumulate(rises)]
@@ -270,6 +274,11 @@ class Limits(Sequence[int]):
             return [self[place] for place in range(*window.indices(len(self)))]
         at = range(len(self))[window]
         return max(0, self._up_to(at + 1) - self._up_to(at))
+
+    def changes_after(self, window: int) -> int:
+        """The next window that may have another limit: years without traffic are one step."""
+        part = bisect_right(self._starts, window) - 1
+        return self._starts[part + 1] if self._slopes[part].is_integer() else window + 1
 
     def _up_to(self, windows: int) -> int:
         part = min(bisect_right(self._starts, windows), len(self._slopes)) - 1

@@ -77,6 +77,7 @@ def test_years_without_traffic_take_no_memory() -> None:
     assert len(limits) == 3.2e8 + 1
     assert [limits[k] for k in (0, 1, 2, 10**8, len(limits) - 1)] == [2, 1, 0, 0, 2]
     assert limits.total == 5
+    assert [limits.changes_after(k) for k in (0, 1, 2, 3)] == [1, 2, 3.2e8, 3.2e8]
     assert peak < 100_000
 
 

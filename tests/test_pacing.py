@@ -16,8 +16,10 @@ from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import (
     Clones,
     Fixed,
+    Limits,
     Occupancy,
     Profile,
+    Stretches,
     constant,
     diffused,
     gap_between_rounds,
@@ -181,6 +183,21 @@ def test_error_diffusion_keeps_every_prefix_within_a_half(
     for so_far, target in zip(accumulate(limits), wanted, strict=True):
         assert abs(so_far - target) <= 0.5 + 1e-6
     assert all(limit >= 0 for limit in limits)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0, 0.25, 1, 3])), min_size=1),
+    st.sampled_from([0.5, 1, 4]),
+)
+def test_limits_stay_until_they_are_said_to_change(
+    stretches: list[tuple[int, float]], factor: float
+) -> None:
+    limits = Limits(Stretches(stretches), factor)
+    for window in range(len(limits)):
+        follows = limits.changes_after(window)
+
+        assert window < follows <= len(limits)
+        assert set(limits[window:follows]) == {limits[window]}
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 10)), min_size=1, max_size=30))
