@@ -30,6 +30,7 @@ settings.register_profile("house", deadline=None)
 settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)  # of `make test`
 settings.load_profile("house")  # no test asserts a timing: a busy machine made one fail at 200 ms
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # commands inherit what nohup left of it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
 PATIENCE_S = 300.0
 """How long a test waits for what must come: what hangs meets it, a busy machine does not."""
