@@ -78,9 +78,10 @@ fuzz: .venv/.ok ## every parser on a million inputs, every verb on 100,000 mutat
 soak: .venv/.ok ## an hour of capture and replay at half of what a capture carries: nothing lost, nothing that grows
 	$(BIN)/python benchmarks/soak.py --minutes $${MINUTES:-60}
 
+# Three at once: on two cores a third of the time two of them wait for clocks and other processes.
 # A test that fails and then passes has raced: it is listed as RERUN with its failure, to be mended, and holds nobody up.
 test: .venv/.ok ## the test-suite with line coverage
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=93 --durations=25 --hypothesis-profile=ci -raR --reruns 2 --only-rerun . --rerun-show-tracebacks
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=93 --durations=25 --hypothesis-profile=ci -raR --reruns 2 --only-rerun . --rerun-show-tracebacks
 
 check: lint types ## lint, format, types
 
