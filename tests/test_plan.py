@@ -21,7 +21,7 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.closing import outlook
 from tbench.replay.estimate import estimate, survey
 from tbench.replay.fidelity import fidelity, recorded_in
-from tbench.replay.job import resolve
+from tbench.replay.job import Job, resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Planned
@@ -553,17 +553,21 @@ def test_the_dry_run_says_what_a_turn_waits_for(
     assert ("and a place is free" in lines) != timed
 
 
+def of_conversations(trace: Path, options: dict[str, Any]) -> Job:
+    """A replay of them, which writes their trace."""
+    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for recorded in conversations():
+            writer.exchange(recorded)
+    return resolve(
+        ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **options), send=False
+    )
+
+
 @pytest.mark.parametrize(("limits", "turns"), [({"loop": 3}, 90), ({"requests": 5}, None)])
 def test_the_dry_run_counts_the_turns_of_all_that_would_be_sent(
     limits: dict[str, Any], turns: int | None, tmp_path: Path
 ) -> None:
-    trace = tmp_path / "t.msgpack"
-    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
-        for exchange in conversations():
-            writer.exchange(exchange)
-    job = resolve(
-        ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **limits), send=False
-    )
+    job = of_conversations(tmp_path / "t.msgpack", limits)
 
     sent = sum(bool(planned.after) for planned in job.plan())
     assert estimate(job).turns == sent
@@ -653,12 +657,7 @@ def test_the_dry_run_counts_the_recorded_gaps_as_the_fidelity_of_the_run(
 ) -> None:
     """Each recorded request that is sent, once, whichever copy of it comes first."""
     trace = tmp_path / "t.msgpack"
-    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
-        for recorded in conversations():
-            writer.exchange(recorded)
-    job = resolve(
-        ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **options), send=False
-    )
+    job = of_conversations(trace, options)
     ends, seen = options.get("duration", math.inf), estimate(job)
     sent = [planned for planned in job.plan() if planned.offset < ends]
     columns = run_columns(len(sent), gap_s=1.0, wait_s=0.5, stream_s=0.5)
