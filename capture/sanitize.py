@@ -32,8 +32,6 @@ CAPACITY = 8_192
 """Distinct asks remembered; the oldest go first."""
 ATTEMPTS = 16
 """Attempts remembered of an ask."""
-_AHEAD_NS = 10_000_000
-"""A client that has read a status may ask again before the rest of that answer has passed."""
 
 RETRIED_STATUS = frozenset({408, 409, 425, 429, *range(500, 600)})
 FAILED_OUTCOMES = frozenset(
@@ -66,9 +64,7 @@ class Retries:
             recent = [a for a in attempts if at_ns - (a.failed_ns or a.began_ns) <= self._window_ns]
             # A log tells at once how each attempt ended: one that fails later is no reason to ask again.
             failed = (
-                a
-                for a in reversed(recent)
-                if a.failed_ns is not None and a.failed_ns <= at_ns + _AHEAD_NS
+                a for a in reversed(recent) if a.failed_ns is not None and a.failed_ns <= at_ns
             )
             earlier = next(failed, None)
             # A client that gave up waiting counts a retry while its first attempt may still look alive.
@@ -86,8 +82,10 @@ class Retries:
     def end(self, id: str, response: Response) -> None:  # noqa: A002
         """Note how an attempt ended."""
         attempt = self._open.pop(id, None)
-        failed = response.outcome in FAILED_OUTCOMES or response.status in RETRIED_STATUS
-        if attempt and failed:
+        if attempt and response.status in RETRIED_STATUS and response.head_ns is not None:
+            # Who has read a status may ask again before the rest of that answer has passed.
+            attempt.failed_ns = response.head_ns
+        elif attempt and (response.outcome in FAILED_OUTCOMES or response.status in RETRIED_STATUS):
             attempt.failed_ns = response.end_ns
 
 

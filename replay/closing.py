@@ -51,7 +51,7 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
     yield from _client(run, numbers)
     yield row("fidelity", run.fidelity.sentence)
     cost, sources = run.totals.get("cost") or {}, price_sources(run)
-    if cost.get("usd") or (sources and (cost.get("uncounted") or numbers["completed"])):
+    if cost and (cost["usd"] or (sources and (cost["uncounted"] or numbers["completed"]))):
         text = priced(cost["usd"], cost["uncounted"], cost["unpriced"], sources)
         parts = {"warm-up": run.columns["warmup"].any(), "probe": probed(run)}
         more = " and ".join(f"the {part}" for part, counts in parts.items() if counts)

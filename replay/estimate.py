@@ -5,6 +5,7 @@ it, the dry run of `replay`; `ab` adds up one for each run.
 """
 
 import math
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -301,12 +302,13 @@ def _closed(job: "Job", totals: Survey) -> dict[str, Any]:
         math.inf if follows else totals.requests * job.rounds, options.requests or math.inf
     )
     # Twice as many calls as places at least: how fast they are free again is to be seen.
-    walked = max(WALKED, 2 * math.ceil(job.pace.value))
+    walked = min(sys.maxsize, max(WALKED, 2 * math.ceil(job.pace.value)))
     seen = _rehearsed(job, totals, limits, ends, walked)
     requests, lasts = seen.issued, seen.lasts
     if seen.taken == walked < planned and seen.last < ends:  # it goes on as it began
         # By what had ended: the first calls found places that nobody had left.
-        ended, by = (seen.ended, seen.last) if seen.ended else (seen.issued, seen.lasts)
+        reckoned = seen.ended and seen.last  # not where all left at once
+        ended, by = (seen.ended, seen.last) if reckoned else (seen.issued, seen.lasts)
         more = planned - requests
         lasts += more * by / ended
         if ends < math.inf and by:
@@ -329,8 +331,12 @@ def _places(limits: Closed, tau: float) -> float:
     """How many places there were up to a time, each for how many seconds: so much can be sent."""
     if not isinstance(limits, Profile) or limits.repeats:
         return tau
-    windows = islice(limits.limits, math.ceil(tau / limits.window_s))
-    return limits.window_s * sum(windows)
+    at = places = 0.0
+    while at < tau:
+        changes = min(limits.changes_after(at), tau)
+        places += limits.allowed(at) * (changes - at)
+        at = changes
+    return places
 
 
 def _rehearsed(

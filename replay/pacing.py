@@ -192,12 +192,15 @@ class Fixed:
 class Profile:
     """Follows a recorded in-flight profile: `limits[j]` requests in window j of `window_s` seconds.
 
-    With `repeats` the profile starts again at its end (so that a slow target still gets the whole trace).
+    With `repeats` the profile starts again at its end (so that a slow target still gets the whole trace). Of
+    several workers each has its part of every limit.
     """
 
     limits: Sequence[int]
     window_s: float = WINDOW_S
     repeats: bool = False
+    worker: int = 0
+    workers: int = 1
     ends: float = field(init=False)
     by_session: ClassVar = False
 
@@ -208,8 +211,9 @@ class Profile:
     def allowed(self, tau: float) -> int:
         window = int(tau / self.window_s)
         if self.repeats:
-            return self.limits[window % len(self.limits)]
-        return self.limits[window] if window < len(self.limits) else 0
+            window %= len(self.limits)
+        limit = self.limits[window] if window < len(self.limits) else 0
+        return share(limit, self.worker, self.workers)
 
     def changes_after(self, tau: float) -> float:
         """The start of the next window that may allow another number, or infinity after the last."""
@@ -223,6 +227,11 @@ class Profile:
 
 
 Closed = Fixed | Profile
+
+
+def share(total: int, worker: int, workers: int) -> int:
+    """A worker's part of a whole number; the parts add up."""
+    return total // workers + (worker < total % workers)
 
 
 class Stretches(Sequence[float]):

@@ -85,7 +85,7 @@ HEADER: Final = Fields(
         ),
         "target": Fields(
             {"base_url": TEXT, "model": TEXT, "sender": TEXT, "api_key_env": TEXT,
-             "headers": Items(TEXT), "map_model": Each(TEXT)}
+             "headers": Items(TEXT), "map_model": Each(TEXT), "match_length": TEXT, "polite": FLAG}
         ),
         "deadlines": Each(NUMBER),
         "experiment": Fields(
@@ -96,7 +96,8 @@ HEADER: Final = Fields(
         ),
         "survey": Fields({"requests": COUNT, "span_s": NUMBER, "busy_s": NUMBER, "skipped": Each(COUNT)}),
         "cache": Fields(
-            {"probe": Fields({"completed": COUNT, "prompt": COUNT, "cached": COUNT, "usd": NUMBER})}
+            {"mode": TEXT,
+             "probe": Fields({"completed": COUNT, "prompt": COUNT, "cached": COUNT, "usd": NUMBER})}
         ),
         "argv": Items(TEXT),
         "versions": Each(TEXT),

@@ -29,7 +29,8 @@ from tbench.capture.errors import InputError
 from tbench.capture.frames import FARTHEST, MAX_RECORDS
 from tbench.capture.jsontext import loads, read_json
 from tbench.capture.records import header_map, record_of, response_record
-from tbench.replay.pacing import Occupancy, diffused
+from tbench.replay.pacing import Occupancy, Profile, diffused
+from tbench.replay.workers.messages import part
 from tests.benchmark_folder import BenchmarkFolder
 from tests.recorded import chat_request
 
@@ -78,6 +79,7 @@ def test_years_without_traffic_take_no_memory() -> None:
     assert [limits[k] for k in (0, 1, 2, 10**8, len(limits) - 1)] == [2, 1, 0, 0, 2]
     assert limits.total == 5
     assert [limits.changes_after(k) for k in (0, 1, 2, 3)] == [1, 2, 3.2e8, 3.2e8]
+    assert part(Profile(limits=limits), 0, 2).changes_after(3.0) == 3.2e8
     assert peak < 100_000
 
 

@@ -613,6 +613,7 @@ def test_the_dry_run_of_a_closed_loop_is_what_its_places_and_turns_let_go(
         ({"concurrency": 5}, 40, 8.0),
         ({"concurrency": 1}, 40, 40.0),
         ({"concurrency": 20}, 40, 2.0),
+        ({"concurrency": 2**63 - 1}, 40, 1.0),
         ({"concurrency": 5, "duration": 5.5}, 30, 5.5),
         ({"concurrency": 20, "duration": 1.5}, 40, 1.5),
         ({"concurrency": 5, "requests": 20}, 20, 4.0),

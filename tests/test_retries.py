@@ -1,5 +1,7 @@
 """Retries: linked by the SDK's own count, or by the same bytes after a failure."""
 
+from dataclasses import replace
+
 import pytest
 
 from tbench.capture.exchange import Outcome, Response
@@ -42,6 +44,17 @@ def test_a_failure_that_is_still_to_come_explains_none() -> None:
 
     assert retries.begin(b"ask", "b", 5 * SECOND) is None
     assert retries.begin(b"ask", "c", 10 * SECOND) == "a"
+
+
+def test_who_has_read_a_status_may_ask_again() -> None:
+    """The rest of that answer may still be under way; what came before its head waited for nothing."""
+    retries = Retries()
+    for name in "ab":
+        retries.begin(b"ask", name, 0)
+        retries.end(name, replace(answer(0.009), head_ns=int(0.004 * SECOND)))
+
+    assert retries.begin(b"ask", "c", int(0.003 * SECOND)) is None
+    assert retries.begin(b"ask", "d", int(0.005 * SECOND)) == "b"
 
 
 def test_a_chain_of_retries_links_each_to_the_one_before() -> None:

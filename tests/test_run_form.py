@@ -88,6 +88,8 @@ HEADERS: list[dict[str, Any]] = [
     {"pacing": {"meaning": 3}},
     {"target": [1]},
     {"target": {"base_url": {}}},
+    {"target": {"match_length": ["cap"]}},
+    {"cache": {"mode": ["cold"]}},
     {"trace": {"capture_id": {}}},
     {"wall_ns": "x"},
     {"wall_ns": 2**64 - 1},

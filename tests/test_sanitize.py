@@ -296,8 +296,10 @@ def test_a_repeat_after_a_429_is_linked() -> None:
     sanitizer.request(request(id="a", client="c", body=b"{}"), SECRETS)
     sanitizer.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
 
-    assert sanitizer.request(request(id="b", client="c", body=b"{}"), SECRETS).retry_of == "a"
-    assert sanitizer.request(request(id="c", client="d", body=b"{}"), SECRETS).retry_of is None
+    again = replace(request(id="b", client="c", body=b"{}"), arrive_ns=3)
+    other = replace(request(id="c", client="d", body=b"{}"), arrive_ns=3)
+    assert sanitizer.request(again, SECRETS).retry_of == "a"
+    assert sanitizer.request(other, SECRETS).retry_of is None
 
 
 @pytest.mark.parametrize("count", ["9" * 5_000, "-1", "one", "²"])
@@ -307,7 +309,8 @@ def test_a_retry_count_that_is_none_loses_no_record(count: str) -> None:
     headers = (("x-stainless-retry-count", count),)
     sanitizer.request(request(id="a", client="c", body=b"{}", headers=headers), SECRETS)
     sanitizer.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
-    repeat = sanitizer.request(request(id="b", client="c", body=b"{}", headers=headers), SECRETS)
+    again = replace(request(id="b", client="c", body=b"{}", headers=headers), arrive_ns=3)
+    repeat = sanitizer.request(again, SECRETS)
 
     assert repeat.retry_of == "a"
 

@@ -19,7 +19,7 @@ from tbench.capture.errors import InvalidRunError
 from tbench.capture.exchange import Outcome
 from tbench.replay import metrics
 from tbench.replay.closing import FEW, summary
-from tbench.replay.runfile import Run, RunWriter, read_run
+from tbench.replay.runfile import Run, RunWriter, read_run, recount
 from tbench.replay.sample import Sample
 from tbench.replay.totals import Identity, identity, loss, numbers, why_invalid
 
@@ -312,6 +312,16 @@ def test_a_model_that_costs_nothing_has_its_line(tmp_path: Path) -> None:
 
     assert "cost        $0.0000 at --price" in "\n".join(summary(free, numbers(free)))
     assert "\ncost " not in "\n".join(summary(run, numbers(run)))
+
+
+def test_a_killed_run_with_prices_has_no_cost_to_tell(tmp_path: Path) -> None:
+    """What it had sent is counted again, without what that cost."""
+    run = run_of(tmp_path, [sample(0, prompt_tokens=9)])
+    killed = replace(
+        run, totals=recount(run.columns), header={"target": {"prices": {"m": [1.0, 2.0]}}}
+    )
+
+    assert "\ncost " not in "\n".join(summary(killed, numbers(killed)))
 
 
 def told(run: Run, *, verbose: bool = False) -> list[str]:

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from tbench.capture.exchange import Outcome
 from tbench.replay.job import needed
 from tbench.replay.options import ReplayOptions
-from tbench.replay.pacing import Fixed, Profile
+from tbench.replay.pacing import Fixed, Profile, share
 from tbench.replay.player import ENOUGH, UNAUTHORIZED, Breaker
 from tbench.replay.run_recorder import actual_cost
 from tbench.replay.sample import Sample
 from tbench.replay.sender import NOWHERE, Call, Deadlines, Origin, Reply, frame
 from tbench.replay.workers.calls import CallQueue, Feeder, SpoolReader, SpoolWriter
 from tbench.replay.workers.counters import Budget, SharedCounters, outlay
-from tbench.replay.workers.messages import WorkerTask, part, share
+from tbench.replay.workers.messages import WorkerTask, part
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.process import Here, Reading
 from tests.conftest import PATIENCE_S

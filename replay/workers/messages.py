@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from tbench.capture.histogram import Histogram
-from tbench.replay.pacing import Causal, Closed, Fixed, Profile
+from tbench.replay.pacing import Causal, Closed, Fixed, share
 from tbench.replay.sender import Deadlines, Kind, Origin
 
 if TYPE_CHECKING:
@@ -77,18 +77,12 @@ class WorkerStats:
     failure: str | None = None
 
 
-def share(total: int, worker: int, workers: int) -> int:
-    """A worker's part of a whole number; the parts add up."""
-    return total // workers + (worker < total % workers)
-
-
 def part(closed: Closed, worker: int, workers: int) -> Closed:
     """A worker's part of a closed pacing."""
     if isinstance(closed, Fixed):
         limit = share(closed.limit, worker, workers)
         return replace(closed, limit=limit, spawn_rate=closed.spawn_rate / workers)
-    limits = [share(limit, worker, workers) for limit in closed.limits]
-    return Profile(limits=limits, window_s=closed.window_s, repeats=closed.repeats)
+    return replace(closed, worker=worker, workers=workers)
 
 
 AHEAD_BYTES: Final = 64 * 2**20
