@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -42,8 +42,9 @@ class Recent[Key, Value](dict[Key, Value]):
 
     def keep(self, key: Key, value: Value) -> None:
         """Keep a value as the latest; those that were kept longest ago go where there are too many."""
-        self.pop(key, None)
-        if len(self) >= self._size + self._at_a_time - 1:
+        if key in self:
+            del self[key]
+        elif len(self) >= self._size + self._at_a_time - 1:
             for oldest in [*islice(self, self._at_a_time)]:
                 del self[oldest]
         self[key] = value
@@ -268,6 +269,8 @@ class Sessions:
                 continue
             exact = self._prefixes.get(chain[length - 1])
             if seen := exact or self._endings.get(_ending(messages, length, client)):
+                if len(seen) == 1:  # nearly always
+                    return seen[0], bool(exact)
                 quoted = _digest(_text(reply.get("content")))
                 # Reversed, as `max` gives the first of equals: the latest is the likeliest.
                 best = max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
@@ -418,7 +421,8 @@ def _chain(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     except orjson.JSONEncodeError:  # nested too deeply for it
         texts = [rewritten(message, sort=True) for message in messages]
     # Chained, so that a request of n messages costs n hashes and not n prefixes.
-    return list(accumulate(texts, lambda last, text: hash((last, text)), initial=0))[1:]
+    last = 0
+    return [last := hash((last, text)) for text in texts]
 
 
 def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | None) -> int:
