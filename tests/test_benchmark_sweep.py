@@ -106,6 +106,8 @@ def test_results_have_the_names_that_genai_bench_reads() -> None:
     assert folder_name(["together", None, None, "text-to-text", "m/x"], 0).startswith(
         "together_text-to-text_m_x_19"
     )
+    close = sweep(rates=(1.000_000_1, 1.000_000_2)).points()
+    assert len({result_name(point, "text-to-text", 1.0) for point in close}) == 2
 
 
 def found(limit: float, first: float = 1, *, rate: bool = False) -> tuple[Saturation, list[float]]:

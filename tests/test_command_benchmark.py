@@ -386,6 +386,54 @@ def test_a_key_that_was_mended_goes_on(
     assert len(list((tmp_path / "x" / "set-aside").iterdir())) == 1
 
 
+def test_a_model_that_was_mended_is_asked(
+    tbench: Callable[..., Done], simulator: Server, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """The trace of the first try names another model: the second one's is made anew."""
+    more = ("--num-concurrency", "1", "--traffic-scenario", "D(9,2)", "--model-tokenizer")
+    wrong = tbench(*words(simulator.url, *more, tokenizer_file, model="no/such"))
+    right = tbench(*words(simulator.url, *more, tokenizer_file))
+
+    assert wrong.code == 5
+    assert right.ended, right.err
+    (run,) = (tmp_path / "x" / "runs").iterdir()
+    assert set(read_run(run).columns["model"].tolist()) == {MODEL}
+
+
+@pytest.mark.parametrize(
+    ("swept", "held", "other"),
+    [
+        (("--batch-size", "2"), ("--num-concurrency", "1"), ("--num-concurrency", "3")),
+        (
+            ("--iteration-type", "num_concurrency", "--num-concurrency", "1"),
+            ("--batch-size", "2"),
+            ("--batch-size", "3"),
+        ),
+    ],
+)
+def test_a_point_is_not_taken_for_one_with_another_load(
+    tbench: Callable[..., Done],
+    simulator: Server,
+    tmp_path: Path,
+    swept: tuple[str, ...],
+    held: tuple[str, ...],
+    other: tuple[str, ...],
+) -> None:
+    """What is not swept stands in no name of a point, and going on with another value would relabel it."""
+    model = "intfloat/multilingual-e5-large-instruct"
+    asked = (*swept, "--traffic-scenario", "E(16)")
+    first, again, changed = (
+        tbench(*words(simulator.url, *asked, *more, task="text-to-embeddings", model=model))
+        for more in (held, (*held, "--resume"), (*other, "--resume"))
+    )
+
+    assert first.ended, first.err
+    assert again.ended, again.err
+    assert changed.code == 2
+    assert f"was made with {held[0]} {held[1]}, not 3" in changed.err
+    assert len(results(tmp_path / "x")) == 1
+
+
 def test_the_concurrency_grows_at_the_spawn_rate(
     tbench: Callable[..., Done], simulator: Server, tmp_path: Path
 ) -> None:

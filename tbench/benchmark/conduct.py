@@ -28,7 +28,7 @@ from tbench.benchmark.genai_bench import (
 )
 from tbench.benchmark.plan import BenchmarkPlan
 from tbench.benchmark.sweep import Point
-from tbench.capture.errors import InvalidRunError, after_sending
+from tbench.capture.errors import InputError, InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
 from tbench.capture.synthesis.generate import write
 from tbench.capture.synthesis.scenario import parse
@@ -92,6 +92,8 @@ ESTIMATED: Final = (
     "input tokens, and what is made of them, are estimated from English text where the server counts none; "
     "--model-tokenizer counts them"
 )
+HELD: Final = {"concurrency": "--num-concurrency", "batch_size": "--batch-size"}
+"""What a point may have besides the value of its axis, and the option that says it."""
 NEARLY: Final = 0.95
 """Answers that have less of the output tokens asked for are another load than their scenario."""
 APART: Final = 1.5
@@ -167,7 +169,10 @@ class Benchmark:
                 self.store.note(name, DONE, cost_of(made.run))
 
     def there(self, point: Point, name: str) -> PointResult | None:
-        """A point that an earlier benchmark in this folder made to its end."""
+        """A point that an earlier benchmark in this folder made to its end.
+
+        Raises InputError for one with another concurrency or batch size: its name has but what is swept.
+        """
         path = self.store.path(name)
         if not path.exists():
             return None
@@ -175,25 +180,32 @@ class Benchmark:
         if not run.complete or run.totals["ended_by"] in ENDED:
             self.store.clear(path)
             return None
+        made = run.header.get("experiment") or {}
+        for held in HELD:
+            if held in made and made[held] != (now := getattr(point, held)):
+                raise InputError(
+                    f"{path}: was made with {HELD[held]} {made[held]}, not {now}; choose another folder, or "
+                    "leave out what differs to go on with it"
+                )
         return self.result_of(point, name, run, fresh=False)
 
     def make(
         self, point: Point, name: str, watch: Watch | None, argv: tuple[str, ...]
     ) -> PointResult:
-        """Synthesise its trace, unless it is there, and send it: N in flight, or at a rate."""
+        """Synthesise its trace and send it: N in flight, or at a rate."""
         trace = self.trace_of(name)
         path = self.store.path(name)
         self.store.clear(path)
-        # What a kill left of it: the same seed makes the same trace again.
-        trace.with_name(trace.name + ".part").unlink(missing_ok=True)
-        if not trace.exists():
-            workload = replace(
-                self.base,
-                scenario=parse(point.scenario),
-                batch_size=point.batch_size,
-                seed=point.seed,
-            )
-            write(workload, trace)
+        # What an earlier try left may be of other options, a model's name that was mended since.
+        for left in (trace, trace.with_name(trace.name + ".part")):
+            left.unlink(missing_ok=True)
+        workload = replace(
+            self.base,
+            scenario=parse(point.scenario),
+            batch_size=point.batch_size,
+            seed=point.seed,
+        )
+        write(workload, trace)
         options, source = self.plan.options, self.plan.source
         order = replace(
             self.plan.order,
@@ -217,6 +229,7 @@ class Benchmark:
             "axis": point.axis,
             "value": point.value,
             "repeat": point.repeat,
+            **{held: getattr(point, held) for held in HELD},
         }
         job = resolve(order, argv, part_of=part, ledger=self.store.ledger(path))
         run = run_replay(job, watch)

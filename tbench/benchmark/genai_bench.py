@@ -259,7 +259,7 @@ def folder_name(parts: Iterable[str | None], now: float) -> str:
 def stem(point: Point, task: str) -> str:
     """What the files of a point are called."""
     again = f"_run_{point.repeat}" if point.repeat > 1 else ""
-    return f"{safe(point.scenario)}_{task}_{point.axis}_{point.value:g}{again}"
+    return f"{safe(point.scenario)}_{task}_{point.axis}_{point.value:.15g}{again}"
 
 
 def result_name(point: Point, task: str, duration_s: float) -> str:
