@@ -1,5 +1,6 @@
 """Flags: a verb's command line and its help, made from the rows of its options (tbench.capture.option)."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -169,8 +170,8 @@ class Verb(TyperCommand):
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """`[OPTIONS] TRACE`: typer writes `{TRACE}` for one that is required."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        """`[OPTIONS] TRACE`: typer writes `{TRACE}` for one that is required, `{TRACE}...` for several."""
+        return [re.sub("[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in their groups, each whole, with its default; help's own come last."""

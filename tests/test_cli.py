@@ -85,6 +85,17 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     assert "Usage: tbench" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "usage",
+    ["replay [OPTIONS] TRACE", "power [OPTIONS] PILOT...", "trace merge [OPTIONS] TRACE...",
+     "trace import [OPTIONS] FILE...", "compare [OPTIONS] BASELINE [CANDIDATE] [MORE]..."],
+)  # fmt: skip
+def test_the_usage_names_what_a_verb_takes(usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Required, optional (in brackets), several (with dots)."""
+    assert entry.run([*usage.partition(" [")[0].split(), "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: tbench {usage}\n")
+
+
 def test_tbench_alone_shows_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever types the bare name is shown what there is, a line for each verb."""
     assert entry.run([]) == 0

@@ -33,7 +33,7 @@ def import_trace(
         list[Path],
         Option(
             help="Logs of one format: JSONL, JSON, CSV or Parquet, plain or gzip.",
-            unit="FILE...",
+            unit="FILE",
             argument=True,
         ),
     ],

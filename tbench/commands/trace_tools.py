@@ -92,7 +92,7 @@ def sample_trace(
 @verb
 def merge_traces(
     traces: Annotated[
-        list[str], Option(help="Traces, each as above.", unit="TRACE...", argument=True)
+        list[str], Option(help="Traces, each as above.", unit="TRACE", argument=True)
     ],
     *,
     only: Only = (),
