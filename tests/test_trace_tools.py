@@ -490,7 +490,7 @@ def test_mixes_are_as_far_apart_as_they_are(tmp_path: Path, run: Run) -> None:
     poisson = iter(lambda: rng.expovariate(10), None)
     first = mix(tmp_path / "a.msgpack", "a", poisson)
     second = mix(
-        tmp_path / "b.msgpack", "b", repeat(0.1), prefix=5000, tools=[{"type": "function"}]
+        tmp_path / "b.msgpack", "b", repeat(0.1), prefix=15_000, tools=[{"type": "function"}]
     )
     again = mix(tmp_path / "c.msgpack", "c", poisson)
     code, out, _ = run("compare", first, second, "--json")
@@ -510,8 +510,8 @@ def test_mixes_are_as_far_apart_as_they_are(tmp_path: Path, run: Run) -> None:
     assert rows["request_bytes"]["distance"] == 1.0
     assert rows["prompt_tokens"]["distance"] is None
     assert rows["prompt_tokens"]["n"] == [0, 0]
-    # 5,000 of 5,600 bytes are shared by all but the first: 19 of 22 whole blocks of 256.
-    assert rows["prefix sharing"]["values"] == [0.0, pytest.approx(19 / 22, abs=0.01)]
+    # 15,000 of 15,600 bytes are shared by all but the first: 58 of 61 whole blocks of 256.
+    assert rows["prefix sharing"]["values"] == [0.0, pytest.approx(58 / 61, abs=0.01)]
     names = {name for name, row in rows.items() if row["beyond"]}
     assert names >= {"gap_s", "tools", "request_bytes", "prefix sharing", "CV of gaps"}
     assert {row["name"] for row in alike if row["beyond"] and row["distance"] > 0.1} == set()
@@ -519,6 +519,8 @@ def test_mixes_are_as_far_apart_as_they_are(tmp_path: Path, run: Run) -> None:
     early = json.loads(run("compare", first, second, "--json", "--only", "to=20")[1])["dimensions"]
     assert next(row["beyond"] for row in early if row["name"] == "CV of gaps")
     text = run("compare", first, second)[1]
+    assert "p50 15,7" in text  # bytes, in figures that people read: 12,345 is not 1.234e+04
+    assert "e+" not in text
     assert "further apart than two halves of either trace" in text
 
 

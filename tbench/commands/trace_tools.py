@@ -13,6 +13,7 @@ from tbench.capture.terminal import named, plural, shortened
 from tbench.commands.output import Json
 from tbench.flags import verb
 from tbench.replay.options import Only
+from tbench.replay.throughput import three
 
 if TYPE_CHECKING:
     from tbench.capture.container_reader import Losses
@@ -244,7 +245,7 @@ def _value(value: object) -> str:
         shown = [
             f"{shortened(named(word), 24)} {share:.0%}"
             if isinstance(share, float) and word not in {"p50", "p95"}
-            else f"{word} {'-' if share is None else f'{share:,.4g}'}"
+            else f"{word} {'-' if share is None else three(share)}"
             for word, share in value.items()
         ]
         return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if shown[3:] else "") or "-"
