@@ -199,6 +199,7 @@ def test_keys_are_checked(simulator: Any, key: str | None, status: int) -> None:
         ("embeddings", {"input": "a", "dimensions": 3}, 400, "dimensions"),
         ("embeddings", {"input": [1]}, 400, "input"),
         ("rerank", {"query": "a"}, 400, "documents"),
+        ("rerank", {"query": "a", "documents": ["a", "b"], "top_n": -1}, 400, "top_n"),
         ("nothing", {}, 404, "Not found"),
     ],
 )
@@ -376,10 +377,19 @@ def test_set_times_are_kept(http: httpx.Client) -> None:
     assert len(offsets) == 4
 
 
-@pytest.mark.parametrize("name", ["x-sim-ttft-ms", "x-sim-tokens", "x-sim-encoding"])
-def test_a_header_that_means_nothing_is_refused(http: httpx.Client, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-sim-ttft-ms", "often"),
+        ("x-sim-tokens", "often"),
+        ("x-sim-tokens", "inf"),
+        ("x-sim-tokens", "1e12"),
+        ("x-sim-encoding", "often"),
+    ],
+)
+def test_a_header_that_means_nothing_is_refused(http: httpx.Client, name: str, value: str) -> None:
     """Rather than ignored."""
-    assert ask(http, {name: "often"}, stream=True).status_code == 400
+    assert ask(http, {name: value}, stream=True).status_code == 400
 
 
 def test_a_repeated_prompt_is_cached(http: httpx.Client) -> None:
@@ -389,6 +399,16 @@ def test_a_repeated_prompt_is_cached(http: httpx.Client) -> None:
 
     assert first["cached_tokens"] == 0
     assert second["cached_tokens"] == second["prompt_tokens"] // 16 * 16
+
+
+def test_a_stream_counts_what_its_later_prompts_found_in_the_cache(http: httpx.Client) -> None:
+    """The first fills a step of the engine, so that its token comes before the second is looked up."""
+    known, new = "a prompt of this test " * 30, "a longer one of it " * 1000
+    for prompts in ([known], [new[: 4 * 2048], known]):
+        fields = {"model": MODEL, "prompt": prompts, "max_tokens": 4, "stream": True}
+        answer = http.post("/v1/completions", json=fields)
+
+    assert events(answer)[-1]["usage"]["cached_tokens"] == len(known) // 64 * 16
 
 
 def test_stats_count_what_is_in_flight(serve: Callable[..., Any]) -> None:
@@ -520,7 +540,13 @@ def speak_tls(address: str, ca: Path) -> None:
         (("--profile", "warp"), "no such profile"),
         (("--fault", "429"), "KIND=SHARE"),
         (("--fault", "mood=1"), "no such fault: mood"),
+        (("--fault", "\xb2=1"), "no such fault: \xb2"),
         (("--tls-cert", "no.pem", "--tls-key", "no.pem"), "no such file"),
+        (
+            ("--tls-cert", __file__, "--tls-key", __file__),
+            "not a certificate and its unencrypted key",
+        ),
+        (("--odd", "--profile", "slow"), "--odd goes with"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(

@@ -104,6 +104,8 @@ def test_a_tool_is_called_until_it_has_answered(http: httpx.Client) -> None:
         ("messages", CHAT | {"model": "no/such"}, "Unable to access model"),
         ("responses", RESPONSE | {"previous_response_id": "resp_1"}, "nothing is stored"),
         ("responses", RESPONSE | {"input": 1}, "'input' must be"),
+        ("messages", CHAT | {"tools": 5}, "'tools' must be an array"),
+        ("responses", RESPONSE | {"tools": 5}, "'tools' must be an array"),
     ],
 )
 def test_what_is_wrong_is_said(

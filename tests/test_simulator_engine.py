@@ -149,6 +149,20 @@ def test_a_refused_request_leaves_nothing_in_the_queue() -> None:
     assert engine.begin() is None
 
 
+def test_a_token_that_nobody_lives_to_see_holds_up_no_other() -> None:
+    """A time beyond what a timer holds is a time that does not come."""
+
+    async def next_token() -> int | None:
+        driver = Driver(Engine(EngineSpec(), 0), lambda _late: None)
+        running = asyncio.create_task(driver.run())
+        driver.script([1], 1e300, 0)
+        token = await driver.script([2], 0, 1e300).get()
+        running.cancel()
+        return token
+
+    assert asyncio.run(next_token()) == 0
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_a_cancelled_sequence_leaves_the_batch(steps: int) -> None:
     """Waiting, prefilling or decoding: once cancelled it gets no token and holds no place."""

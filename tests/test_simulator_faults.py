@@ -1,5 +1,6 @@
 """What goes wrong, by whom it is asked for and how often; and the profiles that say so."""
 
+import os
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,11 @@ from tbench.simulator.service import Rules
         ("stall;at=3;s=0.5", Fault("stall", 3, 0.5)),
         ("stall; at=3", Fault("stall", 3)),
         ("stall;at=x", None),
+        ("stall;at=-1", None),
+        ("stall;s=nan", None),
+        ("stall;s=-1", None),
+        ("\xb2", None),
+        ("5" * 5000, None),
         ("nonsense", None),
         ("200", None),
         ("", None),
@@ -108,10 +114,12 @@ def test_the_slow_profile_differs_from_the_fast_one_in_speed_only() -> None:
         ("speed = 1", "unknown key speed"),
         ("[engine]\nspeed = 1", "unknown key speed"),
         ("engine = 3", "must be a table"),
-        ("[engine]\nstep_s = 'fast'", "step_s must be a number"),
-        ("[engine]\nstep_s = -1", "step_s must be a number"),
-        ("[engine]\nmax_batch = 1.5", "max_batch must be a number"),
+        ("[engine]\nstep_s = 'fast'", "step_s must be a finite number"),
+        ("[engine]\nstep_s = -1", "step_s must be a finite number"),
+        ("[engine]\nstep_s = inf", "step_s must be a finite number"),
+        ("[engine]\nmax_batch = 1.5", "max_batch must be a finite number"),
         ("[engine]\nmax_batch = 0", "max_batch must be above 0"),
+        ("[engine]\nmax_queue = 0", "max_queue must be above 0"),
         ("[faults]\nmood = 0.1", "no such fault: mood"),
         ("[faults]\ncut = 2", "from 0 to 1"),
         ("[faults]\ncut = 0.6\nerror = 0.6", "together are above 1"),
@@ -160,3 +168,12 @@ def test_keys_are_good_by_the_rules() -> None:
         0,
         0,
     ]
+
+
+@pytest.mark.parametrize("raw", ["schlüssel".encode(), b"k\xff"])
+def test_a_key_beyond_ascii_is_good_by_its_bytes(raw: bytes) -> None:
+    """As the command line gives it, and as ASGI hands on a header."""
+    rules = Rules(keys=(os.fsdecode(raw),))
+
+    assert rules.admits("Bearer " + raw.decode("latin-1"))
+    assert not rules.admits("Bearer x")

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tbench.simulator.answer import Branch, Kind, compose, instance
 from tbench.simulator.engine import Lengths
+from tbench.simulator.messages import order as messages_order
 from tbench.simulator.order import Refusal, chat_order, completion_order, parse_body
+from tbench.simulator.responses import order as responses_order
 from tbench.simulator.strict import check_strict
 
 CONTEXT = 10_000
@@ -292,15 +294,16 @@ JSON = st.recursive(
 KEYS = [
     "messages prompt max_tokens n stop tools tool_choice response_format reasoning reasoning_effort",
     "chat_template_kwargs logprobs echo seed stream context_length_exceeded_behavior",
+    "input system instructions thinking output_config text max_output_tokens",
 ]
 
 
 @given(fields=st.dictionaries(st.sampled_from(" ".join(KEYS).split()), JSON, max_size=4))
 def test_no_body_breaks_the_simulator(fields: dict[str, Any]) -> None:
     """Whatever stands in a body, it is answered or refused."""
-    for make in (chat_order, completion_order):
+    for make in (chat_order, completion_order, messages_order, responses_order):
         try:
-            order = make({**body(prompt="a"), **fields}, CONTEXT)
+            order = make({**body(prompt="a", input="a", max_tokens=9), **fields}, CONTEXT)
         except Refusal as refused:
             assert refused.status == 400
         else:

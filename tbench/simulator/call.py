@@ -1,6 +1,7 @@
 """One request in the making: reading it, answering it, hanging up on it."""
 
 import math
+import re
 import time
 from array import array
 from collections import Counter, deque
@@ -56,7 +57,7 @@ class Fault:
 
 def known_fault(kind: str) -> bool:
     """Whether there is a fault of this name."""
-    return kind in FAULTS or (kind.isdigit() and 400 <= int(kind) <= 599)
+    return kind in FAULTS or re.fullmatch("[45][0-9]{2}", kind) is not None
 
 
 def asked_fault(text: str) -> Fault | None:
@@ -67,9 +68,10 @@ def asked_fault(text: str) -> Fault | None:
         return None
     try:
         at = int(options["at"]) if "at" in options else None
-        return Fault(kind, at, float(options.get("s", 1.0)))
+        seconds = float(options.get("s", 1.0))
     except ValueError:
         return None
+    return Fault(kind, at, seconds) if (at or 0) >= 0 and 0 <= seconds < math.inf else None
 
 
 def drawn_fault(rates: Mapping[str, float], rng: Random) -> Fault | None:

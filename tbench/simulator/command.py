@@ -90,7 +90,8 @@ def serve(options: ServeOptions) -> None:
     SIGTERM.
     """
     import asyncio
-    from dataclasses import replace
+    import ssl
+    from dataclasses import fields, replace
 
     from tbench.simulator.engine import check_faults, load_profile
     from tbench.simulator.odd import OddServer
@@ -98,15 +99,9 @@ def serve(options: ServeOptions) -> None:
     from tbench.simulator.service import Rules
 
     if options.odd:
-        model = (
-            options.log
-            or options.api_key
-            or options.any_model
-            or options.strict
-            or options.fault
-            or options.rate_limit
-        )
-        if model or options.tls_cert or options.tls_key:
+        taken = {"host", "port", "duration", "requests", "odd"}
+        others = (option for option in fields(options) if option.name not in taken)
+        if any(getattr(options, option.name) != option.default for option in others):
             raise InputError(
                 "--odd goes with --host, --port, --duration and --requests only; leave out the others"
             )
@@ -130,6 +125,17 @@ def serve(options: ServeOptions) -> None:
             raise InputError(f"{name} {path}: no such file")
     if bool(options.tls_cert) != bool(options.tls_key):
         raise InputError("--tls-cert and --tls-key go together; give both or none")
+    if options.tls_cert:
+        try:
+            # Without a password of ours OpenSSL would ask for one on the terminal.
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                options.tls_cert, options.tls_key, password=lambda: b""
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"--tls-cert {options.tls_cert}, --tls-key {options.tls_key}: not a certificate and its "
+                f"unencrypted key in PEM ({getattr(error, 'reason', None) or error})"
+            ) from None
     keys = list(options.api_key or ())
     if named := os.environ.get(KEY_ENV):
         keys.append(named)

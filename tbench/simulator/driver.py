@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
+from typing import Final
 
 from tbench.replay.system import arm, timer_fd
 from tbench.simulator.call import Line
@@ -15,6 +16,10 @@ from tbench.simulator.engine import Engine, QueueFullError, Step, Work
 from tbench.simulator.prompt import Prompt
 
 # An alarm clock for one task: by timerfd where there is one, since asyncio's timers are up to 1 ms late.
+
+
+FAR_S: Final = 1e9
+"""Later than anybody waits: a timer's nanoseconds end at 292 years."""
 
 
 class Alarm:
@@ -35,7 +40,7 @@ class Alarm:
             return
         self._at = when
         if self._fd is not None:
-            arm(self._fd, int(when * 1e9))
+            arm(self._fd, int(min(when, FAR_S) * 1e9))
             return
         if self._timer:
             self._timer.cancel()
@@ -73,6 +78,10 @@ class Outlet:
     _due: deque[int] = field(default_factory=deque)
     _waiter: asyncio.Future[None] | None = None
     _gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def cached_tokens(self) -> int:
+        return sum(sequence.cached_tokens for sequence in self.work)
 
     def put(self, branch: int) -> None:
         self._due.append(branch)

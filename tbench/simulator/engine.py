@@ -45,7 +45,7 @@ class EngineSpec:
     cache_blocks: int = 65_536
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "prefill_tokens_per_s", "chunk_tokens"):
+        for name in ("max_batch", "max_queue", "prefill_tokens_per_s", "chunk_tokens"):
             if getattr(self, name) <= 0:
                 raise InputError(f"[engine] {name} must be above 0")
 
@@ -287,10 +287,10 @@ def _row[T: Profile | Lengths | Limits | EngineSpec](kind: type[T], table: objec
             raise InputError(f"{where}: unknown key {key}; known are {known}")
         number = numbers.get(kinds[key])
         sound = not number or (
-            isinstance(value, number) and not isinstance(value, bool) and value >= 0
+            isinstance(value, number) and not isinstance(value, bool) and 0 <= value < math.inf
         )
         if not sound:
-            raise InputError(f"{where}: {key} must be a number not below 0, not {value!r}")
+            raise InputError(f"{where}: {key} must be a finite number not below 0, not {value!r}")
         if kinds[key] is bool and not isinstance(value, bool):  # 'false' would mean true
             raise InputError(f"{where}: {key} must be true or false, not {value!r}")
     return kind(**table)

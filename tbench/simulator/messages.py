@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from tbench.simulator.answer import Branch, Dialect, Head, ItemEvents, Kind, named_event
-from tbench.simulator.order import Order, Refusal, chat_order, invalid
+from tbench.simulator.order import Order, Refusal, chat_order, invalid, tools_of
 from tbench.simulator.prompt import BLOCK_TOKENS
 
 STOPS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -67,10 +67,9 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     }
     if system := fields.get("system"):
         chat["messages"] = [*_turns("system", system), *chat["messages"]]
-    tools = fields.get("tools") or []
     chat["tools"] = [
         {"type": "function", "function": _function(tool)}
-        for tool in tools
+        for tool in tools_of(fields)
         if isinstance(tool, dict)
     ]
     choice = fields.get("tool_choice")

@@ -132,7 +132,7 @@ def chat_order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     ):
         raise invalid("each of 'messages' must be an object with a 'role'")
     check(fields)
-    tools = fields.get("tools") or []
+    tools = tools_of(fields)
     shape = fields.get("response_format")
     schema = None
     if isinstance(shape, dict) and shape.get("type") not in (None, "text", "regex"):
@@ -171,6 +171,14 @@ def strings(fields: Mapping[str, Any], key: str) -> list[str]:
     return texts
 
 
+def tools_of(fields: Mapping[str, Any]) -> list[Any]:
+    """The tools of a body, none where it names none. Raises Refusal."""
+    tools = fields.get("tools")
+    if not isinstance(tools, list | None):
+        raise invalid("'tools' must be an array")
+    return tools or []
+
+
 def _number(low: float, high: float, kind: Any = int | float) -> Callable[[Any], bool]:  # noqa: ANN401 (a type)
     # `True` is an int in Python, and no number in JSON.
     return lambda v: isinstance(v, kind) and not isinstance(v, bool) and low <= v <= high
@@ -194,7 +202,6 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: all(isinstance(text, str) for text in (v if isinstance(v, list) else [v])),
         "a string or an array of strings",
     ),
-    "tools": (_is(list), "an array"),
     "seed": (_is(int), "an integer"),
     "chat_template_kwargs": (_is(dict), "an object"),
 }

@@ -6,7 +6,6 @@ prompt begins with the one before. An image stands as as many tokens as Together
 
 import struct
 from base64 import b64decode
-from binascii import Error as NotBase64
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -207,7 +206,7 @@ def _part(part: Mapping[str, Any]) -> bytes:
     url = str(image.get("url", "") if isinstance(image, Mapping) else image)
     size = None
     if url.startswith("data:"):
-        with suppress(NotBase64):
+        with suppress(ValueError):  # not in base64, or not even in ASCII
             size = image_size(b64decode(url.partition(",")[2]))
     # One that is elsewhere, or no image, counts as the largest.
     tokens = image_tokens(*size) if size else 4 * TILE_TOKENS

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tbench.simulator.answer import Branch, Dialect, Head, ItemEvents, Kind, named_event
-from tbench.simulator.order import Order, Refusal, chat_order, error, invalid
+from tbench.simulator.order import Order, Refusal, chat_order, error, invalid, tools_of
 
 HELD: Final = ("previous_response_id", "conversation", "background")
 """Fields that build on what a server keeps, or make it keep something."""
@@ -44,7 +44,7 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
                 if name != "type" and (name, value) != ("strict", False)
             },
         }
-        for tool in fields.get("tools") or []
+        for tool in tools_of(fields)
         if isinstance(tool, dict) and tool.get("type") == "function"
     ]
     choice = fields.get("tool_choice")

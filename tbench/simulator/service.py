@@ -67,7 +67,10 @@ class Rules:
             return not key.startswith("bad")
         # In constant time, as a service that takes keys should:
         # how long a refusal takes tells nothing of a key.
-        return any(hmac.compare_digest(key.encode(), good.encode()) for good in self.keys)
+        wire = key.encode("latin-1")  # its bytes, as ASGI hands them on
+        return any(
+            hmac.compare_digest(wire, good.encode("utf-8", "surrogateescape")) for good in self.keys
+        )
 
 
 class Service:
@@ -191,12 +194,16 @@ class Speech:
         if early_head:
             await call.head(200, headers)
         stream = self.dialect.stream(self.order, self.head, self.branches)
-        for number in range(self.tokens):
+        tokens = self.tokens
+        for number in range(tokens):
             index = await self.next_token()
             if number == 0:
-                stream.cached_tokens = await self.begin()
+                await self.begin()
                 if not early_head:
                     await call.head(200, headers)
+            if number in (0, tokens - 1):
+                # At the end again: of several prompts the later ones are looked up after the first token.
+                stream.cached_tokens = call.record.cached_tokens = self.outlet.cached_tokens
             if fault and number == strikes_at and await self._strike(fault, encode):
                 return
             if data := stream.token(index):
@@ -211,7 +218,8 @@ class Speech:
         """Send the answer at its end as one JSON body. Raises as `stream` does."""
         for _ in range(self.tokens):
             await self.next_token()
-        cached_tokens = await self.begin()
+        await self.begin()
+        self.call.record.cached_tokens = cached_tokens = self.outlet.cached_tokens
         body = self.dialect.body(self.order, self.head, self.branches, cached_tokens)
         await send_json(self.call, body)
 
@@ -222,18 +230,16 @@ class Speech:
             raise ClientGoneError
         return index
 
-    async def begin(self) -> int:
-        """Keep what the engine knows of this request, before its head; returns its cached tokens."""
+    async def begin(self) -> None:
+        """Keep what the engine knows of this request, before its head."""
         record, fault, work = self.call.record, self.call.fault, self.outlet.work
         record.prompt_tokens = self.order.prompt_tokens
         record.output_tokens = self.tokens
-        record.cached_tokens = sum(sequence.cached_tokens for sequence in work)
         if work and work[0].admitted is not None and work[0].prefill_ended is not None:
             record.queue_s = work[0].admitted - work[0].arrived
             record.prefill_s = work[0].prefill_ended - work[0].admitted
         if fault and fault.kind == "slow":
             await self.outlet.pause(fault.seconds)
-        return record.cached_tokens
 
     async def _strike(self, fault: Fault, encode: Encode) -> bool:
         """Let the fault happen in mid-stream; returns whether the answer is over."""
@@ -284,9 +290,9 @@ async def speak(service: Service, call: Call) -> None:
         check_strict(call.record.endpoint, fields)
     order = dialect.order(fields, profile.limits.context_tokens)
     call.record.stream = order.stream
-    tokens = call.number("x-sim-tokens")
-    if tokens is not None and tokens < 1:
-        raise invalid("x-sim-tokens must be at least 1")
+    tokens, most = call.number("x-sim-tokens"), profile.limits.context_tokens
+    if tokens is not None and not 1 <= tokens <= most:
+        raise invalid(f"x-sim-tokens must be from 1 to {most}")
     wanted = None if tokens is None else int(tokens)
     branches = compose(order, profile.lengths, service.rules.seed, wanted)
     lengths = [len(branch.pieces) for branch in branches]
@@ -325,6 +331,8 @@ async def rerank(service: Service, call: Call) -> None:
     """POST /rerank."""
     fields = await service.fields(call)
     query, documents, top = fields.get("query"), fields.get("documents"), fields.get("top_n")
+    if top is not None and (type(top) is not int or top < 1):
+        raise invalid("'top_n' must be a positive integer")
     if not isinstance(query, str) or not isinstance(documents, list) or not documents:
         raise invalid("'query' must be a string and 'documents' a non-empty array")
     keys = strings(fields, "rank_fields") if fields.get("rank_fields") else None
@@ -348,7 +356,7 @@ async def rerank(service: Service, call: Call) -> None:
             "relevance_score": scores[index],
             "document": {"text": texts[index]} if shown else {},
         }
-        for index in best[: top if isinstance(top, int) else None]
+        for index in best[:top]
     ]
     tokens = call.record.prompt_tokens or 0
     await send_json(call, rerank_answer(call.record.id, fields["model"], results, tokens))
