@@ -8,7 +8,6 @@ A row is a field of a dataclass. Its name, type and default are those of the opt
 The command line is made from rows by tbench/flags.py, the keys of a plan file are read by `made`.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -25,8 +24,8 @@ class Option:
 
     `help` says in imperative English what it does, `unit` stands for its value in --help (SECONDS, USD),
     `group` is its heading there. `flag` is how it is written where that is not its name with hyphens,
-    `short` its one-letter flag. `default` says in words what holds without it. Numbers are finite and above
-    `above`, or from `least` to `most`. `read` makes the value from the word, or words, of a command line.
+    `short` its one-letter flag. `default` says in words what holds without it. Numbers are above `above`, or
+    from `least` to `most`. `read` makes the value from the word, or words, of a command line.
     One that is `late` takes long to load: a settings file is held to it by the verbs that have the option.
     `clauses` say what a run is like with a value of it. An `argument` has a place instead of a flag. Of
     options with the same `rival` one is given. A `common` one is in the first level of --help, too, where a
@@ -69,6 +68,8 @@ REQUIRED: Final = MISSING
 """The default of an option that has to be given."""
 LARGEST: Final = 2**63 - 1
 """The largest whole number that files hold."""
+WIDEST, NARROWEST = 1e12, 1e-9
+"""Other numbers lie between these, or are 0: beyond them times overflow (1e12 s are 30,000 years)."""
 _WORDS: Final[Mapping[type, str]] = {int: "a whole number", float: "a number"}
 
 
@@ -162,14 +163,17 @@ class Row:
             raise InputError(f"{self.flag} {value}: choose one of {', '.join(self.choices)}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
-        if option.above is not None and not (math.isfinite(value) and value > option.above):
+        largest = int(WIDEST) if float in self.kinds else LARGEST
+        if option.above is not None and not value > option.above:
             bound = f"more than {option.above:g}"
         elif option.least is not None and not value >= option.least:
             bound = f"at least {option.least:g}"
         elif option.most is not None and not value <= option.most:
             bound = f"at most {option.most:,}"
-        elif isinstance(value, int) and value > LARGEST:
-            bound = f"at most {LARGEST:,}"
+        elif not value <= largest:
+            bound = f"at most {largest:,}"
+        elif 0 < value < NARROWEST:
+            bound = f"at least {NARROWEST:g}"
         else:
             return
         number = f"{value:,}" if isinstance(value, int) else f"{value:g}"

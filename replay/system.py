@@ -76,7 +76,8 @@ def timer_fd() -> int | None:
 def arm(fd: int, when_ns: int) -> None:
     """Let a timer become readable at this time, at once if it is past."""
     settime: Callable[..., object] = getattr(os, "timerfd_settime_ns")  # noqa: B009 (3.13)
-    settime(fd, flags=1, initial=max(1, when_ns))  # 1: absolute; an initial time of 0 would disarm
+    # 1: absolute. A time of 0 would disarm it, and a later one than 292 years does not fit.
+    settime(fd, flags=1, initial=min(max(1, when_ns), 2**63 - 1))
 
 
 # Quiet threads: those that read, build and write, and give way to what sends.

@@ -39,6 +39,17 @@ def test_it_can_be_cancelled_and_used_again() -> None:
     assert trio.run(main) >= 0
 
 
+def test_it_sleeps_for_longer_than_a_timer_holds() -> None:
+    """292 years in ns: the arrivals of a trace of a day at a speed of 1e-9 are later."""
+
+    async def main() -> bool:
+        with punctual() as sleep_until, trio.move_on_after(0.01) as scope:
+            await sleep_until(1e12)
+        return scope.cancelled_caught
+
+    assert trio.run(main)
+
+
 def test_a_past_time_is_still_a_checkpoint() -> None:
     """Whoever was cancelled finds out."""
 

@@ -1,5 +1,6 @@
 """One row per option: what it says is what flags, plan files, checks and --help have."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -61,6 +62,11 @@ def test_a_whole_number_that_no_file_holds_is_refused() -> None:
         ReplayOptions(trace="t.msgpack", allow_lost=2**63)
 
 
+def test_a_number_with_no_upper_bound_of_its_own_is_finite() -> None:
+    with pytest.raises(InputError, match=r"--max-idle inf: must be at most 1,000,000,000,000"):
+        ReplayOptions(trace="t.msgpack", max_idle=math.inf)
+
+
 def test_flags_make_the_dataclass_and_what_is_left_out_is_at_its_default() -> None:
     assert called(Kitchen, ["--eggs", "3"]) == Kitchen(eggs=3)
     assert called(Kitchen, ["--minutes", "1e1", "--salt"]) == Kitchen(minutes=10.0, salt=True)
@@ -109,6 +115,9 @@ def test_help_shows_groups_units_and_defaults() -> None:
         (["--eggs", "1.5"], "--eggs 1.5: give a whole number"),
         (["--minutes", "soft"], "--minutes soft: give a number"),
         (["--minutes", "nan"], "--minutes nan: must be more than 0"),
+        (["--minutes", "inf"], "--minutes inf: must be at most 1,000,000,000,000"),
+        (["--minutes", "1e300"], r"--minutes 1e\+300: must be at most 1,000,000,000,000"),
+        (["--minutes", "1e-300"], "--minutes 1e-300: must be at least 1e-09"),
     ],
 )
 def test_a_word_that_makes_no_sense_is_named_with_what_would(
