@@ -1,6 +1,7 @@
 """A copy of the same shape: what it must keep, by others' counts; and that it keeps nothing else."""
 
 import json
+import re
 import struct
 import zlib
 from base64 import b64encode
@@ -438,6 +439,9 @@ TOLD = {
     "key sk-proj-a1b2c3d4e5f6g7h8 works": "key " + "*" * 24 + " works",
     "version 10.11.12, 2026-01-31, 1.234.567,89, 1732000000, p@ss": None,
     "data:image/png;base64,+4915112345678": None,
+    "data: name,mail\nanna@example.org": "data: name,mail\n" + "*" * 16,
+    "=" * 200 + " anna@example.org": "=" * 200 + " " + "*" * 16,
+    "Qk0/" * 50 + "/sk-a1b2c3d4e5f6": None,
 }
 
 
@@ -453,6 +457,51 @@ def test_what_has_a_form_is_masked_and_nothing_else(text: str) -> None:
 
 
 ADDRESS = "anna.b@example.org"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"ask %s now", "text/plain"),
+        (b'{"choices":[{"message":{"content":"ask %s no', "application/json"),
+        (b'{"id":"\xc3\xa9","text":"ask %s n\xc3', "application/json"),
+        (b"--x\r\nA: b\r\n\r\nask %s\r\n--x\r\n\r\n\xff\xfe@a.b\r\n--x--", "multipart/form-data"),
+        (b"data: ask %s now\n\n", "text/event-stream"),
+        (b'data: {"choices":[{"delta":{"content":"ask %s n', "text/event-stream"),
+    ],
+)
+def test_what_is_no_json_is_masked_as_the_text_that_it_is(body: bytes, content_type: str) -> None:
+    """Also where it was cut off: in a literal, or in a character; bytes that are no text stay."""
+    address = ADDRESS.encode()
+
+    assert Masks().mask(body % address, content_type) == body % (b"*" * len(address))
+
+
+def test_what_is_masked_is_not_told_by_its_tokens() -> None:
+    """Ids, pieces and bytes beside the text, in place; where nothing is masked they stay."""
+    words = ["ask ", "anna.b@", "example.org"]
+    told = [{"token": word, "bytes": [*word.encode()], "logprob": -0.5} for word in words]
+    chunks = [
+        {
+            "choices": [
+                {"delta": {"content": word, "token_id": 5471}, "logprobs": {"content": [row]}}
+            ]
+        }
+        for word, row in zip(words, told, strict=True)
+    ]
+    legacy = {
+        "choices": [{"text": "".join(words), "logprobs": {"tokens": words, "token_ids": [1]}}]
+    }
+    stream = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    for body, content_type in (stream, "text/event-stream"), (json.dumps(legacy).encode(), ""):
+        masked = Masks().mask(body, content_type)
+        for payload in re.findall(rb"\{.*\}", masked):
+            json.loads(payload)
+
+        assert len(masked) == len(body)
+        assert not re.search(rb"anna|example|5471|97|\[1\]", masked)
+        plain = body.replace(b"@", b" ")
+        assert Masks().mask(plain, content_type) == plain
 
 
 @pytest.mark.parametrize(

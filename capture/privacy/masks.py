@@ -10,6 +10,7 @@ import unicodedata
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
+from tbench.capture.jsontext import loads
 from tbench.capture.providers import is_stream
 
 PATTERNS: Final = {
@@ -35,13 +37,21 @@ PATTERNS: Final = {
 }
 """In the order in which they are looked for: a card's number is no phone's."""
 _INNER: Final = rb'[^"\\]*(?:\\.[^"\\]*)*'
-_LITERAL: Final = re.compile(rb'"(' + _INNER + rb')"', re.DOTALL)
+_END: Final = rb'(?:"|\\?\Z)'
+"""A literal may lack its end, where the body was cut off."""
+_LITERAL: Final = re.compile(rb'"(' + _INNER + rb")" + _END, re.DOTALL)
 _SPOKEN: Final = re.compile(
-    rb'"(content|text|delta|arguments|partial_json|reasoning|reasoning_content|thinking|refusal)"\s*:\s*"('
-    + _INNER
-    + rb')"',
+    rb'"(content|text|delta|arguments|partial_json|reasoning|reasoning_content|thinking|refusal|transcript)"'
+    rb'\s*:\s*"(' + _INNER + rb")" + _END,
     re.DOTALL,
 )
+_TOKENS: Final = re.compile(
+    rb'("(?:token|token_id|token_ids|prompt_token_ids|tokens|bytes)"\s*:\s*)'
+    rb'("' + _INNER + rb'"|\d+|\[[^]"]*(?:"' + _INNER + rb'"[^]"]*)*\])',
+    re.DOTALL,
+)
+"""Where a server tells the text once more, token by token: ids, and beside log probabilities."""
+_TOKEN: Final = re.compile(rb'"' + _INNER + rb'"|\d+', re.DOTALL)
 _INDEX: Final = re.compile(rb'"(?:index|output_index|content_index)"\s*:\s*(\d+)')
 _TYPE: Final = re.compile(rb'"type"\s*:\s*"([\w.]+)"')
 _SPELLING: Final = re.compile(
@@ -55,8 +65,8 @@ _SPELLING: Final = re.compile(
 _SHORT: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 LEVELS: Final = 4
 """JSON is read within JSON within JSON (the arguments of a tool that quote another's), and what it spells."""
-_BLOB: Final = re.compile(rb"data:|[A-Za-z\d+/=_-]{200}")
-"""How base64 begins, in which a pattern would be chance."""
+_BLOB: Final = re.compile(rb"data:[^,\s]*,[A-Za-z\d+/=_\\-]*|[A-Za-z\d+/=_\\-]{200,}")
+"""Base64, in which a pattern would be chance."""
 
 
 class Masks:
@@ -103,7 +113,9 @@ class Masks:
                         new = new or masked[begin:stop].strip(b"*") != b""
                         masked[begin:stop] = b"*" * (stop - begin)
                 self.counts[name] += new
-        return bytes(masked)
+        if masked == body:
+            return body
+        return _TOKENS.sub(lambda told: told[1] + _TOKEN.sub(_hidden, told[2]), bytes(masked))
 
 
 Places = list[tuple[int, int]]
@@ -113,13 +125,16 @@ Places = list[tuple[int, int]]
 def _texts(body: bytes, content_type: str) -> Iterator[Places]:
     """The texts of a body: the inside of each literal, and of a stream what events say together."""
     for literal in _LITERAL.finditer(body):
-        if not _BLOB.match(literal[1]):
+        if not _BLOB.fullmatch(literal[1]):
             yield [literal.span(1)]
     if not is_stream([(0.0, body)], content_type):
+        yield from _plain(body)
         return
     slots: dict[tuple[object, ...], Places] = defaultdict(list)
     place = 0
     for line in body.splitlines(keepends=True):
+        if b"{" not in line:
+            yield [(place, place + len(line))]
         kind = _TYPE.search(line)
         for spoken in _SPOKEN.finditer(line):
             start, end = spoken.span(2)
@@ -127,6 +142,30 @@ def _texts(body: bytes, content_type: str) -> Iterator[Places]:
             slots[slot].append((place + start, place + end))
         place += len(line)
     yield from slots.values()
+
+
+def _plain(body: bytes) -> Iterator[Places]:
+    """The parts of a body that is no JSON (a text, a form, what was cut off), as far as they are text."""
+    with suppress(ValueError):
+        loads(body)
+        return
+    place = 0
+    for part in body.split(b"\r\n--"):  # as the boundaries of a form begin
+        try:
+            part.decode()
+            is_text = True
+        except UnicodeDecodeError as error:
+            is_text = len(part) - error.start < 4  # cut off within a character
+        if is_text:
+            yield [(place, place + len(part))]
+        place += len(part) + 4
+
+
+def _hidden(told: re.Match[bytes]) -> bytes:
+    """JSON as long as this string or number, without what it says."""
+    if told[0][:1] != b'"':
+        return b"0".ljust(len(told[0]))
+    return b'"' + b"*" * (len(told[0]) - 2) + b'"'
 
 
 def _spans(text: bytes) -> Iterator[tuple[str, int, int]]:
