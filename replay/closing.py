@@ -141,7 +141,7 @@ def _rate_limit(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     again, outright = numbers["refused"].get("requests", 0), numbers["errors"].get("http_429", 0)
     limits = numbers["rate_limits"]
     stated = [
-        f"{named(kind)} {figures['limit']:,.6g} allowed, {figures['remaining']:,.6g} left at the least"
+        f"{named(kind)} {figures['limit']:,.9g} allowed, {figures['remaining']:,.9g} left at the least"
         for kind, figures in limits.items()
         if {"limit", "remaining"} <= figures.keys()
         and (again or outright or figures["remaining"] < SCARCE * figures["limit"])
