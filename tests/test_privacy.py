@@ -490,7 +490,8 @@ def test_what_is_masked_is_not_told_by_its_tokens() -> None:
         for word, row in zip(words, told, strict=True)
     ]
     legacy = {
-        "choices": [{"text": "".join(words), "logprobs": {"tokens": words, "token_ids": [1]}}]
+        "choices": [{"text": "".join(words), "logprobs": {"tokens": words, "token_ids": [1]}}],
+        "usage": {"tokens": 30, "bytes": 20},
     }
     stream = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
     for body, content_type in (stream, "text/event-stream"), (json.dumps(legacy).encode(), ""):
@@ -500,6 +501,7 @@ def test_what_is_masked_is_not_told_by_its_tokens() -> None:
 
         assert len(masked) == len(body)
         assert not re.search(rb"anna|example|5471|97|\[1\]", masked)
+        assert masked.partition(b"usage")[2] == body.partition(b"usage")[2]  # counts
         plain = body.replace(b"@", b" ")
         assert Masks().mask(plain, content_type) == plain
 

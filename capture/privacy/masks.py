@@ -46,11 +46,12 @@ _SPOKEN: Final = re.compile(
     re.DOTALL,
 )
 _TOKENS: Final = re.compile(
-    rb'("(?:token|token_id|token_ids|prompt_token_ids|tokens|bytes)"\s*:\s*)'
+    rb'("(?:token|token_id|token_ids|prompt_token_ids|(?:tokens|bytes)(?!"\s*:\s*\d))"\s*:\s*)'
     rb'("' + _INNER + rb'"|\d+|\[[^]"]*(?:"' + _INNER + rb'"[^]"]*)*\])',
     re.DOTALL,
 )
-"""Where a server tells the text once more, token by token: ids, and beside log probabilities."""
+"""Where a server tells the text once more, token by token: ids, and beside log probabilities; not where it
+counts them."""
 _TOKEN: Final = re.compile(rb'"' + _INNER + rb'"|\d+', re.DOTALL)
 _INDEX: Final = re.compile(rb'"(?:index|output_index|content_index)"\s*:\s*(\d+)')
 _TYPE: Final = re.compile(rb'"type"\s*:\s*"([\w.]+)"')
