@@ -5,7 +5,7 @@ In a thread of its own, from the last state that the capture told: the loop that
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from threading import Thread
@@ -83,11 +83,14 @@ class Monitored:
         for p in LAGS:
             if (late := state.lag.quantile(p)) is not None:
                 lag.add_metric([f"{p:g}"], late)
-        free = shutil.disk_usage(self._folder).free
-        disk = GaugeMetricFamily(
-            "tbench_capture_disk_free_bytes", "Free where the trace is written.", value=free
-        )
-        yield from (outcomes, lag, disk)
+        yield from (outcomes, lag)
+        if state.stuck:  # whoever asks this disk anything waits with it
+            return
+        with suppress(OSError):  # the folder has gone, as at the end of a temporary one
+            free = shutil.disk_usage(self._folder).free
+            yield GaugeMetricFamily(
+                "tbench_capture_disk_free_bytes", "Free where the trace is written.", value=free
+            )
 
     def health(self) -> tuple[str, str]:
         """The status line and the text of /healthz."""

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -224,3 +225,20 @@ def test_a_monitor_is_told_the_last_state(tmp_path: Path, free_port: int) -> Non
     assert [failed[name] for name in lost] == [5, 6, 7]
     assert [each["recording"] for each in (recording, draining, failed)] == [1, 1, 0]
     assert [each["draining"] for each in (recording, draining, failed)] == [0, 1, 0]
+    assert [each["disk_free_bytes"] > 0 for each in (recording, draining, failed)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_monitor_is_told_all_else_where_the_disk_says_nothing(
+    tmp_path: Path, free_port: int, stuck: bool
+) -> None:
+    """A folder that has gone; a disk that does not answer, which nobody asks."""
+    watch: Any = SimpleNamespace(tick=lambda _: None)
+    folder = tmp_path if stuck else tmp_path / "gone"
+    with monitored(watch, folder, "127.0.0.1", free_port) as monitor:
+        monitor.tick(replace(status(requests=4), stuck=stuck))
+        told = httpx.get(f"http://127.0.0.1:{free_port}/metrics", timeout=PATIENCE_S)
+
+    assert told.status_code == 200
+    assert "tbench_capture_requests_total 4.0" in told.text
+    assert "disk_free" not in told.text

@@ -59,6 +59,18 @@ def test_the_dialects_say_the_same_of_the_same(http: httpx.Client) -> None:
     assert ends == ("max_tokens", "incomplete", "max_output_tokens")
 
 
+def test_a_message_names_the_sequence_that_stopped_it(http: httpx.Client) -> None:
+    """At once and at the end of a stream; not where its limit cut it before."""
+    stops = CHAT | {"stop_sequences": ["never", " "], "max_tokens": 400}
+    whole = http.post("messages", json=stops, headers=KEY).json()
+    streamed = http.post("messages", json=stops | {"stream": True}, headers=KEY).text
+    cut = http.post("messages", json=stops | {"max_tokens": 1}, headers=KEY).json()
+
+    assert (whole["stop_reason"], whole["stop_sequence"]) == ("stop_sequence", " ")
+    assert '"delta":{"stop_reason":"stop_sequence","stop_sequence":" "}' in streamed
+    assert (cut["stop_reason"], cut["stop_sequence"]) == ("max_tokens", None)
+
+
 IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "1"}
 TOOL = {"name": "f", "input_schema": {"type": "object", "properties": {}}}

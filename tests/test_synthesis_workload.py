@@ -1,6 +1,7 @@
 """Workloads: what makes no sense is refused; what is made is exact, seeded, and the same bytes again."""
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -266,6 +267,7 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     [
         ({"scenario": parse("E(64)")}, "text-to-text takes D"),
         ({"model": ""}, "name of a model"),
+        ({"model": "m\udcff"}, "in printable characters"),
         ({"requests": 0}, "at least one request"),
         ({"batch_size": 2}, "text-to-text sends one prompt a request"),
         ({"scenario": parse("dataset")}, "give --dataset-path"),
@@ -283,6 +285,14 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], says: str) -> N
         replace(chat(), **changes)
 
     assert says in str(caught.value)
+
+
+def test_a_dataset_s_name_may_be_no_text(tmp_path: Path) -> None:
+    """A file's, in bytes that are no UTF-8: the trace holds it as it is shown."""
+    lines = replace(LINES, name=os.fsdecode(b"lines-\xff.txt"))
+    trace = write(replace(chat(), dataset=lines), tmp_path / "t.msgpack")
+
+    assert trace.header.extra["synthesis"]["dataset"].startswith("lines-\\udcff.txt (")
 
 
 ORDER = SynthOptions(model="m", scenario="D(9,9)", requests=1)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from tbench.capture.errors import InputError
 from tbench.capture.synthesis.corpus import sentence
+from tbench.capture.terminal import escaped
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -149,7 +150,9 @@ def load_tokens(name: str | Path) -> Counted:
         from tokenizers import Tokenizer  # noqa: PLC0415 (heavy)
 
         digest = blake2b(file.read_bytes(), digest_size=4).hexdigest()
-        return Counted(Tokenizer.from_file(str(file)), source=f"tokenizer {name} ({digest})")
+        return Counted(
+            Tokenizer.from_file(str(file)), source=f"tokenizer {escaped(str(name))} ({digest})"
+        )
     except Exception as error:
         if (
             type(error) is not Exception

@@ -20,6 +20,7 @@ from tbench.capture.synthesis.dataset import (
 from tbench.capture.synthesis.options import Api, SynthOptions
 from tbench.capture.synthesis.scenario import Scenario, Task, check_task, parse
 from tbench.capture.synthesis.tokens import Tokens, counter, estimated
+from tbench.capture.terminal import escaped
 
 BATCHED = frozenset({"text-to-embeddings", "text-to-rerank"})
 """Tasks whose requests hold several documents."""
@@ -52,8 +53,8 @@ class Workload:
     def __post_init__(self) -> None:
         """Raise InputError for what contradicts itself."""
         check_task(self.scenario, self.task)
-        if not self.model:
-            raise InputError("a workload needs the name of a model")
+        if not self.model.isprintable() or not self.model:
+            raise InputError("a workload needs the name of a model, in printable characters")
         if self.requests < 1 or self.batch_size < 1:
             raise InputError("a workload needs at least one request, and one document in a batch")
         if self.batch_size > 1 and self.task not in BATCHED:
@@ -96,7 +97,7 @@ class Workload:
             "model": self.model,
             "requests": self.requests,
             "batch_size": self.batch_size,
-            "dataset": None if data is None else f"{data.name} ({data.digest})",
+            "dataset": None if data is None else f"{escaped(data.name)} ({data.digest})",
             "left_out": {} if data is None else dict(data.left_out),
             "prefix_tokens": self.prefix_tokens,
             "additional_request_params": dict(self.additional_request_params),

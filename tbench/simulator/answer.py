@@ -51,6 +51,8 @@ class Branch:
     finish: str
     seed: int
     call_id: str = ""
+    stop: str | None = None
+    """The stop string that ended it."""
 
     def text(self, kind: Kind) -> str:
         return "".join(piece.text for piece in self.pieces if piece.kind is kind)
@@ -78,7 +80,7 @@ def _branch(order: Order, lengths: Lengths, rng: Random, tokens: int | None) -> 
     seed = (
         rng.randint(1 << 63, (1 << 64) - 1) // 10**4 * 10**4 if order.seed is None else order.seed
     )
-    finish = "stop"
+    finish, stop = "stop", None
     if order.tool and tokens is None:
         pieces, finish = _call(order.tool, rng), "tool_calls"
     else:
@@ -93,15 +95,16 @@ def _branch(order: Order, lengths: Lengths, rng: Random, tokens: int | None) -> 
         elif order.reasoning and tokens:  # half of a length that is set
             thoughts, words = words[: tokens // 2], words[tokens // 2 :]
         text = "".join(words)
-        places = [place for stop in order.stop if (place := text.find(stop)) >= 0]
+        places = [(place, stop) for stop in order.stop if (place := text.find(stop)) >= 0]
         if places:
-            words = split(text[: min(places)])
+            place, stop = min(places)
+            words = split(text[:place])
         pieces = [Piece(Kind.REASONING, word) for word in thoughts]
         pieces += [*(Piece(Kind.TEXT, word) for word in words), Piece(Kind.END)]
     call_id = "call_" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=24))
     if order.max_tokens is not None and len(pieces) > order.max_tokens:
-        pieces, finish = pieces[: order.max_tokens], "length"
-    return Branch(pieces=tuple(pieces), finish=finish, seed=seed, call_id=call_id)
+        pieces, finish, stop = pieces[: order.max_tokens], "length", None
+    return Branch(pieces=tuple(pieces), finish=finish, seed=seed, call_id=call_id, stop=stop)
 
 
 def _length(lengths: Lengths, rng: Random) -> int:

@@ -146,8 +146,20 @@ def usage(wanted: Order, output_tokens: int, cached_tokens: int, thoughts: int) 
 FAILURE: Final = named_event("error", error={"type": "overloaded_error", "message": "Overloaded"})
 
 
+def ending(branch: Branch) -> dict[str, str | None]:
+    """Why a message ended."""
+    reason = STOPS[branch.finish] if branch.stop is None else "stop_sequence"
+    return {"stop_reason": reason, "stop_sequence": branch.stop}
+
+
+NO_ENDING: Final = {"stop_reason": None, "stop_sequence": None}
+
+
 def message(
-    head: Head, content: list[dict[str, Any]], counts: dict[str, Any], stop: str | None
+    head: Head,
+    content: list[dict[str, Any]],
+    counts: dict[str, Any],
+    ended: Mapping[str, str | None] = NO_ENDING,
 ) -> dict[str, Any]:
     """A message, as it begins a stream and as a whole answer."""
     return {
@@ -156,8 +168,7 @@ def message(
         "role": "assistant",
         "model": head.model,
         "content": content,
-        "stop_reason": stop,
-        "stop_sequence": None,
+        **ended,
         "usage": counts,
     }
 
@@ -170,7 +181,7 @@ class Stream(ItemEvents):
     def begin(self) -> None:
         # 1, as the API's: how many there will be stands in message_delta.
         counts = usage(self.order, 1, self.cached_tokens, 0)
-        start = message(self.head, [], counts, None)
+        start = message(self.head, [], counts)
         self._events += [named_event("message_start", message=start)]
 
     def open_item(self, kind: Kind) -> None:
@@ -199,9 +210,8 @@ class Stream(ItemEvents):
 
     def end(self) -> None:
         branch = self.branch
-        delta = {"stop_reason": STOPS[branch.finish], "stop_sequence": None}
         counts = usage(self.order, len(branch.pieces), self.cached_tokens, branch.reasoning_tokens)
-        self._events += [named_event("message_delta", delta=delta, usage=counts)]
+        self._events += [named_event("message_delta", delta=ending(branch), usage=counts)]
         self._events += [named_event("message_stop")]
 
 
@@ -230,7 +240,7 @@ def body(
         call = {"type": "tool_use", "id": tool_id(branch), "name": name}
         content.append({**call, "input": orjson.loads(arguments) if arguments else {}})
     counts = usage(wanted, len(branch.pieces), cached_tokens, branch.reasoning_tokens)
-    return message(head, content, counts, STOPS[branch.finish])
+    return message(head, content, counts, ending(branch))
 
 
 def complaint(refused: Refusal, request_id: str) -> dict[str, Any]:
