@@ -5,10 +5,10 @@ import re
 import struct
 import zlib
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import combinations, islice, takewhile
+from itertools import batched, combinations, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from tbench.capture.privacy.bodies import MEMBERS, Bodies
 from tbench.capture.privacy.masks import Masks
 from tbench.capture.privacy.redaction import Content, redact
 from tbench.capture.privacy.standins import ASCII_PIECE, PIECE, StandIns
-from tbench.capture.privacy.traffic import blanks, shape
-from tbench.capture.providers import parse_recorded, parse_request
+from tbench.capture.privacy.traffic import Traffic, blanks, shape
+from tbench.capture.providers import parse_recorded, parse_request, recorded_outcome
 from tbench.capture.sessions import Sessions
 from tbench.capture.trace_info import Facts, trace_info
 from tbench.capture.trace_reader import read_trace
@@ -37,6 +37,8 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.api import replay
 from tbench.simulator.chat import CHAT
 from tbench.simulator.messages import MESSAGES
+from tbench.simulator.odd import ODD
+from tbench.simulator.odd_chat import joined
 from tbench.simulator.prompt import PrefixCache
 from tbench.simulator.responses import RESPONSES
 from tests import private_places
@@ -407,6 +409,40 @@ def test_what_is_dropped_leaves_counts_and_times(
         assert was.response and exchange.response
         ends = [parse_recorded(known).events for known in (was.response, exchange.response)]
         assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("disguise", [shape, blanks])
+def test_an_odd_answer_is_read_as_its_original(disguise: Callable[[], Traffic]) -> None:
+    """Its events, counts, ending and outcome, from chunks of its size; what is no JSON is left out."""
+    withheld = set()
+    for name, odd in ODD.items():
+        body = joined(odd.body)[:100_000]
+        fields = [line.lower().split(": ") for line in odd.fields]
+        headers = tuple((name, value) for name, value in fields if name.startswith("content-"))
+        sizes = [len(part) for part in batched(body, 40)]
+        response = Response(
+            head_ns=0,
+            end_ns=10**9,
+            status=200,
+            headers=headers,
+            body=body,
+            body_bytes=len(body),
+            chunks=tuple(Chunk(at, size) for at, size in enumerate(sizes)),
+        )
+        made = disguise().response(response)
+        if made.body is None:
+            withheld.add(name)
+            continue
+        was, now = parse_recorded(response), parse_recorded(made)
+        assert (now.events, now.usage, now.done) == (was.events, was.usage, was.done), name
+        ends = [
+            recorded_outcome(known, read, endpoint=odd.api)
+            for known, read in ((response, was), (made, now))
+        ]
+        assert ends[0] == ends[1], name
+        assert sum(chunk.size for chunk in made.chunks) == len(made.body), name
+    no_json = {"html-200", "ndjson-200", "not-json-200", "bad-utf8-200", "status-503"}
+    assert withheld == no_json | {"wrong-encoding"}
 
 
 def test_what_is_kept_has_no_secrets(tbench: Any, tmp_path: Path) -> None:

@@ -96,23 +96,24 @@ MEMBERS: Final = {name: kind for kind, names in _MEMBERS.items() for name in _wo
 PARTS: Final = frozenset(
     _words(
         """
-        added agent aiff any annotation application approval approximate argument arguments array assistant
-        audio auto base base64 bash block boolean browser call calls cancelled character chat commentary
-        chunk citation citations cites clear code collapsed command completed completion compaction complete
-        computer concise container content context control created creation custom cut deleted delta
-        description detailed developer direct disabled done down edit editor embedding embeddings enabled
-        encoding encrypted end ephemeral eos error event events execution exceeded expired failed false
-        fetch file files filter final find first flac answer flex float format full function functions gif
-        grammar guardrail heartbeat high https identifier image images in incomplete input insert integer
-        interpreter invalid item items jpeg json lark length level limit list live local location low
-        markdown max maximum mcp medium memory message messages minimal model mp3 mpeg mp4 multi multipart
-        no none not null number object of ogg opus output overloaded page param params parallel part partial
-        patch pause pdf ping plain png preview priority processing progress queued rate reasoning redacted
-        refusal refused regex request required rerank resource response result results retry scale schema
-        screenshot search searching server service shell signature sources standard start started stop
-        stream string sub summary summarized system text thinking thought timeout token tokens tool tools
-        transcript transcription true turn type unavailable unsupported uint8 ubinary binary int8 update url
-        use user value video wav web webp window xhigh string query extended 5m 1h 24h
+        abort added agent aiff any annotation application approval approximate argument arguments array
+        assistant audio auto base base64 bash block boolean browser call calls cancelled character chat
+        commentary chunk citation citations cites clear code collapsed command completed completion
+        compaction complete computer concise container content context control created creation custom
+        cut deleted delta description detailed developer direct disabled done down edit editor embedding
+        embeddings enabled encoding encrypted end ephemeral eos error event events execution exceeded
+        expired failed false fetch file files filter final find first flac answer flex float format full
+        function functions gif grammar guardrail heartbeat high https identifier image images in
+        incomplete input insert insufficient integer interpreter invalid item items jpeg json lark
+        length level limit list live local location low markdown max maximum mcp medium memory message
+        messages minimal model mp3 mpeg mp4 multi multipart network no none not null number object of
+        ogg opus output overloaded page param params parallel part partial patch pause pdf ping plain
+        png preview priority processing progress queued rate reasoning redacted refusal refused regex
+        request required rerank resource response result results retry scale schema screenshot search
+        searching server service shell signature sources standard start started stop stream string sub
+        summary summarized system text thinking thought timeout token tokens tool tools transcript
+        transcription true turn type unavailable unsupported uint8 ubinary binary int8 update url use
+        user value video wav web webp window xhigh string query extended 5m 1h 24h
         """
     )
 )

@@ -4,20 +4,21 @@ Times, outcomes and counts stay. A streamed text is made up as a whole and dealt
 brought it: what each of them weighed would tell the lengths of its words.
 """
 
+import json
 import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any, Final
 
 from tbench.capture.decode import decoder
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import LED_BACK, Chunk, Headers, Request, Response
 from tbench.capture.intake import API_HOSTS
-from tbench.capture.jsontext import loads, rewritten
+from tbench.capture.jsontext import BOM, loads, rewritten
 from tbench.capture.privacy.bodies import Bodies, Kind, is_word
 from tbench.capture.privacy.standins import Blanks, StandIns
 from tbench.capture.providers import CREDENTIAL_HEADERS, PROVIDERS, is_stream, parse_request
@@ -238,7 +239,7 @@ class Traffic:
             lines = list(self._stream(body))
         else:
             try:
-                payload = loads(body)
+                payload = _payload(body)
                 made_up = self.bodies.made_up(payload)
             except ValueError:
                 return None
@@ -251,10 +252,9 @@ class Traffic:
         """For each line of an event stream how long it was, and what it becomes."""
         slots: dict[tuple[object, ...], list[_Piece]] = defaultdict(list)
         lines: list[tuple[int, bytes, Any, bytes]] = []
-        for line in body.splitlines(keepends=True):
-            text = line.rstrip(b"\r\n")
+        for size, text, end in _lines(body):
             head, value = self._line(text, slots)
-            lines.append((len(line), head, value, line[len(text) :]))
+            lines.append((size, head, value, end))
         for (kind, *_), pieces in slots.items():
             assert isinstance(kind, Kind)
             self._deal(kind, pieces)
@@ -287,7 +287,7 @@ class Traffic:
             return piece
 
         try:
-            payload = loads(value)
+            payload = _payload(value)
             kind_of_event = str(payload.get("type")) if isinstance(payload, dict) else None
             return head, self.bodies.made_up(payload, leaf)
         except ValueError:
@@ -325,6 +325,33 @@ _AMOUNTS: Final = re.compile(f"{_AMOUNT}|{_TIME}")
 
 def _version(version: str) -> str:
     return version if re.fullmatch(r"HTTP/\d(?:\.\d)?", version) else "HTTP/1.1"
+
+
+def _payload(data: bytes) -> Any:  # noqa: ANN401 (any JSON)
+    """JSON as lenient as whoever reads an answer: half a character, cut off with its event, is no fault."""
+    with suppress(ValueError):
+        return loads(data)
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _lines(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """The lines of an event stream: how long each is, what it says, and its end.
+
+    Data over several lines are one event's, and become one line.
+    """
+    lines = body.splitlines(keepends=True)
+    for is_data, run in groupby(lines, lambda line: line[:5] == b"data:"):
+        group = [(line, line.rstrip(b"\r\n")) for line in run]
+        if is_data:
+            line, text = group[-1]
+            joined = b"data:" + b" ".join(text[5:] for _, text in group)
+            yield sum(len(line) for line, _ in group), joined, line[len(text) :]
+        else:
+            for line, text in group:
+                yield len(line), text.removeprefix(BOM), line[len(text) :]
 
 
 def _moved(chunks: Sequence[Chunk], lines: Sequence[tuple[int, bytes]]) -> tuple[Chunk, ...]:
