@@ -3,14 +3,15 @@
 A request continues an earlier one when all of that one's messages, followed by an assistant's message, begin
 its own. Clients that cut old messages off, or write them anew, keep the last ones: so it also continues one
 of the same caller whose last words, and the answer that they replied to, stand before an assistant's message
-in it, however these are spaced, spelled as JSON, or without what was thought; or the one whose answer called
-the tools that it brings results of.
+in it, however these are spaced, spelled as JSON, or without what was thought; one whose answer stands in it
+as an assistant's message, whatever became of the words before; or the one whose answer called the tools that
+it brings results of.
 
 An agent's tools may be agents. A request whose first words are an argument of a tool that an open
 conversation has called belongs to that one (fan-out), and the request that brings the tool's result holds the
 last answers of what the call began (fan-in); so does one that quotes an answer. Only the answers of
-requests with tools are read. Hashes are Python's own, of this process: they live in
-memory only.
+requests with tools are read for this; others wait, those of the last UNREAD bytes, until an assistant's
+message has no other origin, or several. Hashes are Python's own, of this process: they live in memory only.
 """
 
 import json
@@ -27,7 +28,7 @@ from tbench.capture.exchange import Request, Response
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest, parse_request
 from tbench.capture.providers.provider import items_of, word_of
-from tbench.capture.spoken import ToolCall, calls_in, results_in, spoken, texts_in
+from tbench.capture.spoken import Spoken, ToolCall, calls_in, results_in, spoken, texts_in
 
 
 class Recent[Key, Value](dict[Key, Value]):
@@ -73,7 +74,9 @@ OPEN = 256
 TELLING = 8
 """Characters from which on an argument that is a request's words says where that came from."""
 QUOTED = 24
-"""Characters from which on a text within another is a quotation."""
+"""Characters from which on a text within another is a quotation, and an answer tells who was given it."""
+UNREAD = 2**24
+"""Bytes of answers that wait to be read."""
 
 
 class Place(NamedTuple):
@@ -104,14 +107,14 @@ class _Seen:
     """A request that later ones may continue.
 
     `call` is the tool's call that began its part of the conversation: who made it, and the call's id.
-    `end_ns` is None where it is not known.
+    `end_ns` is None where it is not known, `words` (of its answer, by `_last_words`) where that was not read.
     """
 
     id: str
     place: Place
     client: str | None
-    answer: int | None
     call: tuple[str, str] | None = None
+    words: int | None = None
     end_ns: int | None = None
     continued: bool = False
 
@@ -146,6 +149,9 @@ class Sessions:
         self._begun: Recent[tuple[str, str], list[_Seen]] = Recent(remembered)
         self._open: deque[_OpenCall] = deque(maxlen=OPEN)
         self._quotable: deque[tuple[_Seen, str]] = deque(maxlen=OPEN)
+        self._answered: Recent[int, tuple[_Seen, ...]] = Recent(remembered)
+        self._unread: deque[tuple[_Seen, Response]] = deque()
+        self._unread_bytes = 0
         self._count = 0
         self.exact = False
 
@@ -154,7 +160,6 @@ class Sessions:
         request: Request,
         *,
         parsed: ParsedRequest | None = None,
-        answer: str | None = None,
         response: Response | None = None,
     ) -> Place:
         """The place of one request.
@@ -162,9 +167,8 @@ class Sessions:
         Args:
             request: the next by arrival.
             parsed: its body, where that has been read already.
-            answer: the text that came back, where it is known; it tells apart two conversations that
-                began with the same words.
-            response: what came back, of which the body is read where `begets` says so.
+            response: what came back; its body is read where `begets` says so, else where it is in question
+                whose answer a later request holds.
         """
         seen = self._requests.get(request.retry_of) if request.retry_of else None
         messages: Sequence[Mapping[str, Any]] = ()
@@ -173,12 +177,18 @@ class Sessions:
                 encoding = request.header("content-encoding")
                 parsed = parse_request(request.method, request.path, request.body, encoding)
             messages = parsed.messages
-            seen = self._first_attempt(request, parsed, messages, answer)
+            seen = self._first_attempt(request, parsed, messages)
         self._requests.keep(request.id, seen)
         if response is not None:
             seen.end_ns = response.end_ns
-            if response.body and (response.status or 0) < 300 and begets(request):
-                self._listen(seen, response, "\n".join(_texts(messages)))
+            if response.body and (response.status or 0) < 300:
+                if begets(request):
+                    self._listen(seen, response, "\n".join(_texts(messages)))
+                elif messages:
+                    self._unread.append((seen, response))
+                    self._unread_bytes += len(response.body)
+                    while self._unread_bytes > UNREAD:
+                        self._unread_bytes -= len(self._unread.popleft()[1].body or b"")
         return seen.place
 
     def _first_attempt(
@@ -186,7 +196,6 @@ class Sessions:
         request: Request,
         parsed: ParsedRequest,
         messages: Sequence[Mapping[str, Any]],
-        answer: str | None,
     ) -> _Seen:
         chain = _chain(messages)
         name, payload = _name(request, parsed), parsed.payload or {}
@@ -199,11 +208,12 @@ class Sessions:
             news = messages[max(answers, default=0) :]
         results = [id_ for message in news for id_ in results_in(message)]
 
-        parent, exact = self._parent(messages, chain, client)
-        if not exact:
+        parent, exact = self._parent(messages, chain, arrive_ns, client)
+        caller, sole = self._caller(results, client) if results else (None, False)
+        if sole or not exact:
             previous = self._named.get(word_of(payload, "previous_response_id"), ())
-            caller = self._caller(results, client) if results else None
-            parent = next(iter(previous), None) or caller or parent
+            author = next(iter(previous), None) or caller or parent
+            parent, exact = author, exact and author is parent
         call = parent.call if parent else None
         quoted = parent if exact else None
         if parent is not None:
@@ -214,14 +224,16 @@ class Sessions:
             parent, call = self._in_name(name, parent, call, arrive_ns)
 
         self.exact = quoted is not None and quoted is parent
+        # An agent that takes over may have all that was said in one message.
+        if parent is None and agents:
+            news = messages
         joined = self._joined(parent, results, _texts(news), arrive_ns, client) if news else ()
         if parent is None:
             self._count += 1
             place = Place(f"s{self._count}", 0, None, joined)
         else:
             place = Place(parent.place.session, parent.place.turn + 1, parent.id, joined)
-        digest = None if answer is None else _digest(answer)
-        seen = _Seen(request.id, place, client, digest, call)
+        seen = _Seen(request.id, place, client, call)
         if name is not None:
             self._named.keep(name, [*self._named.get(name, [])[1 - RIVALS :], seen])
         if call is not None:
@@ -256,6 +268,7 @@ class Sessions:
         self,
         messages: Sequence[Mapping[str, Any]],
         chain: list[int],
+        arrive_ns: int,
         client: str | None,
     ) -> tuple[_Seen | None, bool]:
         """The latest request that these messages quote, with an assistant's message behind it.
@@ -267,20 +280,38 @@ class Sessions:
             reply = messages[length]
             if reply.get("role") != "assistant":
                 continue
-            exact = self._prefixes.get(chain[length - 1])
-            if seen := exact or self._endings.get(_ending(messages, length, client)):
-                if len(seen) == 1:  # nearly always
-                    return seen[0], bool(exact)
-                quoted = _digest(_text(reply.get("content")))
+            exact = self._prefixes.get(chain[length - 1], ())
+            seen = exact or self._endings.get(_ending(messages, length, client), ())
+            if len(seen) == 1 and seen[0].words is None:  # nearly always
+                return seen[0], bool(exact)
+            words, telling = _last_words(reply)
+            if len(seen) == 1 and seen[0].words == words:
+                return seen[0], bool(exact)
+            self._read()
+            if telling and (author := self._author(words, arrive_ns, client)):
+                return author, author in exact
+            if seen:
                 # Reversed, as `max` gives the first of equals: the latest is the likeliest.
-                best = max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
+                best = max(reversed(seen), key=lambda each: _likeness(each, words, client))
                 return best, bool(exact)
         return None, False
 
-    def _caller(self, results: Sequence[str], client: str | None) -> _Seen | None:
-        """The request whose answer called the tools that gave these results."""
+    def _author(self, words: int, arrive_ns: int, client: str | None) -> _Seen | None:
+        """The one request of this caller that was answered so, or the one of these that nobody continued."""
+        given = [
+            seen
+            for seen in self._answered.get(words, ())
+            if seen.client == client and seen.ended(arrive_ns)
+        ]
+        if len(given) > 1:
+            given = [seen for seen in given if not seen.continued]
+        return given[0] if len(given) == 1 else None
+
+    def _caller(self, results: Sequence[str], client: str | None) -> tuple[_Seen | None, bool]:
+        """The request whose answer called the tools that gave these results, and whether no other did."""
         callers = [seen for id_ in results for seen in self._callers.get(id_, ())]
-        return max(reversed(callers), key=lambda seen: _likeness(seen, None, client), default=None)
+        best = max(reversed(callers), key=lambda seen: _likeness(seen, None, client), default=None)
+        return best, bool(callers) and all(seen is best for seen in callers)
 
     def _opener(
         self, messages: Sequence[Mapping[str, Any]], arrive_ns: int, client: str | None
@@ -315,7 +346,7 @@ class Sessions:
         """
         held: list[_Seen] = []
         if results:
-            caller = self._caller(results, client)
+            caller, _ = self._caller(results, client)
             for id_ in results:
                 held += self._begun.get((caller.id if caller else "", id_), ())
             brought = set(results)
@@ -345,7 +376,7 @@ class Sessions:
 
     def _listen(self, seen: _Seen, response: Response, prompt: str) -> None:
         """Take note of an answer's id, of the tools that it calls, and of its words."""
-        utterance = spoken(response.body or b"", response.header("content-encoding") or "")
+        utterance = self._hear(seen, response)
         if utterance is None:
             return
         if utterance.id:
@@ -357,6 +388,22 @@ class Sessions:
             self._open.append(_OpenCall(seen, call.id, words))
         if len(text := utterance.text.strip()) >= QUOTED:
             self._quotable.append((seen, text))
+
+    def _read(self) -> None:
+        """Read the answers that wait for it."""
+        while self._unread:
+            self._hear(*self._unread.popleft())
+        self._unread_bytes = 0
+
+    def _hear(self, seen: _Seen, response: Response) -> Spoken | None:
+        """What an answer says, of which note is taken."""
+        utterance = spoken(response.body or b"", response.header("content-encoding") or "")
+        for message in utterance.messages[-1:] if utterance else ():
+            seen.words, telling = _last_words(message)
+            if telling:
+                others = self._answered.get(seen.words, ())
+                self._answered.keep(seen.words, (*others[1 - RIVALS :], seen))
+        return utterance
 
 
 def begets(request: Request) -> bool:
@@ -405,10 +452,10 @@ def _words(call: ToolCall) -> list[str]:
     return words
 
 
-def _likeness(seen: _Seen, quoted: int | None, client: str | None) -> tuple[bool, bool, bool]:
-    """How well an earlier request fits: its answer is quoted, same caller, not yet continued."""
+def _likeness(seen: _Seen, words: int | None, client: str | None) -> tuple[bool, bool, bool]:
+    """How well an earlier request fits: it was answered so, same caller, not yet continued."""
     return (
-        seen.answer is not None and seen.answer == quoted,
+        seen.words is not None and seen.words == words,
         seen.client == client,
         not seen.continued,
     )
@@ -437,20 +484,30 @@ _BREAKS = bytes(code for code in range(128) if chr(code).isspace())
 
 
 def _sense(message: Mapping[str, Any]) -> tuple[object, ...]:
-    """What stays of a message where its client writes its history anew.
-
-    Its texts without their breaks, JSON among them as values, and the ids of its calls and results; all of
-    one that has none of these.
-    """
+    """What stays of a message where its client writes its history anew; all of one without words."""
     content = message.get("content")
-    if isinstance(content, str) and message.keys() == PLAIN:  # as nearly all
-        return word_of(message, "role"), _bare(content) or rewritten(message, sort=True)
+    if isinstance(content, str) and message.keys() == PLAIN and (bare := _bare(content)):
+        return word_of(message, "role"), bare  # as nearly all
+    return word_of(message, "role"), *(_gist(message) or (rewritten(message, sort=True),))
+
+
+def _last_words(message: Mapping[str, Any]) -> tuple[int, bool]:
+    """A hash of the assistant's last words in a message, and whether others are unlikely to hear the same.
+
+    The last ones alone: what it called, or had said before, a client may have left out or put together.
+    """
+    last = ("", *_gist(message))[-1]
+    return hash(last), len(last) >= QUOTED
+
+
+def _gist(message: Mapping[str, Any]) -> tuple[str | bytes, ...]:
+    """A message's texts without breaks, JSON among them as values, and the ids of its calls and results."""
+    content = message.get("content")
     if isinstance(content, list):
         content = [part for part in items_of(content) if part.get("type") not in THOUGHTS]
         message = {**message, "content": content}
     calls = (call.id for call in calls_in(message))
-    words = (*calls, *results_in(message), *filter(None, map(_bare, texts_in(content))))
-    return (word_of(message, "role"), *(words or (rewritten(message, sort=True),)))
+    return (*calls, *results_in(message), *filter(None, map(_bare, texts_in(content))))
 
 
 def _bare(text: str) -> bytes:
@@ -461,16 +518,3 @@ def _bare(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass").translate(
         None, _BREAKS
     )  # a tenth of `split` and `join`
-
-
-def _text(content: object) -> str:
-    """The words of a message: a text, or the texts of its parts."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else ()
-    texts = [part.get("text") for part in parts if isinstance(part, dict)]
-    return "".join(text for text in texts if isinstance(text, str))
-
-
-def _digest(text: str | None) -> int | None:
-    return hash(text.strip()) if text and text.strip() else None

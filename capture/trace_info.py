@@ -185,8 +185,7 @@ class Overview:
             for name, tokens in (("prompt", answer.usage.prompt), ("output", answer.usage.output)):
                 if tokens is not None:
                     self._counts[f"{name}_tokens"] += tokens
-        text = answer.text if answer else None
-        place = self._sessions.assign(request, parsed=facts.parsed, answer=text, response=response)
+        place = self._sessions.assign(request, parsed=facts.parsed, response=response)
         self._counts["sessions"] += place.turn == 0 and request.retry_of is None
         self._first = request.arrive_ns if self._first is None else self._first
         self._last = request.arrive_ns

@@ -202,7 +202,7 @@ def test_compressed_turns_are_one_session() -> None:
     first.id, second.id = "a", "b"
     sessions = Sessions()
 
-    assert sessions.assign(first, answer="Hello").turn == 0
+    assert sessions.assign(first).turn == 0
     assert sessions.assign(second).parent == "a"
 
 

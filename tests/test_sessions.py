@@ -23,6 +23,13 @@ def request(name: str, messages: Any, **fields: Any) -> Request:
     return chat_request(0, 0, **{"id": name, "body": body, **fields})
 
 
+def answer(text: str, calls: Any = (), end_ns: int = 0) -> Response:
+    """A chat's answer."""
+    message = {"content": text or None, **({"tool_calls": calls} if calls else {})}
+    body = json.dumps({"choices": [{"message": say("assistant", None) | message}]}).encode()
+    return Response(head_ns=0, end_ns=end_ns, status=200, body=body)
+
+
 SYSTEM, HI = say("system", "be brief"), say("user", "hi")
 SECOND = [SYSTEM, HI, say("assistant", "hello"), say("user", "more")]
 THIRD = [*SECOND, say("assistant", "well"), say("user", "and?")]
@@ -70,8 +77,8 @@ def test_branches_share_a_session() -> None:
 def test_same_first_words_are_told_apart_by_the_answer() -> None:
     """Two people say hi; what each was answered tells whose second turn it is."""
     sessions = Sessions()
-    sessions.assign(request("a", [HI]), answer="hello")
-    sessions.assign(request("b", [HI]), answer="good day")
+    sessions.assign(request("a", [HI]), response=answer("hello"))
+    sessions.assign(request("b", [HI]), response=answer("good day"))
     assert sessions.assign(request("d", [HI, say("assistant", "good day "), HI])).parent == "b"
     assert sessions.assign(request("c", [HI, say("assistant", "hello"), HI])).parent == "a"
 
@@ -140,8 +147,7 @@ def test_a_question_that_many_ask_is_no_sub_agent() -> None:
     question = "What is the tallest mountain of Europe?"
     for argument, session in ((question, "s3"), ("the highest peak in Europe", "s1")):
         function = {"name": "search", "arguments": json.dumps({"query": argument})}
-        answer = {"choices": [{"message": {"tool_calls": [{"id": "c1", "function": function}]}}]}
-        response = Response(head_ns=0, end_ns=5, status=200, body=json.dumps(answer).encode())
+        response = answer("", [{"id": "c1", "function": function}], 5)
         body = json.dumps({"messages": [say("user", question)], "tools": [{}]}).encode()
         sessions = Sessions()
         sessions.assign(request("a", [], body=body), response=response)
@@ -213,20 +219,36 @@ def test_interleaved_conversations_come_apart(order: list[int]) -> None:
     assert len({place.session for place in last.values()}) == len(last)
 
 
+OMITTED = {"type": "text", "text": "[image omitted]"}
 TALK = ("yes", "thanks", "go on", "and then?")
 
 
 def heard(style: str, turns: list[str], answers: list[str], turn: int) -> list[dict[str, Any]]:
-    """What a client sends in a turn: all that was said, the last five messages, or a summary before these."""
+    """What a client sends in a turn: all that was said, or what it keeps of it.
+
+    That are the last five messages or three, a summary before these, or earlier questions in other words.
+    """
     spoken: list[dict[str, Any]] = []
     for earlier in range(turn + 1):
         spoken.append(say("user", turns[earlier]))
         if earlier < turn:
             spoken.append(say("assistant", answers[earlier]))
-    if style == "verbatim":
-        return [SYSTEM, *spoken]
-    opening = SYSTEM if style == "trimmed" else say("system", f"so far: {len(spoken)} messages")
-    return [opening, *spoken[-5:]]
+    match style:
+        case "trimmed":
+            return [SYSTEM, *spoken[-5:]]
+        case "last":
+            return [SYSTEM, *spoken[-3:]]
+        case "rewritten":
+            return [say("system", f"so far: {len(spoken)} messages"), *spoken[-5:]]
+        case "edited":
+            earlier = (
+                say("user", [{"type": "text", "text": turn["content"]}, OMITTED])
+                if turn["role"] == "user"
+                else turn
+                for turn in spoken[:-1]
+            )
+            return [SYSTEM, *earlier, spoken[-1]]
+    return [SYSTEM, *spoken]
 
 
 CALLED = say("assistant", [{"type": "tool_use", "id": "t1", "name": "look", "input": {}}])
@@ -266,12 +288,19 @@ def test_last_words_that_are_written_anew_tell_their_conversation(
 
 
 @pytest.mark.parametrize(
-    ("style", "least"), [("verbatim", 1.0), ("trimmed", 0.98), ("rewritten", 0.98)]
+    ("style", "least"),
+    [
+        *(("verbatim", 1.0), ("alike", 1.0)),
+        *((style, 0.98) for style in ("trimmed", "last", "rewritten", "edited")),
+    ],
 )
 def test_conversations_are_told_apart_however_their_history_is_sent(
     style: str, least: float
 ) -> None:
-    """200 conversations of 2 to 8 turns, ten at a time, of three callers; a third is the same few words."""
+    """200 conversations of 2 to 8 turns, ten at a time, of three callers; a third is the same few words.
+
+    Of those that are alike each four ask the same, at once, and differ in the answers.
+    """
     source = random.Random(5)
     waiting: list[tuple[int, int, list[str], list[str]]] = []
     for number in range(200):
@@ -281,16 +310,19 @@ def test_conversations_are_told_apart_however_their_history_is_sent(
             else f"question {source.random()}"
             for turn in range(source.randint(2, 8))
         ]
-        waiting.append((number, 0, turns, [f"answer {source.random()}" for _ in turns]))
-    sessions = Sessions()
-    places: dict[tuple[int, int], Place] = {}
+        if style == "alike" and number % 4:
+            turns = waiting[-1][2]
+        waiting.append((number, 0, turns, [f"the answer {source.random()}" for _ in turns]))
+    sessions, places = Sessions(), dict[tuple[int, int], Place]()
     parents: dict[str, tuple[int, int]] = {}
     while waiting:
         slot = source.randrange(min(10, len(waiting)))
         number, turn, turns, answers = waiting[slot]
         name = f"{number}.{turn}"
         messages = heard(style, turns, answers, turn)
-        places[number, turn] = sessions.assign(request(name, messages, client=f"c{number % 3}"))
+        places[number, turn] = sessions.assign(
+            request(name, messages, client=f"c{number // 4 % 3}"), response=answer(answers[turn])
+        )
         parents[name] = number, turn
         waiting[slot : slot + 1] = (
             [(number, turn + 1, turns, answers)] if turn + 1 < len(turns) else []
@@ -304,6 +336,35 @@ def test_conversations_are_told_apart_however_their_history_is_sent(
 
     assert right >= least * claimed  # precision
     assert right >= least * sum(follows.values())  # recall
+
+
+@pytest.mark.parametrize(
+    ("kept", "parent", "joined"),
+    [
+        ([HI, say("assistant", "Two rooms are free on Sunday.")], "b", ()),
+        ([say("assistant", "So far: hi; Two rooms are free on Sunday.")], None, ("b",)),
+        ([say("assistant", "So far: hi; they have no rooms on Sunday.")], None, ()),
+    ],
+    ids=["words", "one message", "another's"],
+)
+def test_an_agent_that_takes_over_without_the_calls_waits_for_the_last_answer(
+    kept: list[Any], parent: str | None, joined: tuple[str, ...]
+) -> None:
+    """A handoff: its history has no tools, so begins as the first request of the conversation did."""
+    call = {"id": "c1", "function": {"name": "look", "arguments": "{}"}}
+    asked = [say("system", "be brief"), HI]
+    called = [*asked, say("assistant", None) | {"tool_calls": [call]}]
+    called.append(say("tool", "2") | {"tool_call_id": "c1"})
+    sessions = Sessions()
+    for name, messages, said in (
+        ("a", asked, answer("", [call])),
+        ("b", called, answer("Two rooms are free on Sunday.")),
+    ):
+        body = json.dumps({"messages": messages, "tools": [{}]}).encode()
+        sessions.assign(request(name, [], body=body), response=said)
+    place = sessions.assign(request("c", [say("system", "be kind"), *kept, say("user", "book")]))
+
+    assert (place.parent, place.joined) == (parent, joined)
 
 
 @given(st.integers(1, 450), st.lists(st.integers(0, 600), max_size=900))

@@ -144,11 +144,8 @@ class _Redaction:
     def _placed(self, exchange: Exchange, made: Request, sessions: Sessions) -> Request:
         """The request with the name of its session and the ids of its prompt's blocks."""
         facts, response = Facts(exchange), exchange.response
-        answer = facts.answer.text if facts.answer else None
         # With the response: what its tools began is of its session, and nobody will tell that of the copy.
-        place = sessions.assign(
-            exchange.request, parsed=facts.parsed, answer=answer, response=response
-        )
+        place = sessions.assign(exchange.request, parsed=facts.parsed, response=response)
         others = [pair for pair in made.headers if pair[0] not in SESSION_HEADERS]
         extra = dict(made.extra)
         if self._hashes and exchange.request.body:
