@@ -843,6 +843,22 @@ def test_any_log_by_a_map(tbench: Run, tmp_path: Path) -> None:
     assert report["itl_s"]["p50"] is None
 
 
+def test_a_log_that_stands_newest_first_is_said(tbench: Run, tmp_path: Path) -> None:
+    """Which attempt repeats which is known of rows in order of time only."""
+    rows = [
+        {"at": 10 + n, "done": 10.5 + n, "p": f"ask {n // 2}", "status": (503, 200)[n % 2]}
+        for n in range(6)
+    ]
+    names = ("arrival=at:s", "end=done:s", "prompt=p", "status=status")
+    words = [word for name in names for word in ("--map", name)]
+    for order, retries, is_said in (rows, 3, False), (rows[::-1], 0, True):
+        source = lines(tmp_path / f"{retries}.jsonl", order)
+        done = tbench("trace", "import", source, *words, "-o", f"{retries}.msgpack")
+
+        assert ("rows stand newest first (5 of 6" in done.err) is is_said
+        assert trace_info(read_trace(tmp_path / f"{retries}.msgpack"))["retries"] == retries
+
+
 def test_an_empty_cell_leaves_the_unit_certain(tmp_path: Path) -> None:
     """Of a table, where an answer never came."""
     (tmp_path / "l.csv").write_text("ts,done,p\n1767225600,1767225602,a\n1767225601,,b\n")

@@ -105,11 +105,16 @@ class Ticks:
         self._counts: dict[int, int] = {}
         self._latest: list[int] = []
         """The instants, negated: a heap with the last one on top."""
+        self._last: int | None = None
         self.arrivals = 0
+        self.backward = 0
+        """Arrivals before that of the row above."""
 
     def add(self, at_ns: int) -> None:
         """Count one arrival."""
         self.arrivals += 1
+        self.backward += self._last is not None and at_ns < self._last
+        self._last = at_ns
         self._origin = at_ns if self._origin is None else self._origin
         self._common = gcd(self._common, at_ns - self._origin)
         if at_ns in self._counts:

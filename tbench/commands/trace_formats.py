@@ -146,6 +146,12 @@ def _report(job: "Job", counts: "Survey", out: Path) -> None:
             f"another): bursts may be the clock's; {done}",
             err=True,
         )
+    if 2 * counts.ticks.backward > counts.ticks.arrivals:
+        typer.echo(
+            f"rows stand newest first ({counts.ticks.backward:,} of {counts.ticks.arrivals:,} before the one "
+            "above): no retry is known as one, a replay sends each again; sort the log by time",
+            err=True,
+        )
     for reason, number in counts.refused.most_common():
         typer.echo(f"{plural(number, 'first-token time')} {reason}: taken as absent", err=True)
     if counts.undated_answers:
