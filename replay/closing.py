@@ -396,28 +396,20 @@ def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Ite
     quantile that lies among the timeouts is beyond the shortest wait that ended in one.
     """
     yield f"{'latency, ms':<14}{''.join(f'{name:>8} ' for name in SHOWN)}{'n':>8}"
-    counted = metrics.counted(run.columns)
     every = where(run.columns, "outcome", Outcome.TIMEOUT)
     timeouts = every & ~run.columns["warmup"]
     waited = (run.columns["end"] - metrics.origin(run.columns))[every]
     waited = waited[np.isfinite(waited)]
     for name, heading in rows.items():
-        metric, figures = metrics.METRICS[name], numbers[f"{name}_s"]
-        values = metric.of(counted)
-        n = int((~np.isnan(values)).sum())
+        figures, n, hidden = with_hidden(run, name, numbers[f"{name}_s"])
         if not n:
             continue
-        hidden = 0
-        if metric.latency:
-            hidden = int((timeouts & run.columns["stream"] if metric.streamed else timeouts).sum())
-        if hidden and figures["mean"] is not None:
-            figures = {**figures, **metrics.with_timeouts(values, hidden)}
         cells = []
         for column in SHOWN:
             seconds, text = figures[column], ""
             if seconds is not None:
                 text = three(seconds * 1e3)
-            elif figures["mean"] is not None:  # it is not refused, but hidden
+            elif figures["max"] is not None:  # it is not refused, but hidden
                 beyond = float(waited.min()) if len(waited) else figures["max"]
                 text = f">{three(beyond * 1e3)}"
             cells.append(text + (mark(column, n + hidden) or " ") if text else "- ")
@@ -425,6 +417,22 @@ def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Ite
     if timeouts.any():
         count = plural(int(timeouts.sum()), "timeout")
         yield f"  with {count} as slower than any other; mean and max are of the rest"
+
+
+def with_hidden(
+    run: Run, name: str, figures: Mapping[str, float | None]
+) -> tuple[Mapping[str, float | None], int, int]:
+    """The `figures` of a metric in `replay --json`, with its timeouts as slower than any other value.
+
+    Then how many values it has, and how many timeouts. A quantile that lies among these is None.
+    """
+    metric, columns = metrics.METRICS[name], run.columns
+    values = metric.of(metrics.counted(columns))
+    timeouts = where(columns, "outcome", Outcome.TIMEOUT) & ~columns["warmup"] & metric.latency
+    hidden = int((timeouts & columns["stream"] if metric.streamed else timeouts).sum())
+    if hidden and figures["mean"] is not None:
+        figures = {**figures, **metrics.with_timeouts(values, hidden)}
+    return figures, int((~np.isnan(values)).sum()), hidden
 
 
 FEW: Final = "* few samples: a hint without an interval (p95 needs 400, p99 2,000)"

@@ -27,6 +27,7 @@ from tbench.replay.runfile import read_run
 from tbench.replay.sender import Deadlines, Kind, chosen
 from tbench.replay.target import (
     CURE,
+    EXACT,
     LIMIT_NAMES,
     Target,
     checked_base_url,
@@ -167,9 +168,12 @@ def resolve(
         make_room(out)
     headers = _headers(options)
     pacing = options.pacing()
-    limits = sorted(LIMIT_NAMES & options.set.keys())
-    if options.match_length != "no" and limits:
-        raise InputError(f"--match-length and --set {limits[0]} both limit the output; give one")
+    lengths = LIMIT_NAMES | EXACT if options.match_length == "exact" else LIMIT_NAMES
+    if options.match_length != "no" and (clash := lengths & options.set.keys()):
+        raise InputError(
+            f"--match-length {options.match_length} and --set {min(clash)} both set the length of the "
+            "output; give one"
+        )
     as_is = options.cache == "as-is"
     return Job(
         options=options,

@@ -64,6 +64,8 @@ KEYS: Final = frozenset(CREDENTIAL_HEADERS)
 
 LIMIT_NAMES: Final = frozenset().union(*LIMITS.values())
 """All names of the limit: set by hand, it goes only where it is the endpoint's."""
+EXACT: Final = frozenset({"min_tokens", "ignore_eos"})
+"""What `--match-length exact` sets beside the limit."""
 MOST_REMEMBERED: Final = 512
 """Shapes of heads, and issuers with their models: traffic has few, and a head may hold 16 KiB thrice."""
 

@@ -81,6 +81,21 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (["--warmup", "100%"], "--warmup 100%"),
         (["--set", "max_tokens"], "--set 'max_tokens'"),
         (["--set", "stop=x"], "is no JSON"),
+        (
+            [
+                "--base-url",
+                "http://127.0.0.1:9",
+                "--match-length",
+                "exact",
+                "--set",
+                "ignore_eos=false",
+            ],
+            "--match-length exact and --set ignore_eos both set the length",
+        ),
+        (
+            ["--base-url", "http://127.0.0.1:9", "--match-length", "cap", "--set", "max_tokens=5"],
+            "--match-length cap and --set max_tokens both set the length",
+        ),
         (["--map-model", "a"], "OLD=NEW"),
         (["--header", "nocolon"], "Name: value"),
         (["--base-url", "localhost:8000"], "--base-url 'localhost:8000'"),

@@ -6,18 +6,21 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.abtest import runner
-from tbench.abtest.plan import AbPlan, Slot, experiment, parse_arm, read_plan, slots
+from tbench.abtest.board import latencies
+from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment, parse_arm, read_plan, slots
 from tbench.abtest.runner import RunResult, opened, perform
 from tbench.abtest.verdict import Stopped
 from tbench.analysis.arms import interleaved
 from tbench.capture.errors import InputError
 from tbench.replay.cost import Price
 from tbench.replay.runfile import Run
+from tbench.replay.totals import numbers
 from tbench.replay.workers.counters import SharedCounters
 from tbench.run_store import Kind, RunStore
 
@@ -59,6 +62,7 @@ def test_an_arm_is_what_the_words_say() -> None:
         ({"arm": ["name=A", {"name": "B"}]}, "every arm is a table"),
         ({"repeats": 0}, "--repeats 0: must be at least 1"),
         ({"repeats": 3_000_000}, "--repeats 3,000,000: must be at most 10,000"),
+        ({"repeats": 101, "monitor": True}, "take --repeats 100 or fewer"),
         ({"repeats": "5"}, "repeats is '5'; it must be int"),
         ({"repeats": True}, "repeats is True"),
         ({"schedule": "aabb"}, "--schedule aabb: choose one of random, abba, duet"),
@@ -125,6 +129,18 @@ def test_every_two_arms_take_turns(arms: int, repeats: int, kind: Any, seed: int
     assert Counter(len(one) for one in at) == {repeats: arms}
     assert all(interleaved(at[0], at[other]) for other in range(1, arms))
     assert order == slots(arms, repeats, kind, seed)
+
+
+def test_the_board_ranks_a_timeout_behind_every_answer(repeats: Any) -> None:
+    """As the table of a replay does: a fifth of timeouts moves the median, and hides the p95."""
+    columns = repeats.columns(100, seed=1)
+    columns["outcome"][:20] = "timeout"
+    run = repeats.run(columns, 0).run
+    arm = ArmSpec(name="A", changes={})
+    made = RunResult(slot=Slot(1, (0,)), arm=arm, run=run, numbers=numbers(run), ended="done")
+    ttft = np.sort((columns["first_token"] - columns["due"])[20:])
+
+    assert latencies(made)[:2] == [ttft[49], None]
 
 
 def test_a_duet_has_every_arm_in_every_slot() -> None:

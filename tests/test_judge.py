@@ -214,19 +214,26 @@ def test_what_is_printed(repeats: Any) -> None:
     assert said["comparisons"][-1]["difference"] == 0.0
 
 
-def test_an_open_verdict_says_how_many_runs_would_settle_it(repeats: Any) -> None:
+@pytest.mark.parametrize(
+    ("third", "schedule", "turns"), [(False, None, 2), (True, None, 3), (False, "duet", 1)]
+)
+def test_an_open_verdict_says_how_many_runs_would_settle_it(
+    repeats: Any, third: bool, schedule: str | None, turns: int
+) -> None:
     """Equal arms whose interval holds the margin: more runs than there were, their time, which gate."""
-    found = evaluate_gates(
-        repeats.arms(noise=0.1), parse_gates(None, ["ttft:p50:5%", "errors:1pp"])
-    )
-    (line,) = to_decide(found, {arm.name: arm.name for arm in found.arms})
-    seen = re.match(r"(\d+) runs each \((\d+) (?:s|min|h)\) would decide TTFT p50 in 8 of 10", line)
+    others = [replace(repeats.arms(noise=0.1)[1], name="C")] if third else []
+    arms = (*repeats.arms(noise=0.1), *others)
+    for run in (run for arm in arms for run in arm.runs):
+        run.run.header["experiment"] = {"schedule": schedule}
+    found = evaluate_gates(arms, parse_gates(None, ["ttft:p50:5%", "errors:1pp"]))
+    line, *_ = to_decide(found, {arm.name: arm.name for arm in found.arms})
+    seen = re.match(r"(\d+) runs each \((\d+) (min|h)\) would decide TTFT p50.* in 8 of 10", line)
     assert seen is not None, line
-    runs, time = map(int, seen.groups())
+    runs, time, unit = int(seen[1]), int(seen[2]), {"min": 60, "h": 3600}[seen[3]]
 
     assert found.rows[0].comparison.verdict is Verdict.INCONCLUSIVE
     assert runs > 5
-    assert time > 0
+    assert time * unit == pytest.approx(turns * runs * 52, abs=unit), "500 requests, 0.1 s apart"
     assert f"to decide  {line[:40]}" in "\n".join(judgement_text(found))
     assert line[:40] in judgement_markdown(found)
     decided = evaluate_gates(repeats.arms(1.3), parse_gates("10%", ["errors:1pp"]))

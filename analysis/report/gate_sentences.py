@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Final
 
 from tbench.analysis import words
-from tbench.analysis.arms import Replicates
+from tbench.analysis.arms import Replicates, begun
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.decide import ALPHA
 from tbench.analysis.gate import Gate
@@ -160,11 +160,12 @@ def to_decide(results: GateResults, names: Names) -> Iterator[str]:
         if far:
             yield f"{', '.join(far)}{who}: too near the margin for any number of runs; widen it"
         if counts := [runs for runs in needs.values() if runs]:
-            both = (*results.baseline.runs, *arm.runs)
-            seconds = max(duration_s(run.columns) for run in both)
-            runs = max(counts)
+            every = [run for group in results.arms for run in group.runs]
+            seconds = max(duration_s(run.columns) for run in every)
+            runs, duet = max(counts), begun(results.baseline, arm) is None
+            turns = runs if duet else runs * len(results.arms)  # arms of a duet run at once
             yield (
-                f"{runs} runs each ({words.lasting(2 * runs * seconds)}) would decide "
+                f"{runs} runs each ({words.lasting(turns * seconds)}) would decide "
                 f"{', '.join(label for label in needs if label not in far)}{who} in "
                 "8 of 10 cases, if the change is as measured"
             )

@@ -21,7 +21,7 @@ from tbench.board import Board
 from tbench.capture.errors import TbenchError
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
-from tbench.replay.closing import dollars, priced, tokens_expected
+from tbench.replay.closing import dollars, priced, tokens_expected, with_hidden
 from tbench.replay.closing import outlook as outlook_of_run
 from tbench.replay.metrics import minimum_n
 from tbench.replay.options import ReplayOptions
@@ -30,11 +30,11 @@ from tbench.replay.runner import Watch
 from tbench.run_store import DONE
 
 COLUMNS: Final = (
-    ("TTFT p50", "ttft_s", "p50"),
-    ("p95", "ttft_s", "p95"),
-    ("e2e p50", "e2e_s", "p50"),
+    ("TTFT p50", "ttft", "p50"),
+    ("p95", "ttft", "p95"),
+    ("e2e p50", "e2e", "p50"),
 )
-"""Heading, and where the figure is in what `replay --json` prints."""
+"""Heading, metric and quantile."""
 
 
 class AbBoard:
@@ -43,6 +43,7 @@ class AbBoard:
     def __init__(self, plan: AbPlan) -> None:
         self._plan = plan
         self._runs: dict[str, list[RunResult]] = defaultdict(list)
+        self._latencies: dict[str, list[list[float | None]]] = defaultdict(list)
         self._board = Board(self._drawn)
 
     def watch(self, slot: Slot) -> Watch:
@@ -52,6 +53,8 @@ class AbBoard:
 
     def ended(self, result: RunResult) -> None:
         self._runs[result.arm.name].append(result)
+        if result.ended == DONE:
+            self._latencies[result.arm.name].append(latencies(result))
         self._board.say(run_line(result))
         self._board.redraw()
 
@@ -68,12 +71,24 @@ class AbBoard:
             runs = [result.numbers for result in made if result.ended == DONE]
             cells = [
                 f"{len(runs)}/{self._plan.repeats}",
-                *(mean_ms([run[metric][level] for run in runs]) for _, metric, level in COLUMNS),
+                *(
+                    map(mean_ms, zip(*self._latencies[arm.name], strict=True))
+                    if runs
+                    else "-" * len(COLUMNS)
+                ),
                 f"{sum(run['failed'] for run in runs):,}",
                 f"{sum(result.usd for result in made):.4f}",
             ]
             table.add_row(arm.name, *cells)
         return Group(table, line)
+
+
+def latencies(result: RunResult) -> list[float | None]:
+    """A run's figure for each of COLUMNS, s, its timeouts as the slowest; None where it lies among them."""
+    return [
+        with_hidden(result.run, metric, result.numbers[f"{metric}_s"])[0][level]
+        for _, metric, level in COLUMNS
+    ]
 
 
 def run_line(result: RunResult) -> str:
@@ -83,7 +98,8 @@ def run_line(result: RunResult) -> str:
     if result.ended == "invalid":
         lost = numbers["invalid_because"] or "another arm of its duet is invalid"
     figures = "  ".join(
-        f"{name} {mean_ms([numbers[metric][level]])}" for name, metric, level in COLUMNS
+        f"{name} {mean_ms([seconds])}"
+        for (name, *_), seconds in zip(COLUMNS, latencies(result), strict=True)
     )
     return (
         f"{result.run.path.name:<16} {numbers['completed']:,} of {numbers['planned']:,} done in "

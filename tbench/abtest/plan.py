@@ -29,6 +29,8 @@ from tbench.replay.workers.counters import MOST_ARMS
 from tbench.settings import settings_file, variable, words_of
 
 USUAL_MARGIN: Final = "5%"
+MOST_MONITORED: Final = 100
+"""Runs of an arm that are looked at: the levels of 100 looks take seconds, those of 10,000 weeks."""
 
 # The schedule: which arm is replayed when, so that what changes with time falls on all arms alike.
 #
@@ -298,6 +300,11 @@ def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -
         raise InputError(
             f"--monitor: {repeats} runs of each arm leave no look before the last; take --repeats "
             f"{LEAST_RUNS + 1} or more"
+        )
+    if options.monitor and repeats > MOST_MONITORED:
+        raise InputError(
+            "--monitor: the levels of so many looks take long to work out; take --repeats "
+            f"{MOST_MONITORED} or fewer"
         )
     return AbPlan(
         order=replace(options.replay, sources=sources),

@@ -21,6 +21,11 @@ from tbench.replay.throughput import three
 
 LATENCIES: Final = (("TTFT", "ttft"), ("TPOT", "tpot"), ("E2E", "e2e_latency"))
 LEVELS: Final = ("p50", "p95")
+BASIS: Final = (
+    "Rates are over all of a point's time, latencies of its completed requests, as genai-bench has them; "
+    "tbench report of a run takes the time in which all places were taken, and timeouts as the slowest."
+)
+"""Under the tables: why a point's figures differ from those of its run."""
 
 
 def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False) -> str:
@@ -37,6 +42,7 @@ def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False
         page.table(_table(points, sweep.task))
     if any("*" in cell for point in sweep.points for cell in _latencies(point, sweep.task)):
         page.paragraph(FEW)
+    page.paragraph(BASIS)
     doubts: list[str] = []
     for point in sweep.points:
         if _validity(point) == INVALID:
