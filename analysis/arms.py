@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -48,7 +48,8 @@ class Arm:
     what was asked for, several joined by commas, `target` the base URL that was asked. `pacing` says in
     words when requests were sent, `as_recorded` whether that was when the application had sent them.
     Of a run that is more than memory holds there are `sums` (analysis.beyond), and no columns. `markers` are
-    those of its files, random bytes that none but a copy shares.
+    those of its files, random bytes that none but a copy shares. `compared` is true for the requests that a
+    comparison is of, None outside one.
     """
 
     kind: Literal["run", "trace"]
@@ -62,6 +63,7 @@ class Arm:
     token_gaps: Callable[[], tuple[Column, Column]]
     sums: Sums | None = None
     markers: frozenset[bytes] = frozenset()
+    compared: Truths | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -230,8 +232,18 @@ class Arm:
 
     @property
     def measured(self) -> Truths:
-        """True for the samples that count: not warm-up."""
+        """True for the samples that count: not warm-up; of a comparison, those that are compared."""
+        if self.compared is not None:
+            return self.compared
         return np.logical_not(self.columns["warmup"])
+
+    def only(self, places: npt.NDArray[np.int64]) -> "Arm":
+        """The same, of which no other samples count than those at these places: so reports show it."""
+        if self.sums is not None:
+            return self
+        compared = np.zeros(len(self), dtype=bool)
+        compared[places] = True
+        return replace(self, compared=compared)
 
     def once[T](self, key: Hashable, make: Callable[["Arm"], T]) -> T:
         """What `make` makes of it: under one key only once, as its samples may have to be read anew."""

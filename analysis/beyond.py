@@ -14,7 +14,7 @@ import numpy as np
 
 from tbench.analysis.arms import Arm, arm_of_run, joined, load_arm
 from tbench.analysis.blocks import BLOCKS
-from tbench.analysis.metrics import METRICS, applies, stamped
+from tbench.analysis.metrics import METRICS, applies, cached_tokens, stamped
 from tbench.analysis.run_metrics import Slo, met
 from tbench.analysis.spending import charged
 from tbench.analysis.summary import Floats
@@ -219,10 +219,7 @@ def _add(
         sums.failures[name] += int((arm.failed & applies(arm, METRICS[name]))[every].sum())
     lag = metrics.client_lag(columns)
     sums.lag.add(np.where(arm.ok, lag, np.nan)[every])
-    prompt, cached = (
-        float(np.maximum(counted[f"{name}_tokens"], 0).sum()) for name in ("prompt", "cached")
-    )
-    sums.cached = sums.cached[0] + cached, sums.cached[1] + prompt
+    sums.cached += cached_tokens(arm, every)
     ended = (arm.ok | arm.failed)[every]
     sums.requests += np.array([last - first for first, last in blocks])
     events = [(sums.counted, ended), (sums.failed, arm.failed[every])]

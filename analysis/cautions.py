@@ -11,7 +11,7 @@ import numpy as np
 from tbench.analysis.arms import Arm
 from tbench.analysis.blocks import BLOCKS
 from tbench.analysis.means import ErrorDifference
-from tbench.analysis.metrics import METRICS, composite, values
+from tbench.analysis.metrics import METRICS, cached_tokens, composite, values
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.summary import Caution, Floats, newcombe, several
 from tbench.analysis.words import amount
@@ -128,11 +128,9 @@ class ComparedArms:
         medians = [value for side in self.quantiles("output_tokens", [0.5]) for value in side]
         return medians[1] / medians[0] if len(medians) == 2 and all(medians) else 1.0
 
-    def cached_shares(self) -> list[float]:
-        """The share of prompt tokens that came from the server's cache."""
-        pairs = zip(self.pair("cached_tokens"), self.pair("prompt_tokens"), strict=True)
-        totals = ((np.nansum(cached), np.nansum(prompt)) for cached, prompt in pairs)
-        return [float(cached / prompt) if prompt else 0.0 for cached, prompt in totals]
+    def cached_shares(self) -> list[float | None]:
+        """The share of prompt tokens that came from the server's cache; None where no answer names any."""
+        return [cached_tokens(arm, places).share for arm, places in self.sides()]
 
     def finish_reasons(self) -> list[Mapping[str, int]]:
         """How often answers ended for each reason, as far as the server said.
@@ -248,7 +246,7 @@ def _lag(compared: ComparedArms) -> Remark | None:
     if abs(late[0] - late[1]) <= LAG * min(middles):
         return None
     text = (
-        f"requests left late by different amounts: lag p{p * 100:g} {late[0] * 1e3:.2f} ms against "
+        f"requests left late by different amounts: client lag p{p * 100:g} {late[0] * 1e3:.2f} ms against "
         f"{late[1] * 1e3:.2f} ms, more than 5% of the median TTFT; so much of ttft or e2e can be the "
         "client's, nothing of *_sent, tpot or itl"
     )
@@ -271,15 +269,22 @@ def _output_length(compared: ComparedArms) -> str | None:
     )
 
 
-def _cached(compared: ComparedArms) -> Remark | None:
+def _cached(compared: ComparedArms) -> str | Remark | None:
     shares = compared.cached_shares()
-    if abs(shares[0] - shares[1]) <= CACHED:
+    named = [0.0 if share is None else share for share in shares]
+    if abs(named[0] - named[1]) <= CACHED:
         return None
+    if None in shares:
+        silent, other = ("baseline", "candidate")[:: 1 if shares[0] is None else -1]
+        return (
+            f"the {silent} names no tokens from a cache, and {max(named):.0%} of the {other}'s prompt tokens "
+            "came from the server's; TTFT compares caches too"
+        )
     text = (
         f"{shares[0]:.0%} of the baseline's prompt tokens came from the server's cache, {shares[1]:.0%} "
         "of the candidate's; TTFT compares caches too"
     )
-    return text, {"baseline": shares[0], "candidate": shares[1]}
+    return text, {"baseline": named[0], "candidate": named[1]}
 
 
 def _error_mix(compared: ComparedArms) -> str | None:

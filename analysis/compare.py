@@ -113,8 +113,8 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
     # One pair advises; not even that where a client was the limit of its own run.
     invalid = any(caution.code == "INVALID_RUN" for caution in beware)
     return Comparisons(
-        baseline=baseline,
-        candidate=candidate,
+        baseline=baseline.only(matched.baseline),
+        candidate=candidate.only(matched.candidate),
         paired=matched.paired,
         requests=(compared.sizes[0], compared.sizes[1]),
         rows=rows,

@@ -81,8 +81,8 @@ class ComparedSums(ComparedArms):
     def means(self, metric: str) -> list[float]:
         return [sums.whole(metric).mean or 0.0 for sums in self.each]
 
-    def cached_shares(self) -> list[float]:
-        return [sums.cached[0] / sums.cached[1] if sums.cached[1] else 0.0 for sums in self.each]
+    def cached_shares(self) -> list[float | None]:
+        return [sums.cached.share for sums in self.each]
 
     def contrast(self, metric: str, asked: tuple[float, ...]) -> Contrast:
         """One metric in both arms."""

@@ -239,6 +239,7 @@ def evaluate_history(
         n=common.n,
         cautions={candidate.name: warnings},
         history=history,
+        groups=common.groups,
     )
 
 

@@ -23,11 +23,11 @@ from tbench.analysis.gate_estimate import (
     share_of,
 )
 from tbench.analysis.means import ErrorDifference
-from tbench.analysis.metrics import METRICS
+from tbench.analysis.metrics import METRICS, cached_tokens
 from tbench.analysis.pairing import ArmRuns, CommonRequests, Match, RunView
 from tbench.analysis.run_metrics import ERRORS, Figure, endpoint
 from tbench.analysis.summary import Caution, Floats
-from tbench.analysis.sums import Judged, Sums
+from tbench.analysis.sums import CachedTokens, Judged, Sums
 from tbench.analysis.t_tests import difference
 from tbench.analysis.words import figure
 from tbench.capture.terminal import plural
@@ -112,9 +112,8 @@ def part_of(run: RunView) -> _Part:
 
 def _part(run: RunView) -> _Part:
     arm, places, columns = run.arm, run.places, run.arm.columns
-    cached, prompt, tokens, ttft = (
-        run.values(METRICS[name])
-        for name in ("cached_tokens", "prompt_tokens", "output_tokens", "ttft")
+    prompt, tokens, ttft = (
+        run.values(METRICS[name]) for name in ("prompt_tokens", "output_tokens", "ttft")
     )
     lag = np.where(arm.ok, metrics.client_lag(columns), np.nan)[places]
     due, e2e = columns["due"][places], metrics.e2e(columns)
@@ -128,7 +127,7 @@ def _part(run: RunView) -> _Part:
                 for name in ("endpoint", "finish_reason")
             },
             refused=int((columns["refusals"][places] > 0).sum()),
-            cached=(float(np.nansum(cached)), float(np.nansum(prompt))),
+            cached=cached_tokens(arm, places),
             due=(float(np.nansum(due)), int((~np.isnan(due)).sum())),
             e2e=(float(np.nansum(e2e)), int((~np.isnan(e2e)).sum())),
             open_loop=arm.open_loop,
@@ -169,7 +168,7 @@ def _together(group: ArmRuns, parts: Sequence[_Part]) -> Arm:
                 for name in ("endpoint", "finish_reason")
             },
             refused=sum(part.refused for part in sums),
-            cached=_added(part.cached for part in sums),
+            cached=sum((part.cached for part in sums), CachedTokens()),
             due=_added(part.due for part in sums),
             e2e=_added(part.e2e for part in sums),
             open_loop=any(part.open_loop for part in sums),

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Final
 
 from tbench.analysis import words
-from tbench.analysis.arms import Replicates, check_distinct
+from tbench.analysis.arms import Arm, Replicates, check_distinct
 from tbench.analysis.comparison import Comparison, Verdict
 from tbench.analysis.decide import ALPHA, BURST, GateEvidence, decide, hidden, overall
 from tbench.analysis.gate import Gate
@@ -118,6 +118,14 @@ class GateResults:
     @property
     def candidates(self) -> tuple[Replicates, ...]:
         return self.arms[1:]
+
+    @property
+    def compared(self) -> Iterator[tuple[Arm, ...]]:
+        """The runs of each arm, of which only the shared requests count, as far as these are known."""
+        views = {group.name: group.runs for group in self.groups}
+        for arm in self.arms:
+            runs = views.get(arm.name)
+            yield tuple(run.arm.only(run.places) for run in runs) if runs else arm.runs
 
     def verdict_of(self, candidate: str) -> Verdict:
         """The verdict over one candidate's gates."""

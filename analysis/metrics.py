@@ -7,12 +7,25 @@ their own). A timeout has taken longer than anyone waited: +inf in every latency
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from tbench.analysis.arms import Arm, Truths
 from tbench.analysis.summary import Floats, rank
+from tbench.analysis.sums import CachedTokens
+from tbench.capture.providers import GENERATIVE
 from tbench.replay.metrics import METRICS, Direction, Metric
+from tbench.replay.table import where
 
-__all__ = ["METRICS", "Direction", "Metric", "applies", "composite", "stamped", "values"]
+__all__ = [
+    "METRICS",
+    "Direction",
+    "Metric",
+    "applies",
+    "cached_tokens",
+    "composite",
+    "stamped",
+    "values",
+]
 
 GAPS_AT_ONCE: Final = 1_000_000
 
@@ -39,6 +52,18 @@ def composite(arm: Arm, metric: Metric) -> Floats:
     measured = _of_successes(arm, metric)
     measured[arm.failed & applies(arm, metric)] = np.inf
     return measured
+
+
+def cached_tokens(arm: Arm, places: npt.NDArray[np.int64] | slice) -> CachedTokens:
+    """Of the requests at these places that succeeded and give text, as hit rates count them."""
+    columns, rows = arm.columns, (arm.ok & where(arm.columns, "endpoint", *GENERATIVE))[places]
+    prompt, cached = (columns[f"{name}_tokens"][places][rows] for name in ("prompt", "cached"))
+    prompt, cached = prompt[prompt > 0], cached[prompt > 0]
+    return CachedTokens(
+        cached=float(cached.sum(where=cached > 0)),
+        prompt=float(prompt.sum()),
+        named=int((cached >= 0).sum()),
+    )
 
 
 def applies(arm: Arm, metric: Metric) -> Truths:

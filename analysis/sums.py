@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.counted import Counted, Ranked, Spread
@@ -63,7 +64,7 @@ class Charges:
         if self.unpriced:
             return f"no price is known for {', '.join(sorted(self.unpriced))}"
         if self.uncounted > MOST_UNCOUNTED * self.n:
-            return f"{self.uncounted:,} requests without token counts"
+            return f"{plural(self.uncounted, 'request')} without token counts"
         return None
 
 
@@ -251,6 +252,27 @@ def merged(blocks: Iterable[Spread]) -> Spread:
     return together
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedTokens:
+    """How many of the `prompt` tokens came from the server's cache; `named` answers say. Parts add up."""
+
+    cached: float = 0.0
+    prompt: float = 0.0
+    named: int = 0
+
+    def __add__(self, other: "CachedTokens") -> "CachedTokens":
+        return CachedTokens(
+            cached=self.cached + other.cached,
+            prompt=self.prompt + other.prompt,
+            named=self.named + other.named,
+        )
+
+    @property
+    def share(self) -> float | None:
+        """None where no answer names any: servers leave the member out where it would be 0, or always."""
+        return self.cached / self.prompt if self.named and self.prompt else None
+
+
 @dataclass(kw_only=True)
 class Sums:
     """Of a run of `n` samples, `measured` of them outside the warm-up.
@@ -261,8 +283,8 @@ class Sums:
     of the run's window; of the whole run where too many requests ended behind it (`crowded`). `kinds` are
     the outcomes other than ok of the measured, `errors` those of all as `replay --json` names them,
     `models` all that were asked for. In an `open_loop` requests were due. `lag` is the client's own;
-    `cached` are the tokens of prompts that came from a cache, and all of them; `requests_drawn` and
-    `sessions_drawn` are for comparisons; `due` and `e2e` are sums, and of how many; `span` is when the
+    `cached` are the tokens of prompts that came from a cache; `requests_drawn` and `sessions_drawn` are for
+    comparisons; `due` and `e2e` are sums, and of how many; `span` is when the
     first and the last were due, or sent; `ended_s` is the last end.
     """
 
@@ -290,7 +312,7 @@ class Sums:
     judged: Judged = field(default_factory=Judged)
     requests: Ints = field(default_factory=_none)
     refused: int = 0
-    cached: tuple[float, float] = (0.0, 0.0)
+    cached: CachedTokens = field(default_factory=CachedTokens)
     uncertain: int = 0
     ended_s: float = 0.0
     span: tuple[float, float] = (np.inf, -np.inf)

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tbench.analysis.comparison import Comparison
-from tbench.replay.throughput import three
+from tbench.replay.throughput import three, usd
 
 UNBOUNDED = "∞"
 ROUNDS_TO_1 = 1.0005
@@ -28,21 +28,15 @@ def amount(
     if value is None:
         return "-"
     if unit == "USD":
-        return dollars(value)
+        return usd(value)
     name, factor = shared_scale(beside, unit) if beside else scale(abs(value), unit)
     return f"{three(value * factor, digits)} {name}"
 
 
-def dollars(value: float) -> str:
-    """US dollars with three significant digits, and cents at least: $0.000123, $12.30."""
-    digits = 2 if value >= 1 or not value else 2 - math.floor(math.log10(value))
-    return f"${value:,.{digits}f}"
-
-
 def dollars_interval(low: float | None, high: float | None) -> str:
     """An interval of a cost; an open end is 0 or infinity."""
-    left = "(0" if low is None else f"[{dollars(low)}"
-    return f"{left}, {UNBOUNDED})" if high is None else f"{left}, {dollars(high)}]"
+    left = "(0" if low is None else f"[{usd(low)}"
+    return f"{left}, {UNBOUNDED})" if high is None else f"{left}, {usd(high)}]"
 
 
 def figure(value: float | None, unit: str, beside: Iterable[float | None] = ()) -> str:

@@ -20,7 +20,7 @@ from tbench.replay.portability import BONDS
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
 from tbench.replay.target import KEYS
-from tbench.replay.throughput import drained, spoken, three
+from tbench.replay.throughput import drained, spoken, three, usd
 from tbench.replay.totals import identity, loss, price_sources, shortfalls
 from tbench.replay.waiting import REMEMBERED
 
@@ -498,7 +498,7 @@ def tokens_expected(prompt: int, output: int, *, uncounted: int, requests: int) 
 
 
 def priced(
-    usd: float | None,
+    cost: float | None,
     uncounted: int,
     unpriced: Iterable[str],
     sources: Mapping[str, Collection[str]] = NOTHING,
@@ -509,7 +509,7 @@ def priced(
     omitted = [f"{plural(uncounted, 'request')} without token counts"] if uncounted else []
     if models := ", ".join(map(named, unpriced)):
         omitted.append(f"models without a known price: {models}")
-    if usd is None or (omitted and not usd):
+    if cost is None or (omitted and not cost):
         return f"unknown ({'; '.join(omitted)})"
     alone = len(sources) == 1
     by = [
@@ -518,14 +518,8 @@ def priced(
     ]
     at = f" at {', '.join(by)}" if by else ""
     less = f" (left out: {'; '.join(omitted)})" if omitted else ""
-    if 0 < usd < LEAST_USD:
-        return f"under ${LEAST_USD:.4f}{at}{less}"
     least = "at least " if omitted else ""
-    return f"{least}{about}${usd:,.{2 if usd >= 1 else 4}f}{at}{less}"
-
-
-LEAST_USD: Final = 0.0001
-"""A cost below this has no digit to show."""
+    return f"{least}{about}{usd(cost)}{at}{less}"
 
 
 def dollars(usd: float) -> str:

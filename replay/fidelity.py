@@ -433,7 +433,7 @@ def _punctual(
     stray = timing["late"] if timing["moved"] is None else timing["moved"]
     if timing["lag"] is None or stray is None:
         return Aspect(name=name, preserved=None)
-    figures = [f"lag p99 {three(timing['lag'] * 1e3)} ms"]
+    figures = [f"lag p99 {three(timing['lag'] * 1e3)} ms of all requests"]
     if speed != 1:
         figures.insert(0, f"{speed:.4g}x")
     if clones != 1:

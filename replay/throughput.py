@@ -6,6 +6,7 @@ Tokens are those of the server's `usage`; a success that should have some and na
 so that a sum is known to be a lower bound.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -349,7 +350,13 @@ def tokens_rate(rate: float | None, unit: str, missing: int) -> str:
     if not missing:
         return f"{'-' if rate is None else three(rate)} {unit}"
     shown = f"{unit} unknown" if rate is None else f"at least {three(rate)} {unit}"
-    return f"{shown} ({missing:,} without token counts)"
+    return f"{shown} ({plural(missing, 'success', 'successes')} without token counts)"
+
+
+def usd(value: float) -> str:
+    """US dollars with three significant digits, and cents at least: $0.000123, $12.30."""
+    digits = 2 if value >= 1 or not value else 2 - math.floor(math.log10(value))
+    return f"${value:,.{digits}f}"
 
 
 def three(value: float, digits: int = 3) -> str:

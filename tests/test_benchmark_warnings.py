@@ -104,7 +104,7 @@ def test_answers_without_token_counts_are_said_wherever_a_point_is(
         return Given([*events, told + end], headers=EVENTS, pause=GAP_S)
 
     (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
-    wanted = "output tok/s (2 without token counts)"
+    wanted = "output tok/s (2 successes without token counts)"
     with answering(forgetful) as server:
         done = tbench(
             "benchmark", "--api-backend", "vllm", "--api-base", server.url, "--api-model-name", "m",

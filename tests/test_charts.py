@@ -77,7 +77,11 @@ def test_points_over_time_are_all_there_or_said_to_be_thinned() -> None:
     """The note says how many of how many are drawn, and what became of the timeouts."""
     few = drawn(charts.over_time("TTFT", "s", {"a": [(np.arange(5.0), SLOW)]}))
     assert "Points: all 3 requests. Ticks at the top: 1 of a timed out." in few.note
-    cold = drawn(charts.over_time("TTFT", "s", {"a": [(np.arange(5.0), SLOW)]}, warmup=1))
+    cold = drawn(
+        charts.over_time(
+            "TTFT", "s", {"a": [(np.arange(5.0), SLOW)]}, left_out="1 of them in the warm-up"
+        )
+    )
     assert "Points: all 3 requests. 1 of them in the warm-up" in cold.note
     n = 50_000
     many = drawn(

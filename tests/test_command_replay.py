@@ -164,7 +164,8 @@ def test_a_price_leaves_out_what_it_cannot_know(
     assert run(["replay", "some.msgpack", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert (
-        f"cost        under $0.0001 at {LIST} (left out: 3 requests without token counts)" in said
+        f"cost        at least about $0.0000490 at {LIST} (left out: 3 requests without token counts)"
+        in said
     )
     assert "at least 700 prompt, 70 output expected, 3 requests without token counts" in said
 
@@ -188,7 +189,7 @@ def test_tokens_that_nobody_counted_are_unknown(
             0.19,
             1,
             {LIST: ["a"]},
-            f"at least $0.1900 at {LIST} (left out: 1 request without token counts)",
+            f"at least $0.190 at {LIST} (left out: 1 request without token counts)",
         ),
         (12.345, 0, {LIST: ["a"]}, f"$12.35 at {LIST}"),
         (
@@ -197,7 +198,7 @@ def test_tokens_that_nobody_counted_are_unknown(
             {LIST: ["a/b", "c"], "--price": ["d"]},
             f"$12.35 at {LIST} for a/b, c, --price for d",
         ),
-        (0.00001, 0, {"--price": ["a"]}, "under $0.0001 at --price"),
+        (0.00001, 0, {"--price": ["a"]}, "$0.0000100 at --price"),
         (0.0, 2, {"--price": ["a"]}, "unknown (2 requests without token counts)"),
     ],
 )

@@ -162,9 +162,9 @@ def test_the_sentence_says_what_is_preserved_and_what_is_not(run: Make) -> None:
 
     assert figures(made)["out of order"] == (None, None, 0)
     assert made.sentence == (
-        "keeps arrival times (lag p99 2.00 ms), order of turns (40 turns), burstiness (IDC in 1 s 0 "
-        "recorded, 0 sent), prompt tokens (+0.0%); does not keep output tokens (-12.0%), cache reuse (61% "
-        "recorded, 3% served)"
+        "keeps arrival times (lag p99 2.00 ms of all requests), order of turns (40 turns), burstiness (IDC "
+        "in 1 s 0 recorded, 0 sent), prompt tokens (+0.0%); does not keep output tokens (-12.0%), cache "
+        "reuse (61% recorded, 3% served)"
     )
     assert (made.requests, made.answers, made.displaced, made.late_share) == (100, 100, 0, 0)
 
@@ -259,7 +259,7 @@ def test_what_was_recorded_once_counts_once(run: Make) -> None:
     assert recorded == pytest.approx(1, abs=0.2)
     assert replayed == pytest.approx(3 * recorded)
     assert made.aspects[0].preserved
-    assert made.aspects[0].figure == "lag p99 0 ms, 2.5 copies of each session"
+    assert made.aspects[0].figure == "lag p99 0 ms of all requests, 2.5 copies of each session"
 
 
 def test_a_closed_loop_keeps_no_times_and_says_so(run: Make) -> None:
@@ -368,7 +368,7 @@ def test_without_its_trace_a_run_says_so(tmp_path: Path, trace: Any, missing: st
 
     assert made.missing is not None and made.missing.endswith(missing)
     assert made.sentence.startswith(
-        "keeps arrival times (lag p99 0 ms); unknown: order of turns, burstiness"
+        "keeps arrival times (lag p99 0 ms of all requests); unknown: order of turns, burstiness"
     )
     assert missing in made.sentence
     assert replace(made, missing=None).sentence in made.sentence

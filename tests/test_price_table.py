@@ -174,7 +174,7 @@ def test_a_replay_says_what_its_report_says_it_cost(
     run = read_run(tmp_path / "a.run")
     figures = json.loads(tbench("report", "a.run", "--json").out)["cost"]
 
-    assert "at least $0.0030 at mine.toml (my contract" in played.out, played
+    assert "at least $0.00300 at mine.toml (my contract" in played.out, played
     assert "(left out: 2 requests without token counts)" in played.out
     assert "cost: $0.00300 at least (2 requests without token counts)" in reported.out
     assert figures["usd"] == pytest.approx(run.totals["cost"]["usd"]) == pytest.approx(0.003)

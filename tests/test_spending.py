@@ -33,7 +33,7 @@ from tbench.analysis.spending import (
     spending,
 )
 from tbench.analysis.summary import Floats
-from tbench.analysis.words import dollars, dollars_interval
+from tbench.analysis.words import dollars_interval
 from tbench.capture.exchange import Outcome
 from tbench.capture.providers import Usage
 from tbench.replay.columns import from_samples, pack
@@ -41,6 +41,7 @@ from tbench.replay.cost import Bill, Price, cost
 from tbench.replay.run_recorder import Tally
 from tbench.replay.sample import Sample
 from tbench.replay.table import Table
+from tbench.replay.throughput import usd
 
 COSTS = Costs(turns=mixed, sessions=120, failing=0.0)
 RANDOM = np.random.default_rng
@@ -170,7 +171,7 @@ def test_what_two_costs_lack_is_said_once(
         for count, left in zip(uncounted, warm, strict=True)
     ]
 
-    assert cost_sentence(*sides).replace(dollars(spent.usd), "A") == expected
+    assert cost_sentence(*sides).replace(usd(spent.usd), "A") == expected
 
 
 def test_what_was_lost_in_flight_may_have_been_charged() -> None:
@@ -216,6 +217,9 @@ def test_what_a_cost_lacks_is_said_once_of_two_arms_that_lack_the_same() -> None
     )
     assert cost_sentence((arm, spent), (arm, replace(other, uncounted=0))) == (
         "$0.500 at least (16 requests without token counts) and $0.250"
+    )
+    assert cost_sentence((arm, replace(spent, refusal="no price is known for m"))) == (
+        "$0.500 at least (no price is known for m; 16 requests without token counts)"
     )
 
 

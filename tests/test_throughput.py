@@ -129,7 +129,7 @@ def test_tokens_that_nobody_counted_make_a_lower_bound_and_are_said(tmp_path: Pa
 
     assert found["output_tokens_per_s"] == pytest.approx(20 / 5)
     assert found["without_token_counts"] == {"input": 0, "output": 1}
-    said = "at least 4.00 output tok/s (1 without token counts)"
+    said = "at least 4.00 output tok/s (1 success without token counts)"
     assert said in "\n".join(summary(run, found))
     assert said in run_text(arm_of_run(run), width=200)
 
@@ -141,7 +141,7 @@ def test_no_count_at_all_is_no_zero(tmp_path: Path) -> None:
 
     assert found["output_tokens_per_s"] is None
     assert found["total_tokens_per_s"] is None
-    assert "output tok/s unknown (3 without token counts)" in run_text(arm_of_run(run))
+    assert "output tok/s unknown (3 successes without token counts)" in run_text(arm_of_run(run))
 
 
 def test_only_embeddings_put_out_no_token(tmp_path: Path) -> None:

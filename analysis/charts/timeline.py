@@ -41,11 +41,11 @@ Series = Mapping[str, Sequence[Pair]]
 NOTHING: Series = {}
 
 
-def over_time(title: str, unit: str, arms: Series, *, warmup: int = 0) -> Picture | None:
+def over_time(title: str, unit: str, arms: Series, *, left_out: str = "") -> Picture | None:
     """Each request's value at its arrival, and the running median; all runs of an arm together.
 
-    The pairs are (seconds from the start, values); `warmup` of the finite values are of requests that the
-    figures leave out. None when no arm has a finite value.
+    The pairs are (seconds from the start, values); `left_out` says how many of the finite values are of
+    requests that no figure counts. None when no arm has a finite value.
     """
     finite: dict[str, Pair] = {}
     timeouts: dict[str, Floats] = {}
@@ -90,8 +90,8 @@ def over_time(title: str, unit: str, arms: Series, *, warmup: int = 0) -> Pictur
     if len(dots) < n:
         drawn = f"{len(dots):,} of {plural(n, 'request')}"
         note = f"Points: {drawn}, thinned evenly over the plane; every extreme is kept."
-    if warmup:
-        note += f" {warmup:,} of them in the warm-up, which no figure counts."
+    if left_out:
+        note += f" {left_out}: no figure counts them."
     if late:
         counts = ", ".join(f"{len(times):,} of {name}" for name, times in timeouts.items())
         note += f" Ticks at the top: {counts} timed out."

@@ -130,7 +130,7 @@ def runs_table(sides: Sides) -> Html:
     for place in places(sides):
         arm, began = place.arm, started_ns(place.arm)
         moment = f"{datetime.fromtimestamp(began / 1e9, tz=UTC):%Y-%m-%d %H:%M:%S}"
-        fates = (arm.ok, arm.failed, arm.timed_out, ~arm.measured)
+        fates = (arm.ok, arm.failed, arm.timed_out, arm.columns["warmup"])
         rows.append(
             [
                 *(place.name, place.order, arm.name, arm.kind),
@@ -273,10 +273,10 @@ def failed_share(arm: Arm) -> float | None:
 
 
 def messages(sides: Sides) -> Html:
-    """The commonest error texts of each side."""
+    """The commonest error texts of each side, of the requests that `kinds` counts."""
     tables = []
     for side, arms in sides.items():
-        errors = (arm.columns["error"][np.logical_not(arm.ok)] for arm in arms)
+        errors = (arm.columns["error"][arm.measured & ~arm.ok] for arm in arms)
         texts = Counter(str(text) for column in errors for text in column if text)
         if not texts:
             continue

@@ -237,7 +237,7 @@ SHIFTED: Final = ("ttft", "e2e", "tpot", "itl")
 def judgement_report(results: GateResults, *, command: str | None = None) -> Report:
     """Repeated runs of two or more arms: verdict, gates, each run, then what they have in common."""
     names = gate_sentences.shown_names([arm.name for arm in results.arms])
-    sides = {names[arm.name]: arm.runs for arm in results.arms}
+    sides = dict(zip((names[arm.name] for arm in results.arms), results.compared, strict=True))
     others = ", ".join(names[arm.name] for arm in results.candidates)
     title = f"{others} vs {names[results.baseline.name]}: {results.verdict.value}"
     gated = [row.gate.metric for row in results.rows if row.gate.quantile is not None]
@@ -381,9 +381,7 @@ def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report
 
 def _run_head(arm: Arm, metrics: Sequence[Summary], title: str) -> Html:
     """What became of a run's requests, and its medians."""
-    measured, every = arm.measured, rates(arm)
-    n, good = int(measured.sum()), int((arm.ok & measured).sum())
-    fate = f"{good:,} of {plural(n, 'request')} succeeded" if n else "no request was measured"
+    fate, every = sentences.fate(arm), rates(arm)
     speed = ", ".join(f"{rate.text} {rate.row.title}" for rate in every[:3])
     strip = _strip("", "Measured", f"{fate}; {speed}")
     if arm.invalid_because:
@@ -396,7 +394,7 @@ def _run_head(arm: Arm, metrics: Sequence[Summary], title: str) -> Html:
     ]
     notes = [tag("p", f"{flaw}.") for flaw in sentences.flaws(arm)]
     target = [arm.target] if arm.target else []
-    about = [*target, *days([arm]), arm.pacing, plural(n, "request")]
+    about = [*target, *days([arm]), arm.pacing, plural(len(arm), "request")]
     return _head(title, about, strip, _tiles(tiles), *notes)
 
 

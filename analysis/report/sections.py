@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -76,6 +77,9 @@ def over_time(sides: Sides) -> Part:
         for side, arms in sides.items()
         for arm, (_, ttft) in zip(arms, first[side], strict=True)
     )
+    alone = len([*chain.from_iterable(sides.values())]) == 1
+    where = "in the warm-up" if alone else "in the warm-up, or not in every run"
+    left_out = f"{cold:,} of them {where}" if cold else ""
     stamps = {
         side: [(arm.columns["sent"], arm.columns["end"]) for arm in arms]
         for side, arms in sides.items()
@@ -85,7 +89,10 @@ def over_time(sides: Sides) -> Part:
     }
     return part(
         "Over time",
-        pictures=[charts.over_time("TTFT", "s", first, warmup=cold), charts.in_flight(stamps)],
+        pictures=[
+            charts.over_time("TTFT", "s", first, left_out=left_out),
+            charts.in_flight(stamps),
+        ],
         unfolded=True,
     )
 

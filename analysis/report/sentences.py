@@ -18,7 +18,7 @@ from tbench.analysis.summary import Caution, refusal
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.metrics import minimum_n
-from tbench.replay.throughput import drained
+from tbench.replay.throughput import drained, usd
 from tbench.replay.totals import shortfalls
 
 FAILS: Final = 0.05
@@ -39,7 +39,7 @@ def cost(*sides: tuple[Arm, Spending]) -> str:
     """What the requests of one arm or of two cost in all, and what is not in it: once where both lack it."""
     lacks = [_not_in_it(spent) for _, spent in sides]
     texts = [
-        "unknown" if lack and not spent.usd else words.dollars(spent.usd)
+        "unknown" if lack and not spent.usd else usd(spent.usd)
         for (_, spent), lack in zip(sides, lacks, strict=True)
     ]
     warm = [", without the warm-up" if arm.warm else "" for arm, _ in sides]
@@ -53,10 +53,19 @@ def cost(*sides: tuple[Arm, Spending]) -> str:
 
 def _not_in_it(spent: Spending) -> str:
     """Behind a sum: what it lacks."""
-    counts = f"{plural(spent.uncounted, 'request')} without token counts"
-    why = spent.refusal or (counts if spent.uncounted else None)
+    counts = (
+        f"{plural(spent.uncounted, 'request')} without token counts" if spent.uncounted else None
+    )
+    why = "; ".join(dict.fromkeys(filter(None, [spent.refusal, counts])))
     least = " at least" * bool(spent.usd)
     return f"{least} ({why})" if why else ""
+
+
+def fate(arm: Arm) -> str:
+    """How many requests of a run succeeded, of those that count."""
+    n, good = int(arm.measured.sum()), int((arm.ok & arm.measured).sum())
+    text = f"{good:,} of {plural(n, 'request')} succeeded" if n else "no request was measured"
+    return f"{text} (without {arm.warm:,} in the warm-up)" if arm.warm else text
 
 
 def seen(comparison: Comparisons) -> str:

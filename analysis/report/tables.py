@@ -23,7 +23,7 @@ from tbench.analysis.words import Cell, Table, count
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.fidelity import Fidelity
-from tbench.replay.throughput import drained, three
+from tbench.replay.throughput import drained, three, usd
 
 
 def cautions(warnings: Sequence[Caution]) -> Html:
@@ -122,7 +122,7 @@ def _spent(spent: Spending) -> Cell:
     if lacking and not spent.usd:
         return Cell(text="unknown")
     marks = ("≥ " if lacking else "", "")
-    return Cell(text=words.dollars(spent.usd), value=spent.usd, marks=marks)
+    return Cell(text=usd(spent.usd), value=spent.usd, marks=marks)
 
 
 def cost_table(sides: Sides) -> Table | None:
@@ -375,7 +375,10 @@ def accuracy_table(sides: Sides) -> Table:
                 f"INVALID: {arm.invalid_because}" if arm.invalid_because else "valid",
             ]
         )
-    caption = "What each run sent and when; schedule lag is sent - scheduled, none in a closed loop"
+    caption = (
+        "What each run sent and when, failures and warm-up included; schedule lag is sent - scheduled, none "
+        "in a closed loop"
+    )
     return words.table(caption, ACCURACY, rows)
 
 

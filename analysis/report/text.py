@@ -288,7 +288,8 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
         if any(quantile.refusal for quantile in quantiles if quantile.p <= words.USUAL):
             sheet.paragraph(FEW)
     errors = ", ".join(f"{kind} {count:,}" for kind, count in arm.errors.items())
-    sheet.paragraph(f"errors: {errors}" if errors else "no errors")
+    warm = ", with the warm-up" if arm.warm else ""
+    sheet.paragraph(f"errors{warm}: {errors}" if errors else "no errors")
     sheet.definitions(metric.metric for metric in metrics)
     return sheet.text
 
@@ -314,8 +315,8 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     flying, warm = figures["in_flight"], arm.warm
     mean = "not known" if flying["mean"] is None else three(flying["mean"])
     yield (
-        f"{words.amount(figures['duration_s'], 's')}, in flight {mean} on average "
-        f"(by time), {'-' if flying['max'] is None else format(flying['max'], ',')} at most"
+        f"{words.amount(figures['duration_s'], 's')}, mean concurrency {mean} "
+        f"(max {'-' if flying['max'] is None else format(flying['max'], ',')})"
         + (f"; {plural(warm, 'request')} left out as warm-up" if warm else "")
     )
     if arm.sums is not None:

@@ -242,7 +242,7 @@ def judgement_book(
 ) -> None:
     """Repeated runs: verdict, gates, and all their runs. Writes to an open binary file."""
     names = gate_sentences.shown_names([arm.name for arm in results.arms])
-    sides = {names[arm.name]: arm.runs for arm in results.arms}
+    sides = dict(zip((names[arm.name] for arm in results.arms), results.compared, strict=True))
     book, lines = opened(file), []
     for arm in results.candidates:
         verdict = results.verdict_of(arm.name)
@@ -286,8 +286,7 @@ def run_book(
     """A single run, or a trace: each metric with its quantiles and their intervals."""
     book = opened(file)
     verdict = f"INVALID: {arm.invalid_because}" if arm.invalid_because else f"one {arm.kind}"
-    good, n = int((arm.ok & arm.measured).sum()), int(arm.measured.sum())
-    lines = [f"{good:,} of {plural(n, 'request')} succeeded."]
+    lines = [f"{sentences.fate(arm)}."]
     _verdict(book, verdict, [*lines, *sentences.flaws(arm)], (), command)
     _rest(book, {arm.kind: (arm,)}, None, most, slo)
 
