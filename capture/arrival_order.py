@@ -11,6 +11,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -393,12 +394,13 @@ class _Merge:
                 if answer is None:
                     segment, answer = self._orphans.pop(request.id, (segment, None))
                 places: Places = ((self._first + waiting.segment, *place),)
-                response = None
+                response = again = None
                 if answer:
                     places += ((self._first + segment, *answer),)
                     if self._answers or self._ends:
                         response = self._response(waiting, segment, answer, request)
-                yield Exchange(request=request, response=response, places=places)
+                        again = partial(self._ending, segment, answer, request.id)
+                yield Exchange(request=request, response=response, places=places, answer=again)
 
     def _response(
         self, waiting: _Waiting, segment: int, place: Place, request: Request
@@ -420,6 +422,12 @@ class _Merge:
             response = None
         self._losses.bad_records += response is None and self._answers
         return response
+
+    def _ending(self, segment: int, place: Place, id_: str) -> Response | None:
+        """A response that was read before, or its end alone, with its body."""
+        block = self._cache.block(segment, place.block, counted=False)
+        record = block.record(place.record) if block else {}
+        return read_ending(record, self._shift) if record.get("id") == id_ else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ Bodies are the exact bytes of the wire, still content-encoded. Nobody changes th
 have Python see to that would cost more than to read them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -140,11 +140,14 @@ class Exchange:
     """A request with its response; no response means that the trace holds none.
 
     `places` are those of the request and, where there is one, of the response in the trace that was read.
+    `answer` reads the response with its body, of which there may be the end alone; None where the trace is
+    not at hand.
     """
 
     request: Request
     response: Response | None
     places: Places = field(default=(), compare=False, repr=False)
+    answer: "Callable[[], Response | None] | None" = field(default=None, compare=False, repr=False)
 
     @property
     def outcome(self) -> Outcome:

@@ -153,7 +153,9 @@ class Pass:
         """Whether the next exchange is meant; `parsed` is its body, where that has been read already."""
         wanted, request = self._filter, exchange.request
         if self._sessions is not None:
-            self.place = self._sessions.assign(request, parsed=parsed, response=exchange.response)
+            self.place = self._sessions.assign(
+                request, parsed=parsed, response=exchange.response, answer=exchange.answer
+            )
             if self.place.number > len(self.hashes):
                 name = blake2b(request.id.encode("utf-8", "replace"), digest_size=8).digest()
                 self.hashes.append(int.from_bytes(name, "big"))

@@ -10,13 +10,13 @@ it brings results of.
 An agent's tools may be agents. A request whose first words are an argument of a tool that an open
 conversation has called belongs to that one (fan-out), and the request that brings the tool's result holds the
 last answers of what the call began (fan-in); so does one that quotes an answer. Only the answers of
-requests with tools are read for this; others wait, those of the last UNREAD bytes, until an assistant's
-message has no other origin, or several. Hashes are Python's own, of this process: they live in memory only.
+requests with tools are read for this; others wait, the last UNREAD, until an assistant's message has no
+other origin, or several. Hashes are Python's own, of this process: they live in memory only.
 """
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -75,8 +75,12 @@ TELLING = 8
 """Characters from which on an argument that is a request's words says where that came from."""
 QUOTED = 24
 """Characters from which on a text within another is a quotation, and an answer tells who was given it."""
-UNREAD = 2**24
-"""Bytes of answers that wait to be read."""
+UNREAD = 2**14
+"""So many answers wait to be read."""
+
+
+Answer = Callable[[], Response | None]
+"""Reads what came back, with its body; None where that is lost."""
 
 
 class Place(NamedTuple):
@@ -150,8 +154,7 @@ class Sessions:
         self._open: deque[_OpenCall] = deque(maxlen=OPEN)
         self._quotable: deque[tuple[_Seen, str]] = deque(maxlen=OPEN)
         self._answered: Recent[int, tuple[_Seen, ...]] = Recent(remembered)
-        self._unread: deque[tuple[_Seen, Response]] = deque()
-        self._unread_bytes = 0
+        self._unread: deque[tuple[_Seen, Answer]] = deque(maxlen=UNREAD)
         self._count = 0
         self.exact = False
 
@@ -161,14 +164,16 @@ class Sessions:
         *,
         parsed: ParsedRequest | None = None,
         response: Response | None = None,
+        answer: Answer | None = None,
     ) -> Place:
         """The place of one request.
 
         Args:
             request: the next by arrival.
             parsed: its body, where that has been read already.
-            response: what came back; its body is read where `begets` says so, else where it is in question
-                whose answer a later request holds.
+            response: what came back, with its body where `begets` says so.
+            answer: reads that with its body, which is done where it is in question whose answer a later
+                request holds; unless given, `response` has it.
         """
         seen = self._requests.get(request.retry_of) if request.retry_of else None
         messages: Sequence[Mapping[str, Any]] = ()
@@ -181,14 +186,10 @@ class Sessions:
         self._requests.keep(request.id, seen)
         if response is not None:
             seen.end_ns = response.end_ns
-            if response.body and (response.status or 0) < 300:
-                if begets(request):
-                    self._listen(seen, response, "\n".join(_texts(messages)))
-                elif messages:
-                    self._unread.append((seen, response))
-                    self._unread_bytes += len(response.body)
-                    while self._unread_bytes > UNREAD:
-                        self._unread_bytes -= len(self._unread.popleft()[1].body or b"")
+            if begets(request):
+                self._listen(seen, response, "\n".join(_texts(messages)))
+            elif messages:
+                self._unread.append((seen, answer or (lambda: response)))
         return seen.place
 
     def _first_attempt(
@@ -392,11 +393,14 @@ class Sessions:
     def _read(self) -> None:
         """Read the answers that wait for it."""
         while self._unread:
-            self._hear(*self._unread.popleft())
-        self._unread_bytes = 0
+            seen, answer = self._unread.popleft()
+            if response := answer():
+                self._hear(seen, response)
 
     def _hear(self, seen: _Seen, response: Response) -> Spoken | None:
         """What an answer says, of which note is taken."""
+        if not response.body or (response.status or 0) >= 300:
+            return None
         utterance = spoken(response.body or b"", response.header("content-encoding") or "")
         for message in utterance.messages[-1:] if utterance else ():
             seen.words, telling = _last_words(message)

@@ -185,7 +185,9 @@ class Overview:
             for name, tokens in (("prompt", answer.usage.prompt), ("output", answer.usage.output)):
                 if tokens is not None:
                     self._counts[f"{name}_tokens"] += tokens
-        place = self._sessions.assign(request, parsed=facts.parsed, response=response)
+        place = self._sessions.assign(
+            request, parsed=facts.parsed, response=response, answer=exchange.answer
+        )
         self._counts["sessions"] += place.turn == 0 and request.retry_of is None
         self._first = request.arrive_ns if self._first is None else self._first
         self._last = request.arrive_ns

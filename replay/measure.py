@@ -193,7 +193,9 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
             model=parsed.info.model,
             stream=parsed.info.stream,
             request_bytes=request.body_bytes,
-            session=sessions.assign(request, parsed=parsed, response=exchange.response).number,
+            session=sessions.assign(
+                request, parsed=parsed, response=exchange.response, answer=exchange.answer
+            ).number,
         )
         call = Call(index, None, NOWHERE, b"", b"", label=label.pack())
         reply = _reply(exchange, parsed.info, origin_ns, trace.header.wall(request.arrive_ns))

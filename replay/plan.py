@@ -354,7 +354,9 @@ class Plan:
                 counts[word] += 1
             if reason is not None:
                 if reason == "retry" and answers.retried(exchange, idle.before(exchange)):
-                    sessions.assign(request, parsed=body, response=exchange.response)
+                    sessions.assign(
+                        request, parsed=body, response=exchange.response, answer=exchange.answer
+                    )
                 continue
             if self.mixed:
                 # A hash of 64 bits in place of the id, for memory: of ten
@@ -370,7 +372,9 @@ class Plan:
                 self.idle = {"stretches": idle.stretches, "seconds": cut_ns / 1e9}
             arrive_ns = request.arrive_ns - cut_ns
             first_ns = arrive_ns if first_ns is None else first_ns
-            place = sessions.assign(request, parsed=body, response=exchange.response)
+            place = sessions.assign(
+                request, parsed=body, response=exchange.response, answer=exchange.answer
+            )
             number, continued = place.number, place.holds
             before = answers.held(continued, number, arrive_ns) if continued else OPENING
             if counted and not self.timed and (cut := cut_ns / 1e9 - before.cut) and before.indexes:

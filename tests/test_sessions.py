@@ -2,14 +2,19 @@
 
 import json
 import random
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.capture.exchange import Request, Response
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.records import TraceHeader
 from tbench.capture.sessions import Place, Recent, Sessions
+from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_writer import TraceWriter
 from tests.recorded import chat_request
 
 
@@ -295,11 +300,12 @@ def test_last_words_that_are_written_anew_tell_their_conversation(
     ],
 )
 def test_conversations_are_told_apart_however_their_history_is_sent(
-    style: str, least: float
+    style: str, least: float, tmp_path: Path
 ) -> None:
     """200 conversations of 2 to 8 turns, ten at a time, of three callers; a third is the same few words.
 
-    Of those that are alike each four ask the same, at once, and differ in the answers.
+    Of those that are alike each four ask the same, at once, and differ in the answers. A replay, which reads
+    the ends of answers, tells them apart as whoever reads all of them.
     """
     source = random.Random(5)
     waiting: list[tuple[int, int, list[str], list[str]]] = []
@@ -313,29 +319,46 @@ def test_conversations_are_told_apart_however_their_history_is_sent(
         if style == "alike" and number % 4:
             turns = waiting[-1][2]
         waiting.append((number, 0, turns, [f"the answer {source.random()}" for _ in turns]))
-    sessions, places = Sessions(), dict[tuple[int, int], Place]()
-    parents: dict[str, tuple[int, int]] = {}
+    exchanges: list[Exchange] = []
     while waiting:
         slot = source.randrange(min(10, len(waiting)))
         number, turn, turns, answers = waiting[slot]
-        name = f"{number}.{turn}"
-        messages = heard(style, turns, answers, turn)
-        places[number, turn] = sessions.assign(
-            request(name, messages, client=f"c{number // 4 % 3}"), response=answer(answers[turn])
+        at = 10 * len(exchanges)
+        asked = request(
+            f"{number}.{turn}",
+            heard(style, turns, answers, turn),
+            client=f"c{number // 4 % 3}",
+            arrive_ns=at,
+            end_ns=at,
+            seq=len(exchanges),
         )
-        parents[name] = number, turn
+        exchanges.append(Exchange(request=asked, response=answer(answers[turn], end_ns=at + 5)))
         waiting[slot : slot + 1] = (
             [(number, turn + 1, turns, answers)] if turn + 1 < len(turns) else []
         )
-    follows = {turn: turn[1] > 0 for turn in places}
-    right = sum(
-        place.parent is not None and parents[place.parent] == (number, turn - 1)
-        for (number, turn), place in places.items()
-    )
-    claimed = sum(place.parent is not None for place in places.values())
+    with TraceWriter(tmp_path / "t.msgpack", TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for exchange in exchanges:
+            writer.exchange(exchange)
+    trace = read_trace(tmp_path / "t.msgpack")
+    read = [placed(exchanges), placed(trace), placed(trace.ends)]
+    parents = {id_: place.parent for id_, place in read[0].items()}
+    before = {
+        id_: f"{number}.{int(turn) - 1}" for id_ in parents for number, turn in [id_.split(".")]
+    }
+    right = sum(parent == before[id_] for id_, parent in parents.items())
 
-    assert right >= least * claimed  # precision
-    assert right >= least * sum(follows.values())  # recall
+    assert read[1] == read[2] == read[0]
+    assert right >= least * sum(parent is not None for parent in parents.values())  # precision
+    assert right >= least * (len(parents) - 200)  # recall
+
+
+def placed(exchanges: Iterable[Exchange]) -> dict[str, Place]:
+    """Each request's place, by its id."""
+    sessions = Sessions()
+    return {
+        each.request.id: sessions.assign(each.request, response=each.response, answer=each.answer)
+        for each in exchanges
+    }
 
 
 @pytest.mark.parametrize(

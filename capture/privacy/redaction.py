@@ -145,7 +145,9 @@ class _Redaction:
         """The request with the name of its session and the ids of its prompt's blocks."""
         facts, response = Facts(exchange), exchange.response
         # With the response: what its tools began is of its session, and nobody will tell that of the copy.
-        place = sessions.assign(exchange.request, parsed=facts.parsed, response=response)
+        place = sessions.assign(
+            exchange.request, parsed=facts.parsed, response=response, answer=exchange.answer
+        )
         others = [pair for pair in made.headers if pair[0] not in SESSION_HEADERS]
         extra = dict(made.extra)
         if self._hashes and exchange.request.body:
