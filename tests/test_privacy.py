@@ -444,6 +444,21 @@ def test_an_odd_answer_is_read_as_its_original(disguise: Callable[[], Traffic]) 
     assert withheld == no_json | {"wrong-encoding"}
 
 
+def test_what_is_ranked_keeps_its_fields_under_other_names() -> None:
+    """As many, as long, and chosen by the same names; nothing is left out."""
+    fields = {"headline": "of the north", "text": "a story", "tags": ["sea", "ice"]}
+    asked = {"model": "m", "query": "ice", "documents": [fields, "plain"]}
+    asked["rank_fields"] = ["headline", "text"]
+    bodies = Bodies(StandIns())
+    made = bodies.made_up(asked)
+    first = dict(zip(fields, made["documents"][0].items(), strict=True))
+
+    assert made["rank_fields"] == [first["headline"][0], "text"]
+    assert bodies.left_out == 0
+    assert len(orjson.dumps(made)) == len(orjson.dumps(asked))
+    assert {*strings(fields)} & {*strings(made)} == {"text"}
+
+
 def test_what_is_kept_has_no_secrets(tbench: Any, tmp_path: Path) -> None:
     """A log's headers and bodies may hold keys; texts stay to the byte."""
     key = "sk-live-0123456789abcdefghij"

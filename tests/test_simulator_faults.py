@@ -87,11 +87,12 @@ def test_who_comes_again_when_told_is_not_too_early(wait: float) -> None:
 
 
 def test_without_a_limit_nothing_is_refused_and_nothing_said() -> None:
-    """Rate 0 is no limit."""
+    """Rate 0 is no limit; a refusal that is a fault says when to come again, and no limit of 0."""
     limit = RateLimit(0, 1)
 
     assert all(limit.take(0) == 0 for _ in range(100))
     assert limit.headers() == {}
+    assert limit.headers(0.5) == {"retry-after": "1"}
 
 
 def test_the_slow_profile_differs_from_the_fast_one_in_speed_only() -> None:

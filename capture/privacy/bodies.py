@@ -231,6 +231,15 @@ class Bodies:
         made_up: dict[str, Any] = {}
         for name, value in holder.items():
             kind = MEMBERS.get(name)
+            # The fields of what is ranked are the application's own, and named once more beside it.
+            if kind is None and not _DOCUMENTS.isdisjoint(place):
+                named = self.stand_ins.name(name)
+                made_up[named] = self._value(value, Kind.TEXT, (*place, name), leaf)
+                continue
+            if name == "rank_fields" and isinstance(value, list):
+                words = map(str, value)
+                made_up[name] = [w if w in MEMBERS else self.stand_ins.name(w) for w in words]
+                continue
             # What nobody knows goes: a list of what is private would miss the next member that an API gets.
             if kind is None:
                 self.left_out += 1
@@ -339,6 +348,7 @@ class Bodies:
 _FREE: Final = {Kind.FREE, Kind.CODE}
 """Arguments are an object already with some servers."""
 _NUMBERING: Final = ("index", "output_index", "content_index", "summary_index")
+_DOCUMENTS: Final = frozenset({"documents", "document"})
 _PICTURES: Final = frozenset({"image_url", "image", "source"})
 _REF_STEPS: Final = {"", "#", "$defs", "definitions", "properties", "items", "anyOf"}
 

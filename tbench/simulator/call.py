@@ -107,11 +107,11 @@ class RateLimit:
         return 0.0
 
     def headers(self, wait: float = 0.0) -> dict[str, str]:
-        """What the service says of its limit; nothing where it has none and nobody must wait."""
-        if not self.per_s and not wait:
-            return {}
+        """What the service says of its limit, where it has one, and of a wait."""
         # Whole seconds by RFC 9110, 10.2.3; up, or who does as told comes too early and is refused again.
         later = {"retry-after": str(math.ceil(wait))} if wait else {}
+        if not self.per_s:
+            return later
         return {
             "x-ratelimit-limit": f"{self.per_s:g}",
             "x-ratelimit-remaining": f"{int(self._left) if not wait else 0}",
