@@ -508,7 +508,7 @@ def _gist(message: Mapping[str, Any]) -> tuple[str | bytes, ...]:
     """A message's texts without breaks, JSON among them as values, and the ids of its calls and results."""
     content = message.get("content")
     if isinstance(content, list):
-        content = [part for part in items_of(content) if part.get("type") not in THOUGHTS]
+        content = [part for part in items_of(content) if word_of(part, "type") not in THOUGHTS]
         message = {**message, "content": content}
     calls = (call.id for call in calls_in(message))
     return (*calls, *results_in(message), *filter(None, map(_bare, texts_in(content))))

@@ -99,7 +99,7 @@ def calls_in(message: Message) -> Iterator[ToolCall]:
         if part.get("type") == "tool_use":
             arguments = orjson.dumps(part.get("input"), option=orjson.OPT_NON_STR_KEYS).decode()
             yield ToolCall(word_of(part, "id"), word_of(part, "name"), arguments)
-        elif part.get("type") in {"function_call", "custom_tool_call"}:
+        elif part.get("type") in ("function_call", "custom_tool_call"):
             arguments = word_of(part, "arguments") or word_of(part, "input")
             yield ToolCall(word_of(part, "call_id"), word_of(part, "name"), arguments)
 

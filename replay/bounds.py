@@ -237,4 +237,4 @@ def _parts(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _is_text(part: Mapping[str, Any]) -> bool:
     """Whether a document is a text as it stands."""
     source = part.get("source")
-    return isinstance(source, dict) and source.get("type") in {"text", "content"}
+    return isinstance(source, dict) and source.get("type") in ("text", "content")

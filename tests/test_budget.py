@@ -142,6 +142,7 @@ def test_the_output_is_bounded_by_all_that_may_be_billed(
             "files",
         ),
         (None, user({"input_audio": {"data": "A"}}), "files"),
+        (None, user({"type": "document", "source": {"type": ["text"]}}), "files"),
         (None, user({"type": "text", "text": "a"}) | {"n": "3"}, "odd_count"),
         ("/v1/responses", {"input": "a", "max_output_tokens": 9, "n": 2.5}, "odd_count"),
         ("/v1/completions", {"prompt": "a", "max_tokens": 9, "best_of": "5"}, "odd_count"),

@@ -48,6 +48,19 @@ def test_turns_of_a_conversation_follow_each_other() -> None:
     assert sessions.assign(request("c", THIRD)) == Place("s1", 2, "b")
 
 
+@pytest.mark.parametrize("kind", [["text"], {"text": 1}, 5, None])
+def test_a_part_may_be_of_a_type_that_is_no_word(kind: object) -> None:
+    """As a client's mistake is, of which its server's 400 is recorded: its session is another one's, too."""
+    sessions = Sessions()
+    odd = say("assistant", [{"type": kind, "text": "hello"}])
+    places = [
+        sessions.assign(request(f"r{n}", messages))
+        for n, messages in enumerate([[HI], [HI, odd, say("user", "more")]])
+    ]
+
+    assert [place.turn for place in places] == [0, 1]
+
+
 def test_a_shared_system_prompt_is_no_conversation() -> None:
     """Two users with the same system prompt are two sessions."""
     sessions = Sessions()

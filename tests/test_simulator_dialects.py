@@ -114,6 +114,7 @@ def test_a_tool_is_called_until_it_has_answered(http: httpx.Client) -> None:
         ("messages", {"model": MODEL, "messages": CHAT["messages"]}, "max_tokens: Field required"),
         ("messages", CHAT | {"messages": [{"role": "system", "content": "x"}]}, "role 'user'"),
         ("messages", CHAT | {"model": "no/such"}, "Unable to access model"),
+        ("messages", CHAT | {"messages": [{"role": [], "content": "x"}]}, "role 'user'"),
         ("responses", RESPONSE | {"previous_response_id": "resp_1"}, "nothing is stored"),
         ("responses", RESPONSE | {"input": 1}, "'input' must be"),
         ("messages", CHAT | {"tools": 5}, "'tools' must be an array"),

@@ -110,10 +110,10 @@ class RateLimit:
         """What the service says of its limit, where it has one, and of a wait."""
         # Whole seconds by RFC 9110, 10.2.3; up, or who does as told comes too early and is refused again.
         later = {"retry-after": str(math.ceil(wait))} if wait else {}
-        if not self.per_s:
-            return later
+        if not self.per_s and not wait:
+            return {}
         return {
-            "x-ratelimit-limit": f"{self.per_s:g}",
+            **({"x-ratelimit-limit": f"{self.per_s:g}"} if self.per_s else {}),
             "x-ratelimit-remaining": f"{int(self._left) if not wait else 0}",
             "x-ratelimit-reset": f"{wait:.3f}",
             **later,

@@ -51,7 +51,7 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     turns = fields.get("messages")
     turns = turns if isinstance(turns, list) else []
     if not all(
-        isinstance(turn, dict) and turn.get("role") in {"user", "assistant"} for turn in turns
+        isinstance(turn, dict) and turn.get("role") in ("user", "assistant") for turn in turns
     ):
         raise invalid("messages: each must be an object with the role 'user' or 'assistant'")
     chat: dict[str, Any] = {
