@@ -65,12 +65,6 @@ class Side:
         return self.steps.doubt(self.value(p)) if self.steps else 0.0
 
     @property
-    def most(self) -> float:
-        """The largest finite value, itself; -inf without one."""
-        seen = self.n - self.timeouts
-        return float(self.values[seen - 1]) if seen else -np.inf
-
-    @property
     def largest(self) -> float:
         """Its logarithm."""
         seen = self.n - self.timeouts
@@ -184,10 +178,6 @@ class CountedSide(Side):
         # Downwards: on logarithms the lower half of a step is the longer one, and bounds the upper,
         # too.
         return max(STEP / 2, -float(np.log1p(-self.steps.halves[nearest] / value)))
-
-    @property
-    def most(self) -> float:
-        return self._most
 
     @property
     def largest(self) -> float:

@@ -30,7 +30,7 @@ from tbench.analysis.summary import Caution, Floats, identified, ordered, quanti
 from tbench.analysis.t_tests import CONFIDENCE, difference
 from tbench.analysis.words import lasting
 from tbench.capture.terminal import plural
-from tbench.replay.metrics import minimum_n
+from tbench.replay.metrics import exceeded, minimum_n
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
 """The quantiles shown when none is asked for; the rare one only where there are enough requests."""
@@ -183,13 +183,14 @@ class Contrast:
     def _row(self, p: float) -> Comparison:
         baseline, candidate = self._sides
         values: list[float | None] = [None, None]
-        exceeded: list[float | None] = [None, None]
+        least: list[float | None] = [None, None]
         if self.bins is None:
             for which, side in enumerate(self._sides):
                 if _known(side, p):
                     values[which] = side.value(p)
-                else:  # what it exceeds: the deadline, or the largest value
-                    exceeded[which] = self.timeouts_s[which] or side.most
+                else:
+                    waited = self.timeouts_s[which] if self.metric.waits else None
+                    least[which] = exceeded(side.value, side.n, side.timeouts, p, waited)
         row = Comparison(
             metric=self.metric.name,
             unit=self.metric.unit,
@@ -205,8 +206,8 @@ class Contrast:
             n_candidate=candidate.n,
             verdict=Verdict.INCONCLUSIVE,
             refusal=self._refusal(p),
-            baseline_at_least=exceeded[0],
-            candidate_at_least=exceeded[1],
+            baseline_at_least=least[0],
+            candidate_at_least=least[1],
         )
         interval = self._intervals.get(p)
         return row if interval is None else self._answered(row, interval)

@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -199,7 +200,10 @@ def summarise(
     timeout_s: float | None,
     points: Iterable[float] = POINTS,
 ) -> Summary:
-    """Summarise one value per request: NaN is absent, +inf timed out (beyond `timeout_s` where known)."""
+    """Summarise one value per request: NaN is absent, +inf timed out (beyond `timeout_s` where known).
+
+    A deadline is no bound of what is not counted from when a request was due (Metric.waits): None.
+    """
     if isinstance(values, Spread):
         ranked: Ranked = Counted(values)
         seen, absent, mean = values.finite, values.absent, values.mean
@@ -208,8 +212,6 @@ def summarise(
         seen = int(ranked.searchsorted(np.inf))
         absent = len(values) - len(ranked)
         mean = float(ranked[:seen].mean()) if seen else None
-    # Without a known deadline the largest value seen is the most that can be said.
-    beyond = timeout_s or (float(ranked[seen - 1]) if seen else None)
     n, at = len(ranked), []
     for p in points if n else ():
         # Among the timeouts a quantile has no value and no upper end: only what it exceeds is known.
@@ -221,7 +223,9 @@ def summarise(
                 value=quantile(ranked, p) if known else None,
                 low=low,
                 high=high if known else None,
-                at_least=None if known else beyond,
+                at_least=None
+                if known
+                else metrics.exceeded(partial(quantile, ranked), n, n - seen, p, timeout_s),
                 smooth=harrell_davis(ranked, p) if seen == n else None,
                 refusal=refusal(n, p),
             )

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from tbench.replay import metrics
 from tbench.replay.dialects import CHANGES
 from tbench.replay.estimate import Estimate
 from tbench.replay.hit_rates import BLOCK_TOKENS, CLOSE
+from tbench.replay.metrics import Metric, Values
 from tbench.replay.portability import BONDS
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
@@ -392,8 +394,8 @@ def _client(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
 def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Iterator[str]:
     """Latencies outside the warm-up; a row for each metric that a success has a value of.
 
-    Mean and max are of the successes. A timeout is slower than any of them, as in `report` and `compare`: a
-    quantile that lies among the timeouts is beyond the shortest wait that ended in one.
+    Mean and max are of the successes. A timeout is slower than any of them, as in `report` and `compare`: of
+    a quantile that lies among the timeouts it is told what it is no less than.
     """
     yield f"{'latency, ms':<14}{''.join(f'{name:>8} ' for name in SHOWN)}{'n':>8}"
     every = where(run.columns, "outcome", Outcome.TIMEOUT)
@@ -401,22 +403,32 @@ def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Ite
     waited = (run.columns["end"] - metrics.origin(run.columns))[every]
     waited = waited[np.isfinite(waited)]
     for name, heading in rows.items():
+        metric = metrics.METRICS[name]
         figures, n, hidden = with_hidden(run, name, numbers[f"{name}_s"])
         if not n:
             continue
+        wait = float(waited.min()) if metric.waits and len(waited) else None
+        value = partial(metrics.quantile, np.append(_ranked(run, metric), np.full(hidden, np.inf)))
         cells = []
         for column in SHOWN:
             seconds, text = figures[column], ""
             if seconds is not None:
                 text = three(seconds * 1e3)
             elif figures["max"] is not None:  # it is not refused, but hidden
-                beyond = float(waited.min()) if len(waited) else figures["max"]
-                text = f">{three(beyond * 1e3)}"
+                level = metrics.NAMED[column]
+                least = metrics.exceeded(value, n + hidden, hidden, level, wait)
+                text = "-" if least is None else f">{three(least * 1e3)}"
             cells.append(text + (mark(column, n + hidden) or " ") if text else "- ")
         yield f"{'  ' + heading:<14}{''.join(f'{cell:>9}' for cell in cells)}{n + hidden:>8,}"
     if timeouts.any():
         count = plural(int(timeouts.sum()), "timeout")
         yield f"  with {count} as slower than any other; mean and max are of the rest"
+
+
+def _ranked(run: Run, metric: Metric) -> Values:
+    """The values of the completed requests outside the warm-up, in ascending order."""
+    values = metric.of(metrics.counted(run.columns))
+    return np.sort(values[~np.isnan(values)])
 
 
 def with_hidden(
@@ -427,12 +439,12 @@ def with_hidden(
     Then how many values it has, and how many timeouts. A quantile that lies among these is None.
     """
     metric, columns = metrics.METRICS[name], run.columns
-    values = metric.of(metrics.counted(columns))
+    values = _ranked(run, metric)
     timeouts = where(columns, "outcome", Outcome.TIMEOUT) & ~columns["warmup"] & metric.latency
     hidden = int((timeouts & columns["stream"] if metric.streamed else timeouts).sum())
     if hidden and figures["mean"] is not None:
         figures = {**figures, **metrics.with_timeouts(values, hidden)}
-    return figures, int((~np.isnan(values)).sum()), hidden
+    return figures, len(values), hidden
 
 
 FEW: Final = "* few samples: a hint without an interval (p95 needs 400, p99 2,000)"

@@ -187,6 +187,11 @@ class Metric:
     begins: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
 
+    @property
+    def waits(self) -> bool:
+        """Whether a timeout would have had at least what it waited: a time from when it was due on."""
+        return self.from_due and bool(self.ends)
+
 
 def _count(name: str, definition: str) -> Metric:
     """A row of tokens as the server counts them, which is -1 where it does not: neither way is better."""
@@ -394,6 +399,24 @@ def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
 def identified(timeouts: int, n: int, p: float) -> bool:
     """Whether the p-quantile lies below the deadline, the doubt about the timeouts included."""
     return timeouts == 0 or (timeouts < n and wilson(timeouts, n)[1] < 1 - p)
+
+
+def exceeded(
+    value: Callable[[float], float], n: int, timeouts: int, p: float, waited: float | None
+) -> float | None:
+    """What the p-quantile is at least where timeouts hide it (`identified`); None where nothing is known.
+
+    It is no less than the highest quantile that they do not hide; and where each would have been at least as
+    long as it `waited`, no less than with all of them as long as that. `value` gives a quantile of the `n`
+    values, timeouts as +inf.
+    """
+    if timeouts == n:
+        return waited
+    least = value(1 - wilson(timeouts, n)[1])
+    if waited is None:
+        return least
+    soonest = value(p - timeouts / n) if rank(n, p) > timeouts else 0.0
+    return max(least, min(max(waited, soonest), value(p)))
 
 
 def with_timeouts(values: Values, timeouts: int) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from tbench.analysis import summary
 from tbench.analysis.summary import Caution, summarise
+from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
 
 
@@ -37,26 +38,60 @@ def test_a_quantile_without_enough_values_is_refused() -> None:
 
 
 def test_timeouts_hide_the_tail() -> None:
-    """With 2 % timeouts p90 is known, p99 only exceeds the deadline; means are of the rest."""
+    """With 2 % timeouts p90 is known, of p99 how long it is at least; means are of the rest."""
     values = np.r_[np.arange(1.0, 981), np.full(20, math.inf)]
 
     found = summarise("e2e", "s", values, timeout_s=600.0, points=(0.9, 0.99))
 
     ninety, tail = found.quantiles
     assert (ninety.value, ninety.at_least) == (900, None)
-    assert (tail.value, tail.at_least, tail.high) == (None, 600, None)
+    assert (tail.value, tail.at_least, tail.high) == (None, 970, None)
     assert ninety.smooth is None
     assert found.mean == 490.5
     assert found.timeouts == 20
 
 
-def test_an_unknown_deadline_is_replaced_by_the_largest_value() -> None:
-    """What is hidden exceeds at least everything that was seen."""
+def test_without_a_deadline_what_is_hidden_is_no_less_than_what_is_not() -> None:
+    """Of 50 in 100 at most 60 time out (Wilson's 95 %): the 41st value is known, and p90 is no less."""
     values = np.r_[np.arange(1.0, 51), np.full(50, math.inf)]
 
     (found,) = summarise("e2e", "s", values, timeout_s=None, points=(0.9,)).quantiles
 
-    assert found.at_least == 50
+    assert found.at_least == 41
+
+
+@given(
+    st.lists(st.floats(0, 50), max_size=80),
+    st.lists(st.floats(0, 50), min_size=1, max_size=30),
+    st.floats(0, 60) | st.none(),
+)
+def test_a_hidden_quantile_is_told_a_bound_that_holds(
+    answers: list[float], later: list[float], waited: float | None
+) -> None:
+    """No less than any quantile that is shown; and no more than it was, had the timeouts gone on."""
+    slowest = max([*answers, waited or 0.0])
+    timeouts = len(later)
+    true = sorted([*answers, *(slowest + more for more in later)])
+    values = np.r_[answers, np.full(timeouts, math.inf)]
+
+    quantiles = summarise("e2e", "s", values, timeout_s=waited).quantiles
+    shown = [each.value for each in quantiles if each.value is not None]
+    for each in quantiles:
+        if each.at_least is not None:
+            assert (
+                max(shown, default=0.0) <= each.at_least <= summary.quantile(np.array(true), each.p)
+            )
+        else:
+            assert each.value is not None or (waited is None and not answers)
+
+
+def test_a_deadline_bounds_what_is_counted_up_to_it() -> None:
+    """A request that waited a minute has no time between tokens of a minute, and left when it was sent."""
+    assert {name for name, row in metrics.METRICS.items() if row.waits} == {
+        "ttft",
+        "ttft_answer",
+        "e2e",
+    }
 
 
 def test_nothing_can_be_summarised() -> None:

@@ -113,7 +113,7 @@ def summaries(arm: Arm, names: Iterable[str] | None = None) -> list[Summary]:
             name,
             METRICS[name].unit,
             values(arm, METRICS[name])[arm.measured] if arm.sums is None else arm.sums.whole(name),
-            timeout_s=arm.timeout_s,
+            timeout_s=arm.timeout_s if METRICS[name].waits else None,
         )
         for name in (METRICS if names is None else names)
         if arm.sums is None or name in arm.sums.spreads
