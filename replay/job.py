@@ -174,6 +174,8 @@ def resolve(
             f"--match-length {options.match_length} and --set {min(clash)} both set the length of the "
             "output; give one"
         )
+    if "model" in options.set and (options.model or options.map_model):
+        raise InputError("--set model and --model or --map-model both name the model; give one")
     as_is = options.cache == "as-is"
     return Job(
         options=options,

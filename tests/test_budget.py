@@ -495,6 +495,8 @@ def test_what_a_killed_run_had_in_flight_counts_when_its_experiment_goes_on(
         command.wait(PATIENCE_S)
         command.close()
         killed.set()
+        (left,) = (tmp_path / "x").glob("*.part")
+        left.write_bytes(b"")  # as a power cut may leave it
         refused = tbench(*words, "--max-cost", f"{billing.spent:.6f}")
         sent = billing.requests
         done = tbench(*words, "--max-cost", "20", "--json")
@@ -504,6 +506,7 @@ def test_what_a_killed_run_had_in_flight_counts_when_its_experiment_goes_on(
     assert done.code in {0, 3, 4}, done.err
     assert billing.spent < told["spent_usd"] < billing.spent + 4 * MOST_USD
     assert [run["ended"] for run in told["set_aside"]][:1] == ["killed"]
+    assert "the file is empty" in told["set_aside"][0]["unreadable"]
     assert not list((tmp_path / "x").glob("*.spent"))
 
 

@@ -110,6 +110,15 @@ def test_an_experiment_ends_with_a_verdict_and_its_reports(
         assert found["verdict"] in (trace.parent / "x" / name).read_text()
     assert 'failures="0"' in (trace.parent / "x" / "junit.xml").read_text()
 
+    if (
+        done.code == 0
+    ):  # what cannot be written (here a folder is in its place) takes no verdict away
+        (trace.parent / "x" / "report.html").unlink()
+        (trace.parent / "x" / "report.html").mkdir()
+        again = tbench("ab", "-o", "x", "--json")
+        assert again.code == 4, "no bad usage: everything was sent"
+        assert json.loads(again.out)["verdict"] == "PASS"
+
 
 def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
     tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path

@@ -62,6 +62,24 @@ def test_a_sweep_makes_a_result_for_each_point(
     assert "characters a token, by the server's counts" in done.err
 
 
+def test_what_a_full_disk_does_not_take_ends_no_benchmark(
+    tbench: Callable[..., Done], simulator: Server, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """Neither the log, whose disk takes nothing, nor a workbook in whose place a folder is."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "benchmark.log").symlink_to("/dev/full")
+    more = ("--num-concurrency", "1", "--traffic-scenario", "D(9,2)", "--model-tokenizer")
+    made = tbench(*words(simulator.url, *more, tokenizer_file, "--log-dir", "logs"))
+    (tmp_path / "x" / "x_summary.xlsx").mkdir()
+    again = tbench(*words_with_summary(simulator.url, *more, tokenizer_file, "--resume", "--json"))
+
+    assert made.ended, made.err
+    assert made.err.count("takes no more lines (No space left on device)") == 1
+    assert again.code == 4, "no bad usage: everything was sent"
+    assert "x_summary.xlsx: cannot be written" in again.err
+    assert len(json.loads(again.out)["points"]) == 1
+
+
 def test_no_two_points_send_the_same_prompts(
     tbench: Callable[..., Done], simulator: Server, tmp_path: Path
 ) -> None:

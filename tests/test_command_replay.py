@@ -96,6 +96,10 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             ["--base-url", "http://127.0.0.1:9", "--match-length", "cap", "--set", "max_tokens=5"],
             "--match-length cap and --set max_tokens both set the length",
         ),
+        (
+            ["--base-url", "http://127.0.0.1:9", "--model", "a", "--set", 'model="b"'],
+            "--set model and --model or --map-model both name the model",
+        ),
         (["--map-model", "a"], "OLD=NEW"),
         (["--header", "nocolon"], "Name: value"),
         (["--base-url", "localhost:8000"], "--base-url 'localhost:8000'"),

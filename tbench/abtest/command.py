@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tbench.abtest.options import PLAN, AbOptions
-from tbench.capture.errors import InputError, InvalidRunError, TbenchError
+from tbench.capture.errors import InputError, InvalidRunError, TbenchError, after_sending
 from tbench.capture.option import Option, rows
 from tbench.capture.remote import as_path
 from tbench.capture.terminal import plural
@@ -154,12 +154,15 @@ def _conducted(plan: "AbPlan", out: Path | None, reports: Reports, *, as_json: b
         "report.md": judgement_markdown(judgement, line),
         "junit.xml": judgement_junit(judgement),
     }
-    for name, text in texts.items():
-        with private(out / name, "-o") as file:
-            file.write(text.encode())
-    reports.write(lambda: page, lambda file: judgement_book(judgement, file, command=line))
     lines = [*judgement_text(judgement, terminal()["width"]), *spread_text(judgement)]
-    typer.echo(document if as_json else "\n".join(lines))
+    try:
+        with after_sending(True):
+            for name, text in texts.items():
+                with private(out / name, "-o") as file:
+                    file.write(text.encode())
+            reports.write(lambda: page, lambda file: judgement_book(judgement, file, command=line))
+    finally:  # the verdict stands, also where a full disk takes no reports
+        typer.echo(document if as_json else "\n".join(lines))
     beside = "report.json, report.md, junit.xml and the runs are beside it"
     print(f"report: {out / 'report.html'}; {beside}", file=sys.stderr)
     return EXITS[judgement.verdict]

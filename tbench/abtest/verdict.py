@@ -170,11 +170,14 @@ def result_json(
         path = store.folder / entry["run"]
         if not path.exists():
             continue
-        figures = _figures(loaded.get(path) or read_run(path))
         if entry["ended"] == DONE:
-            runs.append(figures)
-        else:
-            aside.append({"ended": entry["ended"], **figures})
+            runs.append(_figures(loaded.get(path) or read_run(path)))
+            continue
+        try:
+            figures = _figures(read_run(path))
+        except TbenchError as error:  # what a kill, or a disk, left of it decides nothing
+            figures = {"run": str(path), "unreadable": str(error)}
+        aside.append({"ended": entry["ended"], **figures})
     variance = [spread_json(spread) for spread in spreads(judgement)]
     return {
         **judged,

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from io import TextIOWrapper
 from itertools import pairwise
 from math import floor, log10
 from pathlib import Path
@@ -43,22 +45,32 @@ class Log:
 
     file: TextIO
     show: Callable[[str], None] = on_stderr
+    full: bool = False
 
     @classmethod
     @contextmanager
     def opened(cls, folder: Path) -> Iterator[Self]:
         """A log in this folder, which is made where it is not there; lines are added to an older one."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         # For its owner alone from the first byte on: errors
         # of a server, which may quote prompts, are in it.
-        with os.fdopen(os.open(folder / LOG, flags, 0o600), "a") as file:
+        private = partial(os.open, mode=0o600)
+        # Unbuffered: what a full disk did not take is not tried again when it is closed.
+        raw = open(folder / LOG, "ab", buffering=0, opener=private)  # noqa: SIM115
+        with TextIOWrapper(raw, "utf-8", write_through=True) as file:
             yield cls(file)
 
     def say(self, line: str) -> None:
         self.show(line)
-        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escaped(line)}\n")
-        self.file.flush()
+        if self.full:
+            return
+        try:
+            self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escaped(line)}\n")
+        except OSError as error:  # no reason to end what is measured
+            self.full = True
+            self.show(
+                f"{self.file.name}: takes no more lines ({error.strerror}); they are shown here alone"
+            )
 
 
 def name(point: Point) -> str:

@@ -51,7 +51,7 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
             log.say(line)
         if upload:
             log.say(upload.announcement())
-        interrupted, told, spent = False, False, False
+        interrupted, told, spent, summarised = False, False, False, True
         try:
             try:
                 base = by_server_counts(plan, base, store, log)
@@ -69,6 +69,9 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
                     _summarise(folder, log)
                 except KeyboardInterrupt:
                     interrupted = True
+                except (TbenchError, OSError) as error:  # the points are there, and shown
+                    log.say(f"{error}; when that is mended: tbench excel, tbench plot")
+                    summarised = False
             told = bool(made)
         finally:  # what ends without an upload that was asked for says so
             if upload and not told:
@@ -79,7 +82,8 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
     ended = sum(point.ended_by != "max_cost" for point in made)
     left = None if options.saturate else len(list(sweep.points())) - ended
     code = _exit(made, name, left, interrupted=interrupted, spent=spent)
-    return code or (delivery.exit_code if delivery else 0)
+    lost = 0 if summarised else InvalidRunError.exit_code
+    return code or (delivery.exit_code if delivery else 0) or lost
 
 
 def _opened(plan: BenchmarkPlan, folder: Path) -> tuple[RunStore, Upload | None]:
