@@ -38,7 +38,7 @@ from tbench.replay.api import replay
 from tbench.simulator.chat import CHAT
 from tbench.simulator.messages import MESSAGES
 from tbench.simulator.odd import ODD
-from tbench.simulator.odd_chat import joined
+from tbench.simulator.odd_chat import joined, stream
 from tbench.simulator.prompt import PrefixCache
 from tbench.simulator.responses import RESPONSES
 from tests import private_places
@@ -414,7 +414,8 @@ def test_what_is_dropped_leaves_counts_and_times(
 def test_an_odd_answer_is_read_as_its_original(disguise: Callable[[], Traffic]) -> None:
     """Its events, counts, ending and outcome, from chunks of its size; what is no JSON is left out."""
     withheld = set()
-    for name, odd in ODD.items():
+    null = replace(ODD["plain"], body=stream(first=[b"data: null\n\n"]))
+    for name, odd in {**ODD, "null": null}.items():
         body = joined(odd.body)[:100_000]
         fields = [line.lower().split(": ") for line in odd.fields]
         headers = tuple((name, value) for name, value in fields if name.startswith("content-"))

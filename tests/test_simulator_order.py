@@ -321,6 +321,17 @@ def test_no_schema_breaks_the_simulator(schema: Any) -> None:
     assert branch.finish == "tool_calls"
 
 
+def test_a_schema_cannot_ask_for_an_answer_without_bounds() -> None:
+    """Lists of 64 within lists of 64, five deep, would be a thousand million values."""
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(5):
+        schema = {"type": "array", "minItems": 64, "items": schema}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+
+    with pytest.raises(Refusal, match="more than 10,000 values"):
+        answer(tools=[tool], tool_choice="required")
+
+
 def test_ignore_eos_goes_on_to_max_tokens() -> None:
     """Exactly so many tokens, ended by the length; without it the turn ends where it ends."""
     for number in (1, 7, 1000):

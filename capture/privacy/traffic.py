@@ -278,7 +278,7 @@ class Traffic:
             return head + (text if is_word(text) else self._made_up.name(text)).encode(), None
         if name == b"id":
             return head + self._made_up.ident(text).encode(), None
-        if value.strip() == b"[DONE]":
+        if value.strip() in (b"[DONE]", b"null"):
             return head + value, None
 
         def leaf(kind: Kind, original: str, place: tuple[object, ...]) -> Any:  # noqa: ANN401 (a piece)

@@ -6,7 +6,7 @@ An API for text is a `Dialect`, which writes them: what all dialects share stand
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from random import Random
@@ -136,8 +136,19 @@ def _written(schema: Mapping[str, Any], rng: Random) -> str:
         raise invalid("the JSON schema makes no sense") from None
 
 
-def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
-    """A value that a JSON schema allows, for the common keywords; required properties only."""
+MOST_VALUES = 10_000
+
+
+def instance(
+    schema: Mapping[str, Any], rng: Random, depth: int = 0, left: Iterator[int] | None = None
+) -> object:
+    """A value that a JSON schema allows, for the common keywords; required properties only.
+
+    Raises Refusal where it takes more than MOST_VALUES; `left` counts down to that.
+    """
+    left = left or iter(range(MOST_VALUES))
+    if next(left, None) is None:  # lists within lists
+        raise invalid(f"the JSON schema asks for more than {MOST_VALUES:,} values")
     for fixed in ("const", "default"):
         if fixed in schema:
             return schema[fixed]
@@ -153,7 +164,7 @@ def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
             if not isinstance(properties, dict) or depth > 8:
                 return {} if depth else {"answer": rng.choice(LONG)}
             return {
-                key: instance(properties.get(key) or {"type": "string"}, rng, depth + 1)
+                key: instance(properties.get(key) or {"type": "string"}, rng, depth + 1, left)
                 for key in schema.get("required") or list(properties)
             }
         case "array":
@@ -161,7 +172,7 @@ def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
             item = items if isinstance(items, dict) else {"type": "string"}
             # A body must not order an answer without bounds.
             length = min(64, max(1, schema.get("minItems", 1)))
-            return [instance(item, rng, depth + 1) for _ in range(length)]
+            return [instance(item, rng, depth + 1, left) for _ in range(length)]
         case "integer":
             return rng.randint(math.ceil(low), max(math.ceil(low), math.floor(high)))
         case "number":
