@@ -89,7 +89,13 @@ def session_of(arm: Replicates, gates: Sequence[Gate], warmup: Warmup | None = N
         versions=dict(first.run.header.get("versions") or {}),
         requests=common.n,
         figures=figures,
+        runs=marks(arm),
     )
+
+
+def marks(arm: Replicates) -> tuple[str, ...]:
+    """What tells the runs of an arm from all others, whatever their files are called."""
+    return tuple(marker.hex() for run in arm.runs for marker in sorted(run.markers))
 
 
 def _figures(group: ArmRuns, gates: Sequence[Gate]) -> Iterator[tuple[str, tuple[Figure, ...]]]:
@@ -212,8 +218,11 @@ def evaluate_history(
                 f"{run.path}: a run of trace {run.source}, the baseline is of {trace}; replay that one"
             )
     # Held against themselves runs would agree too well, and pass.
-    if any(past.recorded == recorded_at(candidate) for past in history.sessions):
-        raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
+    mine = marks(candidate), recorded_at(candidate)
+    if any(past.shares(*mine) for past in history.sessions):
+        raise InputError(
+            f"{candidate.name}: these runs are a session of {history.path}, or part of one"
+        )
     common = shared([candidate], warmup)
     measure(common.groups, gates)
     (group,) = common.groups

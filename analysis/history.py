@@ -28,7 +28,8 @@ class Session:
     """One session. `figures` has, by what is looked at, each run's value and its number of requests.
 
     `recorded` is when the first run began, ISO 8601 in UTC. `target` is host and port. `requests` are
-    those that every run holds, outside the warm-up.
+    those that every run holds, outside the warm-up. `runs` are the random marks of their files, empty in
+    baseline files of older versions.
     """
 
     recorded: str
@@ -40,6 +41,11 @@ class Session:
     versions: Mapping[str, str]
     requests: int
     figures: Mapping[str, tuple[Figure, ...]]
+    runs: tuple[str, ...] = ()
+
+    def shares(self, runs: Sequence[str], recorded: str) -> bool:
+        """Whether one of these runs, of which the first began then, is in it."""
+        return not {*self.runs}.isdisjoint(runs) if self.runs else self.recorded == recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,7 @@ def _session(record: Mapping[str, Any]) -> Session:
         versions=dict(record["versions"]),
         requests=int(record["requests"]),
         figures=figures,
+        runs=tuple(map(str, record.get("runs") or ())),
     )
 
 
@@ -107,8 +114,8 @@ def appended(history: History, session: Session) -> History:
             f"{history.path}: its sessions are of trace {history.sessions[0].trace}, these runs are of "
             f"{session.trace}; keep a file for each trace"
         )
-    if any(past.recorded == session.recorded for past in history.sessions):
-        raise InputError(f"{history.path}: holds these runs already ({session.recorded})")
+    if twice := [past for past in history.sessions if past.shares(session.runs, session.recorded)]:
+        raise InputError(f"{history.path}: holds these runs already ({twice[0].recorded})")
     return History(path=history.path, sessions=_ordered((*history.sessions, session)))
 
 
@@ -127,6 +134,7 @@ def written(sessions: Sequence[Session]) -> str:
     blocks = []
     for session in sessions:
         words = {name: getattr(session, name) for name in (*WORDS, "versions", "requests")}
+        words |= {"runs": session.runs} if session.runs else {}
         lines = [f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in words.items()]
         rows = []
         for name, runs in session.figures.items():

@@ -237,6 +237,9 @@ def test_runs_of_one_arm_may_be_named_one_by_one(compare: Compare, tmp_path: Pat
         "recorded": "2027-01-15T08:00:00.000+00:00",
         "figures": ["e2e:p50", "errors"],
     }
+    part = compare("--baseline-file", "b.json", *runs[1:], *GATE)
+    assert part.code == 2, "held against themselves runs agree too well"
+    assert "these runs are a session of b.json, or part of one" in part.err
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,9 @@ def test_a_gate_that_was_asked_for_must_have_figures(repeats: Any) -> None:
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     """To seven digits; each figure on a line of its own; one session more adds lines at the end."""
-    history = History(path=tmp_path / "b.json", sessions=(session(0), session(1)))
+    history = History(
+        path=tmp_path / "b.json", sessions=(session(0), session(1, runs=("0f", "a0")))
+    )
     write_history(history)
     lines = written(history.sessions[:1]).split("\n")
     more = written(history.sessions).split("\n")
@@ -154,6 +156,12 @@ def test_another_trace_and_the_same_runs_are_refused() -> None:
         appended(history, session(1, trace="other"))
     with pytest.raises(InputError, match="holds these runs already"):
         appended(history, session(0))
+    marked = appended(history, session(1, runs=("a", "b", "c")))
+    with pytest.raises(InputError, match=r"holds these runs already \(2026-11-02"):
+        appended(marked, session(2, runs=("c", "d")))  # without its first run it begins later
+    assert len(appended(marked, session(1, runs=("d",))).sessions) == 3, (
+        "a duet's arms begin at once"
+    )
 
 
 @pytest.mark.parametrize(
