@@ -23,6 +23,7 @@ from tbench.capture.providers import (
     parse_request,
     parse_response,
 )
+from tbench.capture.providers.anthropic import ANTHROPIC
 from tbench.capture.providers.openai import OPENAI
 
 SSE = "text/event-stream;charset=utf-8"
@@ -238,6 +239,20 @@ def test_an_answer_in_parts_is_a_turn_without_its_thinking() -> None:
 
     assert OPENAI.turn([chat({"content": part}) for part in parts]) == [
         {"role": "assistant", "content": "At noon."}
+    ]
+
+
+def test_a_message_that_is_listed_whole_replaces_what_its_deltas_began() -> None:
+    """As a gateway does that starts over; the input of a block that it no longer has is gone, too."""
+    tool = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    begun = [
+        {"index": 1, "content_block": tool},
+        {"index": 1, "delta": {"partial_json": "{}"}},
+    ]
+    listed = [{"type": "text", "text": "At noon."}]
+
+    assert ANTHROPIC.turn([*begun, {"content": listed}]) == [
+        {"role": "assistant", "content": listed}
     ]
 
 

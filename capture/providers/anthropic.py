@@ -165,7 +165,7 @@ def turn(payloads: Sequence[Json]) -> list[dict[str, Any]]:
     inputs: dict[int, str] = {}
     for payload in payloads:
         if listed := items_of(payload.get("content")):
-            blocks = dict(enumerate(listed))
+            blocks, inputs = dict(enumerate(listed)), {}
         place, block, delta = (payload.get(name) for name in ("index", "content_block", "delta"))
         if not isinstance(place, int):
             continue
