@@ -49,7 +49,7 @@ class Arm:
     words when requests were sent, `as_recorded` whether that was when the application had sent them.
     Of a run that is more than memory holds there are `sums` (analysis.beyond), and no columns. `markers` are
     those of its files, random bytes that none but a copy shares. `compared` is true for the requests that a
-    comparison is of, None outside one.
+    comparison is of, `rated` for those that its rates are of; None outside one.
     """
 
     kind: Literal["run", "trace"]
@@ -64,6 +64,7 @@ class Arm:
     sums: Sums | None = None
     markers: frozenset[bytes] = frozenset()
     compared: Truths | None = None
+    rated: Truths | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -237,13 +238,16 @@ class Arm:
             return self.compared
         return np.logical_not(self.columns["warmup"])
 
-    def only(self, places: npt.NDArray[np.int64]) -> "Arm":
-        """The same, of which no other samples count than those at these places: so reports show it."""
+    def only(self, places: npt.NDArray[np.int64], rated: Truths | None = None) -> "Arm":
+        """The same, of which no other samples count than those at these places: so reports show it.
+
+        What it does per second is of those that are `rated`: of a part of what it did there is no rate.
+        """
         if self.sums is not None:
             return self
         compared = np.zeros(len(self), dtype=bool)
         compared[places] = True
-        return replace(self, compared=compared)
+        return replace(self, compared=compared, rated=compared if rated is None else rated)
 
     def once[T](self, key: Hashable, make: Callable[["Arm"], T]) -> T:
         """What `make` makes of it: under one key only once, as its samples may have to be read anew."""

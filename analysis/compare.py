@@ -18,7 +18,7 @@ from tbench.analysis.contrast import Contrast
 from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
 from tbench.analysis.means import Failures, Overall, error_difference
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.pairing import match, same_source
+from tbench.analysis.pairing import match, same_source, warm_up
 from tbench.analysis.run_metrics import Slo, rates
 from tbench.analysis.spending import compared_costs
 from tbench.analysis.summary import Caution, Floats
@@ -112,9 +112,14 @@ def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None
     rows = adjusted(rows)
     # One pair advises; not even that where a client was the limit of its own run.
     invalid = any(caution.code == "INVALID_RUN" for caution in beware)
+    if baseline.sums is None:
+        baseline, candidate = (
+            arm.only(places, ~warm_up(arm, options.warmup))
+            for arm, places in ((baseline, matched.baseline), (candidate, matched.candidate))
+        )
     return Comparisons(
-        baseline=baseline.only(matched.baseline),
-        candidate=candidate.only(matched.candidate),
+        baseline=baseline,
+        candidate=candidate,
         paired=matched.paired,
         requests=(compared.sizes[0], compared.sizes[1]),
         rows=rows,

@@ -128,7 +128,7 @@ class Shift:
 class Comparisons:
     """All that two arms say about each other.
 
-    `rates` holds what each arm did as a whole over the compared requests, baseline first.
+    `rates` holds what each arm did per second, of all its requests outside the warm-up, baseline first.
     `costs` holds the cost per success and per session: the baseline's, the candidate's, their ratio.
     `overall` holds, per metric, what is said beside its quantiles. `equal_lengths` is None where no
     tokens were counted, or all answers are equally long.

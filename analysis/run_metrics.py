@@ -402,12 +402,18 @@ Pair = tuple[Rate, Rate]
 
 
 def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, ...]:
-    """Those of the requests at these places; of all outside the warm-up without any."""
+    """Those of the requests at these places; of all outside the warm-up without any.
+
+    In a comparison only shares are of the requests at these places: half of what a run did, over all of its
+    time, is not its rate.
+    """
+    nowhere = np.empty(0, np.int64)
     if places is None:
-        places = np.empty(0, np.int64) if arm.sums else np.flatnonzero(arm.measured)
-    run = RunView(arm=arm, places=places, at=0)
+        places = nowhere if arm.sums else np.flatnonzero(arm.measured)
+    rated = places if arm.rated is None else np.flatnonzero(arm.rated)
+    run, flow = (RunView(arm=arm, places=at, at=0) for at in (places, rated))
     shown = [row for row in RUN_LEVEL.values() if row.title and (slo or not row.needs_slo)]
-    figures = [row.figure(run, slo) for row in shown]
+    figures = [row.figure(run if row.unit == "share" else flow, slo) for row in shown]
     return tuple(
         Rate(
             row=row,

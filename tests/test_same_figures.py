@@ -150,6 +150,9 @@ def test_all_that_shows_a_pair_is_of_the_compared_requests(
         assert errors["share failed"] == pytest.approx(getattr(pair.errors, side))
         for both in pair.rates:
             assert rates[both[place].row.title] == pytest.approx(both[place].value)
+            if options.warmup is None:  # of half of what a run did there is no rate
+                of_run = report_json((baseline, candidate)[place])[both[place].row.name]
+                assert both[place].value == pytest.approx(of_run)
     words = comparison_report(pair).pictures["distribution-of-ttft"].text
     for side, n in (
         ("baseline", rows["ttft", 0.5].n_baseline),
