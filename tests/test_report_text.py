@@ -17,7 +17,7 @@ from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.report.sentences import CAVEATS, NAMED_ABOVE, caveats
 from tbench.analysis.report.tables import cost_table
 from tbench.analysis.report.text import comparison_text, pair_text, run_text
-from tbench.analysis.summary import FACTS
+from tbench.analysis.summary import FACTS, Caution
 from tbench.replay import columns as blocks
 from tbench.replay.closing import FEW
 from tbench.replay.runfile import Run, recount
@@ -106,6 +106,14 @@ def test_the_short_text_begins_with_the_verdict_and_its_ratios(slow: float, firs
     assert sum(line.lstrip().startswith("p95") for line in lines) == 3
     (at,) = (n for n, line in enumerate(lines) if line == "Before you trust it")
     assert lines[at + 1].startswith("  sample    500 requests (needs 1,000)")
+
+
+def test_each_caveat_stands_apart_from_its_label() -> None:
+    """However long the label is: `rate limit` has the whole width of its column."""
+    pair = compare(arm(500), arm(500, "other"))
+    for code, label in CAVEATS.items():
+        text = pair_text(replace(pair, warnings=(Caution(code=code, text="so it is"),)))
+        assert text.partition("Before you trust it\n  ")[2].startswith(f"{label} "), code
 
 
 def test_a_candidate_that_fails_is_not_called_faster() -> None:

@@ -174,7 +174,8 @@ def pair_text(comparison: Comparisons, *, width: int = 100, colour: bool = False
     if caveats:
         sheet.line("Before you trust it", style="bold")
     for label, line in caveats[:MOST_CAVEATS]:
-        sheet.line(f"  {label:<10}{shorten(line, max(width, 60) - 12, placeholder=MORE)}")
+        name = f"  {label:<9} "
+        sheet.line(name + shorten(line, max(width, 60) - len(name), placeholder=MORE))
     more = len(caveats) - MOST_CAVEATS
     sheet.line(
         f"Next: {'' if more <= 0 else f'{more} more with -v; '}{NEXT}{QUERIES if first.sums else PAGE}"
