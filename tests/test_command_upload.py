@@ -51,7 +51,7 @@ def test_a_benchmark_ends_up_in_another_folder(
         "traces_held_back": len(tree(tmp_path / "x")) - len(there),
     }
     assert "without its traces, which hold the prompts" in done.err
-    assert "3 traces, which hold the prompts, were not uploaded" in done.err
+    assert "not uploaded, as they hold the prompts: 3 traces" in done.err
     assert again.code == 0, again.err
     assert json.loads(again.out)["traces_held_back"] == 0
     assert tree(tmp_path / "again" / "x") == tree(tmp_path / "x")

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
 
 from tbench.abtest import runner
-from tbench.abtest.board import latencies
+from tbench.abtest.board import AbBoard, latencies
 from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment, parse_arm, read_plan, slots
 from tbench.abtest.runner import RunResult, opened, perform
 from tbench.abtest.verdict import Stopped
@@ -141,6 +144,18 @@ def test_the_board_ranks_a_timeout_behind_every_answer(repeats: Any) -> None:
     ttft = np.sort((columns["first_token"] - columns["due"])[20:])
 
     assert latencies(made)[:2] == [ttft[49], None]
+
+
+def test_the_board_counts_the_runs_that_were_left() -> None:
+    """One that goes on has some already, which are no part of its figures."""
+    begun = plan(repeats=3)
+    file = StringIO()
+    Console(file=file, width=100).print(AbBoard(begun, begun.slots[2:])._drawn(Text("")))
+
+    assert [line.split()[:2] for line in file.getvalue().splitlines()[1:3]] == [
+        ["A", "0/2"],
+        ["B", "0/2"],
+    ]
 
 
 def test_a_duet_has_every_arm_in_every_slot() -> None:

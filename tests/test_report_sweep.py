@@ -39,7 +39,7 @@ def test_a_row_has_what_became_of_a_point_and_how_fast_it_was(
         ["1", "420", "0", "3.50", "450", "104", "107", "20.8", "21.4", "2,080", "2,140", "valid"],
         ["2", "420", "30", "7.00", "900", "104", "107", "20.8", "21.4", "2,080", "2,140", "valid"],
     ]
-    assert "latencies of its completed requests" in " ".join(shown.split())
+    assert "latencies of the completed ones" in " ".join(shown.split())
     assert "tbench excel --experiment-folder x" in shown
     assert "tbench plot --experiments-folder x" in shown
 

@@ -1,7 +1,7 @@
 """What a person sees of an experiment: what it would do, how it goes, what its runs differ by."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -38,10 +38,14 @@ COLUMNS: Final = (
 
 
 class AbBoard:
-    """An experiment under way: a row for each arm, below it the replay of now; a line for each run made."""
+    """An experiment under way: a row for each arm, below it the replay of now; a line for each run made.
 
-    def __init__(self, plan: AbPlan) -> None:
+    All of the runs that were `left` when it was taken up.
+    """
+
+    def __init__(self, plan: AbPlan, left: Sequence[Slot]) -> None:
         self._plan = plan
+        self._left = Counter(arm for slot in left for arm in slot.arms)
         self._runs: dict[str, list[RunResult]] = defaultdict(list)
         self._latencies: dict[str, list[list[float | None]]] = defaultdict(list)
         self._board = Board(self._drawn)
@@ -66,11 +70,11 @@ class AbBoard:
         table.add_column("arm")
         for name in ("runs", *(column[0] for column in COLUMNS), "failed", "USD"):
             table.add_column(name, justify="right")
-        for arm in self._plan.treatments:
+        for place, arm in enumerate(self._plan.treatments):
             made = self._runs[arm.name]
             runs = [result.numbers for result in made if result.ended == DONE]
             cells = [
-                f"{len(runs)}/{self._plan.repeats}",
+                f"{len(runs)}/{self._left[place]}",
                 *(
                     map(mean_ms, zip(*self._latencies[arm.name], strict=True))
                     if runs

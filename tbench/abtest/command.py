@@ -175,7 +175,7 @@ def _performed(plan: "AbPlan", store: "RunStore") -> "Stopped | None":
     from tbench.abtest.verdict import INTERRUPT, Stopped
     from tbench.run_store import DONE
 
-    board = AbBoard(plan)
+    board = AbBoard(plan, missing(plan, store))
     made = len(store.entries)
     try:
         with terminable():

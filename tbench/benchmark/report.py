@@ -22,8 +22,8 @@ from tbench.replay.throughput import three
 LATENCIES: Final = (("TTFT", "ttft"), ("TPOT", "tpot"), ("E2E", "e2e_latency"))
 LEVELS: Final = ("p50", "p95")
 BASIS: Final = (
-    "Rates are over all of a point's time, latencies of its completed requests, quantiles between two of "
-    "them, as genai-bench has them; tbench report of a run takes the time in which all places were taken, "
+    "Rates are over all the time of these requests, latencies of the completed ones, quantiles between two "
+    "of them, as genai-bench has them; tbench report of a run takes the time in which all places were taken, "
     "timeouts as the slowest, and for a quantile a value that was measured."
 )
 """Under the tables: why a point's figures differ from those of its run."""

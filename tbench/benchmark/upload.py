@@ -17,6 +17,7 @@ from tbench.benchmark.genai_bench import OWN, TRACES, write_json
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads, read_json
 from tbench.capture.store import LOCAL, Address, Store, in_words, opened, read_address, refusal
+from tbench.capture.terminal import plural
 
 
 def claimed(address: Address, folder: Path, record: Mapping[str, Any]) -> Store:
@@ -180,7 +181,7 @@ def report(delivery: Delivery, folder: Path, address: Address, *, traces: bool) 
         return
     yield f"uploaded {files:,} files, {megabytes(delivery.size)}, to {url}; each was compared there"
     if delivery.held:
-        yield f"{delivery.held:,} traces, which hold the prompts, were not uploaded"
+        yield f"not uploaded, as they hold the prompts: {plural(delivery.held, 'trace')}"
     if foreign := delivery.foreign:
         names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         yield f"also there, not of this folder, and left alone: {len(foreign):,} ({names})"
