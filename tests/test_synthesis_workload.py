@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
+from tbench.capture.synthesis import content
 from tbench.capture.synthesis.dataset import Dataset, Row
 from tbench.capture.synthesis.generate import Arrivals, exchanges, write
 from tbench.capture.synthesis.options import SynthOptions
@@ -285,6 +286,21 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], says: str) -> N
         replace(chat(), **changes)
 
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "scenario"), [("text-to-text", "D(40,5)"), ("text-to-rerank", "R(30,10)")]
+)
+def test_long_prompts_are_written_a_few_at_a_time(
+    task: Any, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer in memory at once; the same requests."""
+    made = bodies(workload(task, scenario))
+    monkeypatch.setattr(content, "TOKENS_AT_ONCE", 100)
+    groups = [len(group) for group in content._groups(workload(task, scenario), 1)]
+
+    assert bodies(workload(task, scenario)) == made
+    assert groups == [3] * 6 + [2]
 
 
 def test_a_dataset_s_name_may_be_no_text(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import batched
 from random import Random
 from typing import Final, NamedTuple
 
@@ -171,6 +170,8 @@ ENCODED_BYTES: Final = 256 * 2**20
 """Of encoded images that stay in memory for the next time they are drawn."""
 AT_ONCE: Final = 64
 """Requests that are written and counted together: tokenizers are faster at many texts."""
+TOKENS_AT_ONCE: Final = 2**20
+"""So many tokens are enough together: as pieces they take some 12 bytes each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +215,7 @@ def _written(workload: Workload) -> Iterator[RequestContent]:
     prompts, words = Prompts(workload.tokens, lines), _random(workload, "words")
     head = _Head(workload, prompts) if workload.prefix_tokens else None
     documents = workload.batch_size if workload.task in BATCHED else 1
-    for group in batched(enumerate(_sizes(workload)), AT_ONCE):
+    for group in _groups(workload, documents):
         wanted: list[Wanted] = []
         for number, size in group:
             assert size.input is not None
@@ -229,6 +230,19 @@ def _written(workload: Workload) -> Iterator[RequestContent]:
             query, group_texts = _dealt(workload, [next(texts) for _ in range(_texts(workload))])
             tokens = (size.query or 0) + (size.input or 0) * len(group_texts)
             yield RequestContent(query=query, texts=group_texts, input=tokens, output=size.output)
+
+
+def _groups(workload: Workload, documents: int) -> Iterator[list[tuple[int, Size]]]:
+    """Sizes of requests to write together, with their numbers."""
+    group, tokens = list[tuple[int, Size]](), 0
+    for number, size in enumerate(_sizes(workload)):
+        group.append((number, size))
+        tokens += (size.query or 0) + (size.input or 0) * documents
+        if len(group) == AT_ONCE or tokens >= TOKENS_AT_ONCE:
+            yield group
+            group, tokens = [], 0
+    if group:
+        yield group
 
 
 def _sizes(workload: Workload) -> Iterator[Size]:
