@@ -16,7 +16,7 @@ from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates, parse_margin
 from tbench.analysis.gate_results import GateResults, GateRow, evaluate_gates
 from tbench.analysis.report.ci import judgement_markdown
-from tbench.analysis.report.gate_sentences import to_decide
+from tbench.analysis.report.gate_sentences import sides, to_decide
 from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.text import judgement_text
 from tbench.analysis.run_metrics import parse_slo
@@ -129,6 +129,7 @@ def test_quantiles_with_too_few_requests_are_dropped_or_refused(repeats: Any) ->
 
     assert verdicts(found)["ttft:p99:10%"] == "INCONCLUSIVE"
     assert "2,000" in (found.rows[-1].reason or "")
+    assert sides(found.rows[-1]) == ("-", "-"), "neither arm's is known"
     assert found.verdict is Verdict.INCONCLUSIVE
 
 

@@ -246,7 +246,8 @@ def sides(row: GateRow) -> tuple[str, str]:
         words.figure(value, row.gate.endpoint.unit, beside=both)
         for value in (*both, row.gate.limit)
     )
-    return first, change(row) if second == limit else second
+    near = row.gate.limit is not None and second == limit
+    return first, change(row) if near else second
 
 
 def change(row: GateRow) -> str:
