@@ -77,6 +77,8 @@ QUOTED = 24
 """Characters from which on a text within another is a quotation, and an answer tells who was given it."""
 UNREAD = 2**14
 """So many answers wait to be read."""
+IN_VAIN = 1_000
+"""After so many requests in a row that hold none of these (prompts with examples) no more are read."""
 
 
 Answer = Callable[[], Response | None]
@@ -155,6 +157,7 @@ class Sessions:
         self._quotable: deque[tuple[_Seen, str]] = deque(maxlen=OPEN)
         self._answered: Recent[int, tuple[_Seen, ...]] = Recent(remembered)
         self._unread: deque[tuple[_Seen, Answer]] = deque(maxlen=UNREAD)
+        self._vain = 0
         self._count = 0
         self.exact = False
 
@@ -188,7 +191,7 @@ class Sessions:
             seen.end_ns = response.end_ns
             if begets(request):
                 self._listen(seen, response, "\n".join(_texts(messages)))
-            elif messages:
+            elif messages and self._vain < IN_VAIN:
                 self._unread.append((seen, answer or (lambda: response)))
         return seen.place
 
@@ -290,11 +293,13 @@ class Sessions:
                 return seen[0], bool(exact)
             self._read()
             if telling and (author := self._author(words, arrive_ns, client)):
+                self._vain = 0
                 return author, author in exact
             if seen:
                 # Reversed, as `max` gives the first of equals: the latest is the likeliest.
                 best = max(reversed(seen), key=lambda each: _likeness(each, words, client))
                 return best, bool(exact)
+        self._vain += any(message.get("role") == "assistant" for message in messages)
         return None, False
 
     def _author(self, words: int, arrive_ns: int, client: str | None) -> _Seen | None:

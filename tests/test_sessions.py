@@ -374,6 +374,25 @@ def placed(exchanges: Iterable[Exchange]) -> dict[str, Place]:
     }
 
 
+def test_prompts_with_examples_do_not_cost_the_reading_of_every_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each holds an assistant's message that nobody was ever told: after three of them that is known."""
+    bodies: list[bytes] = []
+    monkeypatch.setattr("tbench.capture.sessions.IN_VAIN", 3)
+    monkeypatch.setattr("tbench.capture.sessions.spoken", lambda body, _coding: bodies.append(body))
+    sessions = Sessions()
+    for number in range(20):
+        examples = [
+            say("user", f"example {number}"),
+            say("assistant", "as one would answer it"),
+            HI,
+        ]
+        sessions.assign(request(str(number), examples), response=answer(f"answer {number}"))
+
+    assert len(bodies) == 2  # the first came before there was an answer
+
+
 @pytest.mark.parametrize(
     ("kept", "parent", "joined"),
     [
