@@ -528,6 +528,20 @@ def test_what_is_no_json_is_masked_as_the_text_that_it_is(body: bytes, content_t
     assert Masks().mask(body % address, content_type) == body % (b"*" * len(address))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"details":{"tokens":[{"id":7,"text":"%s","logprob":-12.53},{"id":8,"logprob":-1.5e-12}]}}',
+        rb'{"content":"half \ud83d %s","serial":4111111111111111}',
+    ],
+)
+def test_what_was_json_is_json_when_it_is_masked(body: bytes) -> None:
+    """Decimals beside tokens, as text-generation-inference has them, and half a character of an emoji."""
+    masked = Masks().mask(body % b"jo@example.com")
+    assert b"example" not in masked
+    assert json.loads(masked).get("serial") == json.loads(body).get("serial")
+
+
 def test_what_is_masked_is_not_told_by_its_tokens() -> None:
     """Ids, pieces and bytes beside the text, in place; where nothing is masked they stay."""
     words = ["ask ", "anna.b@", "example.org"]

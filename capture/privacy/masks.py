@@ -5,6 +5,7 @@ takes the shape. A text that streamed is read as a whole, since what it names co
 """
 
 import html
+import json
 import re
 import unicodedata
 from bisect import bisect_right
@@ -18,7 +19,6 @@ from typing import Final
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
-from tbench.capture.jsontext import loads
 from tbench.capture.providers import is_stream
 
 PATTERNS: Final = {
@@ -45,14 +45,15 @@ _SPOKEN: Final = re.compile(
     rb'\s*:\s*"(' + _INNER + rb")" + _END,
     re.DOTALL,
 )
+_NUMBER: Final = rb"-?\d[\d.eE+-]*"
 _TOKENS: Final = re.compile(
     rb'("(?:token|token_id|token_ids|prompt_token_ids|(?:tokens|bytes)(?!"\s*:\s*\d))"\s*:\s*)'
-    rb'("' + _INNER + rb'"|\d+|\[[^]"]*(?:"' + _INNER + rb'"[^]"]*)*\])',
+    rb'("' + _INNER + rb'"|' + _NUMBER + rb'|\[[^]"]*(?:"' + _INNER + rb'"[^]"]*)*\])',
     re.DOTALL,
 )
 """Where a server tells the text once more, token by token: ids, and beside log probabilities; not where it
 counts them."""
-_TOKEN: Final = re.compile(rb'"' + _INNER + rb'"|\d+', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"' + _INNER + rb'"|' + _NUMBER, re.DOTALL)
 _INDEX: Final = re.compile(rb'"(?:index|output_index|content_index)"\s*:\s*(\d+)')
 _TYPE: Final = re.compile(rb'"type"\s*:\s*"([\w.]+)"')
 _SPELLING: Final = re.compile(
@@ -136,10 +137,10 @@ def _texts(body: bytes, content_type: str) -> Iterator[Places]:
     for line in body.splitlines(keepends=True):
         if b"{" not in line:
             yield [(place, place + len(line))]
-        kind = _TYPE.search(line)
+        kind, indexes = _TYPE.search(line), _INDEX.findall(line)
         for spoken in _SPOKEN.finditer(line):
             start, end = spoken.span(2)
-            slot = (spoken[1], kind and kind[1], *_INDEX.findall(line))
+            slot = (spoken[1], kind and kind[1], *indexes)
             slots[slot].append((place + start, place + end))
         place += len(line)
     yield from slots.values()
@@ -147,8 +148,8 @@ def _texts(body: bytes, content_type: str) -> Iterator[Places]:
 
 def _plain(body: bytes) -> Iterator[Places]:
     """The parts of a body that is no JSON (a text, a form, what was cut off), as far as they are text."""
-    with suppress(ValueError):
-        loads(body)
+    with suppress(ValueError, RecursionError):
+        json.loads(body)  # half a character is no fault, and a number is no text
         return
     place = 0
     for part in body.split(b"\r\n--"):  # as the boundaries of a form begin
