@@ -125,7 +125,7 @@ class GateResults:
         views = {group.name: group.runs for group in self.groups}
         for arm in self.arms:
             runs = views.get(arm.name)
-            yield tuple(run.arm.only(run.places) for run in runs) if runs else arm.runs
+            yield tuple(run.arm.only(run.places, run.rated) for run in runs) if runs else arm.runs
 
     def verdict_of(self, candidate: str) -> Verdict:
         """The verdict over one candidate's gates."""

@@ -98,12 +98,14 @@ def same_source(baseline: Arm, candidate: Arm) -> None:
 class RunView:
     """One run, and where in it the shared requests lie: the same request at the same place of `places`.
 
-    `at` is the run's place among all runs, by when it began.
+    `at` is the run's place among all runs, by when it began. `rated` is true for what its rates are of,
+    where that is more than the shared requests.
     """
 
     arm: Arm
     places: Places
     at: int
+    rated: Truths | None = None
     _sorted: dict[str, Floats] = field(default_factory=dict, repr=False)
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
@@ -121,10 +123,15 @@ class RunView:
 
     @cached_property
     def throughput(self) -> Throughput:
-        """What the shared requests add up to."""
+        """What the shared requests add up to, or those that are rated."""
         if self.arm.sums is not None:
             return self.arm.sums.rates.throughput
-        return rate_of(self.arm.run, self.places)
+        return rate_of(self.arm.run, self.flow)
+
+    @property
+    def flow(self) -> Column:
+        """The requests that a rate is of: their places, or true for each."""
+        return self.places if self.rated is None else self.rated
 
     @property
     def due(self) -> Floats:
@@ -221,8 +228,17 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
     order = np.argsort(np.argsort(begun, kind="stable"), kind="stable").tolist()
     # Runs that hold the same in the same order share one array of places.
     counted = {id(at): at[~warm] for at in places}
+
+    def rated(run: Arm, at: Places) -> Truths | None:
+        """A closed loop did all else in the same time: half of it over all of that is not its rate."""
+        if run.open_loop or len(run) == len(at):
+            return None
+        flow = ~warm_up(run, warmup)
+        flow[at[warm]] = False
+        return flow
+
     views = iter(
-        RunView(arm=run, places=counted[id(at)], at=rank)
+        RunView(arm=run, places=counted[id(at)], at=rank, rated=rated(run, at))
         for run, at, rank in zip(runs, places, order, strict=True)
     )
     return CommonRequests(

@@ -118,7 +118,7 @@ def met(arm: Arm, slo: Slo, of: Callable[[Arm, Metric], Floats] = values) -> Tru
 # Endpoints: what a gate looks at, as one figure of one run. Quantiles, shares, and rates over the run.
 #
 # A share or a rate has no quantile: the run is its only unit. Rates are over the wall time from the first
-# shared request sent to the last one's end.
+# shared request sent to the last one's end; of a closed loop those of all that it did outside the warm-up.
 
 Scale = Literal["ratio", "points"]
 ERRORS: Final = "errors"
@@ -255,7 +255,7 @@ def _good_requests(run: RunView, slo: Slo) -> Figure:
         return good
     if (sums := run.arm.sums) is not None:
         return _rate(run, sums.rates.good, good.n, good.n)
-    shares = window(run.arm.run, run.places).shares
+    shares = window(run.arm.run, run.flow).shares
     return _rate(run, float(shares[met(run.arm, slo)].sum()), good.n, good.n)
 
 

@@ -10,16 +10,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tbench.analysis.arms import arm_of_run
+from tbench.analysis.arms import Replicates, arm_of_run
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.comparison import Comparisons
-from tbench.analysis.pairing import RunView
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.gate_results import evaluate_gates
+from tbench.analysis.pairing import RunView, shared
 from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.page import comparison_report
 from tbench.analysis.report.text import comparison_text, run_text
 from tbench.analysis.report.workbook import run_book
-from tbench.analysis.run_metrics import endpoint, parse_slo
+from tbench.analysis.run_metrics import endpoint, parse_slo, rates
 from tbench.benchmark.genai_bench import Trim, aggregate
 from tbench.capture.exchange import Outcome
 from tbench.replay.closing import summary
@@ -359,6 +361,27 @@ def test_every_report_has_the_rate_of_that_time(tmp_path: Path) -> None:
     assert rates["requests_per_s"] == pytest.approx((RATE, RATE))
     assert rates["goodput_per_s"] == pytest.approx((3.8, 3.8))  # the last took 6 s
     assert report_json(arm, slo=slo)["goodput_per_s"] == pytest.approx(3.8)
+
+
+def test_a_gate_rates_all_that_a_closed_loop_did(tmp_path: Path) -> None:
+    """Also where another run holds half of it: of that over all the time there is no rate."""
+    runs = [loop_of(tmp_path / f"{n}.run", CLOSED[:n], warmup_s=10.75) for n in (20, 12)]
+    arms = [Replicates(name=f"{at}", runs=(arm_of_run(run),)) for at, run in enumerate(runs)]
+    views = [group.runs[0] for group in shared(arms).groups]
+
+    assert {len(view.places) for view in views} == {8}  # without the warm-up
+    for run, view in zip(runs, views, strict=True):
+        for metric in ("requests_per_s", "output_tokens_per_s"):
+            rate = endpoint(metric, None).figure(view, ()).value
+            assert rate == pytest.approx(numbers(run)[metric])
+        good = endpoint("goodput_per_s", None).figure(view, parse_slo("e2e<2s")).value
+        assert good == pytest.approx(
+            report_json(view.arm, slo=parse_slo("e2e<2s"))["goodput_per_s"]
+        )
+    pages = evaluate_gates(arms, parse_gates(None, ["requests_per_s:5%"])).compared
+    assert [rates(arm)[0].value for (arm,) in pages] == pytest.approx(
+        [numbers(run)["requests_per_s"] for run in runs]
+    )
 
 
 def test_nothing_has_no_rate() -> None:
