@@ -212,12 +212,11 @@ class Sessions:
             news = messages[max(answers, default=0) :]
         results = [id_ for message in news for id_ in results_in(message)]
 
-        parent, exact = self._parent(messages, chain, arrive_ns, client)
         caller, sole = self._caller(results, client) if results else (None, False)
-        if sole or not exact:
+        parent, exact = self._parent(messages, chain, arrive_ns, client, caller if sole else None)
+        if not exact:
             previous = self._named.get(word_of(payload, "previous_response_id"), ())
-            author = next(iter(previous), None) or caller or parent
-            parent, exact = author, exact and author is parent
+            parent = next(iter(previous), None) or caller or parent
         call = parent.call if parent else None
         quoted = parent if exact else None
         if parent is not None:
@@ -274,10 +273,11 @@ class Sessions:
         chain: list[int],
         arrive_ns: int,
         client: str | None,
+        caller: _Seen | None,
     ) -> tuple[_Seen | None, bool]:
         """The latest request that these messages quote, with an assistant's message behind it.
 
-        And whether they quote all of it.
+        And whether they quote all of it. Of several that they quote so it is the sole `caller` of the tools.
         """
         # From the longest history down: whoever quotes turn five quotes turns one to four as well.
         for length in range(len(chain) - 1, 0, -1):
@@ -285,6 +285,8 @@ class Sessions:
             if reply.get("role") != "assistant":
                 continue
             exact = self._prefixes.get(chain[length - 1], ())
+            if caller in exact:
+                return caller, True
             seen = exact or self._endings.get(_ending(messages, length, client), ())
             if len(seen) == 1 and seen[0].words is None:  # nearly always
                 return seen[0], bool(exact)
@@ -292,7 +294,9 @@ class Sessions:
             if len(seen) == 1 and seen[0].words == words:
                 return seen[0], bool(exact)
             self._read()
-            if telling and (author := self._author(words, arrive_ns, client)):
+            author = self._author(words, arrive_ns, client) if telling else None
+            # The same words may be said to others: they outrank no history that is quoted as it was.
+            if author and (not exact or author in exact):
                 self._vain = 0
                 return author, author in exact
             if seen:

@@ -184,6 +184,43 @@ def test_equal_texts_under_two_names_stay_apart() -> None:
     )
 
 
+def test_a_history_that_is_quoted_as_it_was_outranks_words_and_calls_of_others() -> None:
+    """Thoughts were cut from an answer that another got so; ids of calls begin anew in each conversation."""
+    sessions, words = Sessions(), "good morning, how can I help you today?"
+    call = {"id": "get:0", "type": "function", "function": {"name": "get", "arguments": "{}"}}
+    called = {"role": "assistant", "content": "let me look", "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "get:0", "content": "5"}
+    rome, oslo = ([say("user", f'what of {city}, with "tools"')] for city in ("Rome", "Oslo"))
+    tools = {"path": "/v1/chat/completions?/responses"}  # as one whose answers are read
+    exchanges = [
+        (request("a", [SYSTEM, HI], **tools), answer(f"<think>hm</think>{words}")),
+        (request("b", [HI], **tools), answer(words)),
+        (request("c", [SYSTEM, HI, say("assistant", words), HI]), None),
+        (request("d", rome, **tools), answer("let me look", [call])),
+        (request("e", oslo), None),  # its answer was lost
+        (request("f", [*oslo, called, result]), None),
+    ]
+    parents = {
+        asked.id: sessions.assign(asked, response=reply).parent for asked, reply in exchanges
+    }
+    assert (parents["c"], parents["f"]) == ("a", "e")
+
+
+def test_equal_histories_with_equal_words_are_told_apart_by_their_calls() -> None:
+    """Two ask the same at once and are told the same: the ids of the calls differ."""
+    sessions = Sessions()
+    for name in ("a", "b"):
+        call = {"id": name, "type": "function", "function": {"name": "get", "arguments": "{}"}}
+        asked = request(name, [HI], path="/v1/chat/completions?/responses")
+        sessions.assign(asked, response=answer("let me look", [call]))
+    for name in ("a", "b"):
+        call = {"id": name, "type": "function", "function": {"name": "get", "arguments": "{}"}}
+        called = {"role": "assistant", "content": "let me look", "tool_calls": [call]}
+        result = {"role": "tool", "tool_call_id": name, "content": "5"}
+        place = sessions.assign(request(f"{name}2", [HI, called, result]))
+        assert (place.parent, sessions.exact) == (name, True)
+
+
 def test_a_retry_takes_the_place_of_its_first_attempt() -> None:
     """It is no turn of its own, and its later turns find the session."""
     sessions = Sessions()
