@@ -167,11 +167,24 @@ def test_what_two_costs_lack_is_said_once(
     """Each thing by itself: requests that nobody counted, and the warm-up."""
     spent = spending(run())
     sides = [
-        (cast("Arm", SimpleNamespace(warm=left)), replace(spent, uncounted=count, refusal=None))
+        (
+            cast("Arm", SimpleNamespace(warm=left, compared=None)),
+            replace(spent, uncounted=count, refusal=None),
+        )
         for count, left in zip(uncounted, warm, strict=True)
     ]
 
     assert cost_sentence(*sides).replace(usd(spent.usd), "A") == expected
+
+
+def test_a_cost_of_a_part_says_of_which() -> None:
+    """Of a comparison that leaves out what the other run lacks, not of a warm-up that there is not."""
+    arm = run()
+    part = arm.only(np.arange(len(arm) - 1))
+    spent = spending(part)
+
+    assert not arm.warm
+    assert cost_sentence((part, spent)) == f"{usd(spent.usd)}, of the compared requests"
 
 
 def test_what_was_lost_in_flight_may_have_been_charged() -> None:

@@ -42,7 +42,11 @@ def cost(*sides: tuple[Arm, Spending]) -> str:
         "unknown" if lack and not spent.usd else usd(spent.usd)
         for (_, spent), lack in zip(sides, lacks, strict=True)
     ]
-    warm = [", without the warm-up" if arm.warm else "" for arm, _ in sides]
+    warm = [
+        (", without the warm-up" if arm.compared is None else ", of the compared requests")
+        * bool(arm.warm)
+        for arm, _ in sides
+    ]
     last = warm[0]
     if len(set(warm)) > 1:
         lacks, last = [*map("".join, zip(lacks, warm, strict=True))], ""
