@@ -148,9 +148,12 @@ def _texts(body: bytes, content_type: str) -> Iterator[Places]:
 
 def _plain(body: bytes) -> Iterator[Places]:
     """The parts of a body that is no JSON (a text, a form, what was cut off), as far as they are text."""
-    with suppress(ValueError, RecursionError):
-        json.loads(body)  # half a character is no fault, and a number is no text
-        return
+    lines = body.splitlines()
+    # Half a character is no fault, and a number is no text; nor is it in an object a line, as Ollama streams.
+    for texts in ([body], lines if all(line[:1] == b"{" for line in lines) else []):
+        with suppress(ValueError, RecursionError):
+            if [json.loads(text) for text in texts]:
+                return
     place = 0
     for part in body.split(b"\r\n--"):  # as the boundaries of a form begin
         try:
