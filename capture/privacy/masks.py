@@ -48,7 +48,7 @@ _SPOKEN: Final = re.compile(
 _NUMBER: Final = rb"-?\d[\d.eE+-]*"
 _TOKENS: Final = re.compile(
     rb'("(?:token|token_id|token_ids|prompt_token_ids|(?:tokens|bytes)(?!"\s*:\s*\d))"\s*:\s*)'
-    rb'("' + _INNER + rb'"|' + _NUMBER + rb'|\[[^]"]*(?:"' + _INNER + rb'"[^]"]*)*\])',
+    rb'("' + _INNER + rb'"|' + _NUMBER + rb'|\[[^]"[]*(?:"' + _INNER + rb'"[^]"[]*)*\])',
     re.DOTALL,
 )
 """Where a server tells the text once more, token by token: ids, and beside log probabilities; not where it
