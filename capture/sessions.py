@@ -279,6 +279,7 @@ class Sessions:
 
         And whether they quote all of it. Of several that they quote so it is the sole `caller` of the tools.
         """
+        newest = True
         # From the longest history down: whoever quotes turn five quotes turns one to four as well.
         for length in range(len(chain) - 1, 0, -1):
             reply = messages[length]
@@ -294,7 +295,9 @@ class Sessions:
             if len(seen) == 1 and seen[0].words == words:
                 return seen[0], bool(exact)
             self._read()
-            author = self._author(words, arrive_ns, client) if telling else None
+            # Further back stand greetings, which many are told.
+            author = self._author(words, arrive_ns, client) if telling and newest else None
+            newest = False
             # The same words may be said to others: they outrank no history that is quoted as it was.
             if author and (not exact or author in exact):
                 self._vain = 0

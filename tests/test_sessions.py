@@ -459,6 +459,22 @@ def test_an_agent_that_takes_over_without_the_calls_waits_for_the_last_answer(
     assert (place.parent, place.joined) == (parent, joined)
 
 
+def test_a_greeting_far_back_is_nobodys_in_particular() -> None:
+    """A conversation that began before the trace is not that of who was greeted alike in it."""
+    greeting = say("assistant", "Hello! How can I help you today?")
+    earlier = [
+        say("user", "hey"),
+        greeting,
+        say("user", "a refund"),
+        say("assistant", "Of course: which order is it?"),
+    ]
+    sessions = Sessions()
+    sessions.assign(request("a", [HI]), response=answer(greeting["content"]))
+
+    assert sessions.assign(request("b", [*earlier, say("user", "12")])).parent is None
+    assert sessions.assign(request("c", [say("user", "hi?"), greeting, HI])).parent == "a"
+
+
 @given(st.integers(1, 450), st.lists(st.integers(0, 600), max_size=900))
 def test_what_was_kept_last_is_remembered_and_little_more(size: int, keys: list[int]) -> None:
     """Each key once, at its last place; a hundredth more than asked for at most."""
