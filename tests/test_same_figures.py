@@ -136,11 +136,11 @@ def test_all_that_shows_a_pair_is_of_the_compared_requests(
         if row is None:
             continue
         seen += 1
-        known = (row.baseline, row.n_baseline, row.candidate, row.n_candidate)
-        value_s, count = known[:2] if side == "baseline" else known[2:]
+        of_side = (getattr(row, name) for name in (side, f"{side}_at_least", f"n_{side}"))
+        value_s, least_s, count = of_side
         assert n == count
-        assert (
-            value == (None if value_s is None else pytest.approx(value_s * 1e3)) or value_s is None
+        assert value == (
+            f"> {three(least_s * 1e3)}" if value_s is None else pytest.approx(value_s * 1e3)
         )
     assert seen == 4 * 3 * 2  # metrics, quantiles, sides
     for place, side in enumerate(("baseline", "candidate")):
