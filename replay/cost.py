@@ -64,6 +64,8 @@ def parse_prices(words: Sequence[str]) -> dict[str, Price]:
                 f"--price {word!r}: write it as MODEL=PROMPT/OUTPUT[/CACHED[/CREATED]], US dollars per "
                 "million tokens"
             )
+        if model in prices:
+            raise InputError(f"--price {word!r}: {model} is priced twice")
         prices[model] = Price(**dict(zip(FIGURES, figures, strict=False)))  # type: ignore[arg-type]
     return prices
 

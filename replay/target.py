@@ -658,6 +658,8 @@ def parse_fields(words: list[str]) -> dict[str, Any]:
         shown = mask_lookalikes(word)
         if not (name and mark):
             raise InputError(f"--set {shown!r}: write it as key=JSON, such as max_tokens=64")
+        if name in fields:
+            raise InputError(f"--set {shown!r}: {mask_lookalikes(name)} is set twice")
         try:
             fields[name] = orjson.loads(value)
         except orjson.JSONDecodeError:
@@ -674,6 +676,8 @@ def parse_models(words: list[str], flag: str = "--map-model") -> dict[str, str]:
         old, mark, new = word.rpartition("=")
         if not (old and mark and new):
             raise InputError(f"{flag} {word!r}: write it as OLD=NEW")
+        if old in models:
+            raise InputError(f"{flag} {word!r}: {old} is mapped twice")
         models[old] = new
     return models
 

@@ -55,17 +55,30 @@ sources: Final[dict[str, str]] = {}
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """A settings file; its keys are known, and nothing in it is a credential."""
+    """A settings file; its keys are known, and nothing in it is a credential. No `path`: there is no file."""
 
-    path: Path = Path(FILE)
+    path: Path | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def target(self, name: str) -> Mapping[str, Any]:
-        """What a target says, as in the file. Raises InputError where there is none of this name."""
-        if name not in self.targets:
-            raise InputError(f"{self.path}: no target {name}; {_choice(name, self.targets)}")
-        return self.targets[name]
+    def target(self, name: str, address: str | None) -> Mapping[str, Any]:
+        """What a target says, as in the file. Raises InputError where there is none of this name.
+
+        `address` is what takes a URL beside it, which is no name.
+        """
+        if name in self.targets:
+            return self.targets[name]
+        from tbench.capture.redact import mask_address  # noqa: PLC0415 (only where something is wrong)
+
+        named = mask_address(name)
+        instead = f"; give an address by {address}" if address else ""
+        if "://" in name:
+            raise InputError(f"target {named}: is no name of a settings file{instead}")
+        if self.path is None:
+            raise InputError(
+                f"no target {named}, as there is no {FILE} here or above (docs/settings.md){instead}"
+            )
+        raise InputError(f"{self.path}: no target {named}; {_choice(name, self.targets)}{instead}")
 
 
 _named: str | None = None
@@ -237,7 +250,10 @@ def settle(table: Mapping[str, Row], given: Mapping[str, Any]) -> dict[str, Any]
                 raise InputError(f"{flag} and --target {chosen} are two; give one")
             origin = f"{file.path} [targets.{chosen}]"
             stronger = settled.keys() | (() if values is defaults else fresh.keys())
-            for key, value in file.target(str(chosen)).items():
+            address = next(
+                (row.flag for row in map(table.get, ("base_url", "api_base")) if row), None
+            )
+            for key, value in file.target(str(chosen), address).items():
                 if (name := _called(key, names)) is not None and name not in stronger:
                     settled[name] = words_of(table[name], value, f"{origin} {key}")
                     sources[key] = origin

@@ -446,6 +446,23 @@ def test_what_a_budget_keeps_back_is_no_longer_warm_up(tmp_path: Path, most: flo
     assert run.columns["warmup"].tolist() == [True] + [False] * 15
 
 
+def test_a_budget_that_lets_nothing_go_is_bad_usage(
+    tbench: Callable[..., Done], tmp_path: Path
+) -> None:
+    """The first of two requests may cost 2 dollars, the second less than the budget: it is never reached."""
+    write_trace(tmp_path / "t.msgpack", [chat(0, max_tokens=1000), chat(1, max_tokens=1)])
+    with answering(lambda _: answer()) as server:
+        done = tbench(
+            "replay", "t.msgpack", "--base-url", server.url, "--price", f"{CHAT}=1000/2000",
+            "--max-cost", "1", "-o", "a.run",
+        )  # fmt: skip
+
+    assert (done.code, len(server.received)) == (2, 0), done.err
+    assert (
+        "--max-cost 1: the first request may cost more, so nothing was sent; raise it" in done.err
+    )
+
+
 def test_an_experiment_that_its_budget_ends_tells_what_was_measured(
     tbench: Callable[..., Done], tmp_path: Path
 ) -> None:

@@ -51,6 +51,14 @@ def test_an_arm_is_what_the_words_say() -> None:
     }
 
 
+@pytest.mark.parametrize("word", ["model=a", "set.top_k=1", "map_model.x=y", "header.x=y"])
+def test_an_arm_says_a_thing_once(word: str) -> None:
+    """The second would have hidden the first."""
+    name, _, value = word.partition("=")
+    with pytest.raises(InputError, match=f"--arm: {name} is given twice"):
+        parse_arm(f"name=B,{word},cache_by=salt,{name}={value}")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

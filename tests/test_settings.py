@@ -341,6 +341,30 @@ def test_an_slo_that_is_none_is_named_with_its_place(
         assert str(error.value).startswith(f"{place} {message}")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("http://me:secret@h:9", "target http://***@h:9: is no name of a settings file"),
+        ("her", "{file}: no target her; did you mean here? there are here, prod"),
+        ("none", "no target none, as there is no tbench.toml here or above (docs/settings.md)"),
+    ],
+)
+def test_a_name_of_no_target_is_told_what_takes_an_address(
+    folder: Path, name: str, message: str
+) -> None:
+    """And of no file that is not there."""
+    file = folder / "tbench.toml"
+    if name == "none":
+        file.unlink()
+    with pytest.raises(InputError) as caught:
+        settle(REPLAY, {"target": name})
+    with pytest.raises(InputError) as of_arm:
+        experiment({"trace": "t.msgpack", "arm": [{"name": "a", "target": name}, {"name": "b"}]})
+
+    assert str(caught.value) == message.format(file=file) + "; give an address by --base-url"
+    assert str(of_arm.value) == message.format(file=file) + "; give an address by base_url=URL"
+
+
 def test_an_slo_is_read_by_who_has_the_option(folder: Path) -> None:
     """Its reader loads the statistics, which would cost any other command half a second."""
     (folder / "tbench.toml").write_text('[targets.x]\nslo = "fast"\n')

@@ -539,6 +539,7 @@ def speak_tls(address: str, ca: Path) -> None:
     [
         (("--profile", "warp"), "no such profile"),
         (("--fault", "429"), "KIND=SHARE"),
+        (("--fault", "429=.1", "--fault", "429=.2"), "429 has a share already"),
         (("--fault", "mood=1"), "no such fault: mood"),
         (("--fault", "\xb2=1"), "no such fault: \xb2"),
         (("--tls-cert", "no.pem", "--tls-key", "no.pem"), "no such file"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Response
+from tbench.replay.cost import parse_prices
 from tbench.replay.plan import Plan
 from tbench.replay.provenance import scrubbed
 from tbench.replay.sender import Call, Label, Origin
@@ -408,6 +409,20 @@ def test_bad_headers_are_one_line(line: str) -> None:
     """Without repeating a value that may be secret."""
     with pytest.raises(InputError, match="--header"):
         parse_headers([line])
+
+
+@pytest.mark.parametrize(
+    ("parse", "words"),
+    [
+        (parse_fields, ["n=1", "n=2"]),
+        (parse_models, ["m=a", "m=b"]),
+        (parse_prices, ["m=1/2", "m=3/4"]),
+    ],
+)
+def test_a_name_is_given_once(parse: Callable[[list[str]], object], words: list[str]) -> None:
+    """The second would have hidden the first."""
+    with pytest.raises(InputError, match=f"'{words[1]}': . is .* twice"):
+        parse(words)
 
 
 @pytest.mark.parametrize("word", ["x", "=1", "x=", "x=abc"])

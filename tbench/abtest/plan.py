@@ -126,6 +126,8 @@ def parse_arm(text: str) -> dict[str, Any]:
         outer, dot, inner = name.partition(".")
         if not mark or outer not in (_TABLES if dot else _TEXTS):
             raise InputError(f"--arm: {mask_lookalikes(word)!r} is not understood; write {FORM}")
+        if inner in table.get(outer, {}) if dot else name in table:
+            raise InputError(f"--arm: {mask_lookalikes(name)} is given twice; give it once")
         if not dot:
             table[name] = value
             continue
@@ -193,7 +195,7 @@ def _with_target(arm: str, table: Mapping[str, Any]) -> ArmSpec:
     if "base_url" in table:
         raise InputError(f"arm {arm}: target and base_url are two; give one")
     file = settings_file()
-    target = file.target(table["target"])
+    target = file.target(table["target"], "base_url=URL")
     place = f"{file.path} [targets.{table['target']}]"
     if foreign := target.keys() - _ROWS.keys() - _GATED.keys():
         raise InputError(f"{place} {min(foreign)}: is for all arms; give --{min(foreign)}")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tbench.capture.errors import InvalidRunError, StoppedError
+from tbench.capture.errors import InputError, InvalidRunError, StoppedError
 from tbench.capture.option import Option
 from tbench.commands.output import Json, Verbose, terminable
 from tbench.flags import verb
@@ -51,6 +51,7 @@ def replay(
     from tbench.replay.totals import numbers
 
     job = resolve(options, sys.argv[1:])
+    nothing = "nothing but --probe was sent" if job.probes else "nothing was sent"
     announce()
     try:
         with terminable(), Board() as board:
@@ -66,9 +67,8 @@ def replay(
     except KeyboardInterrupt:  # while it sends, one ends that, and the run is written
         if files := [path for path in (f"{job.out}", f"{job.out}.part") if Path(path).exists()]:
             raise StoppedError(f"interrupted; what was measured is in {files[0]}") from None
-        sent = "nothing but --probe was sent" if job.probes else "nothing was sent"
         raise StoppedError(
-            f"interrupted before the first request: {sent}, no run is written"
+            f"interrupted before the first request: {nothing}, no run is written"
         ) from None
     figures = numbers(run)
     if as_json:
@@ -79,6 +79,11 @@ def replay(
         print(f"interrupted; what was measured is in {run.path}", file=sys.stderr)
         return 130
     if run.totals["ended_by"] == "max_cost":
+        if figures["never_sent"] == figures["planned"]:
+            raise InputError(
+                f"--max-cost {options.max_cost:g}: the first request may cost more, so {nothing}; raise it "
+                "(--dry-run says what should last), or limit the output by --set max_tokens=N"
+            )
         print("stopped before --max-cost was exceeded", file=sys.stderr)
     check_reached(run, figures)
     if not figures["valid"]:

@@ -1,6 +1,7 @@
 """tbench serve."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -108,13 +109,7 @@ def serve(options: ServeOptions) -> None:
         asyncio.run(OddServer().serve(options))
         return
     profile = load_profile(options.profile)
-    faults = {}
-    for word in options.fault or ():
-        kind, _, share = word.partition("=")
-        try:
-            faults[kind] = float(share)
-        except ValueError:
-            raise InputError(f"--fault {word}: write KIND=SHARE, as in 429=0.02") from None
+    faults = _faults(options.fault or ())
     check_faults(faults, "--fault")
     limits = profile.limits
     if options.rate_limit is not None:
@@ -143,3 +138,17 @@ def serve(options: ServeOptions) -> None:
         seed=options.seed, keys=tuple(keys), any_model=options.any_model, strict=options.strict
     )
     run(profile, rules, options)
+
+
+def _faults(words: Iterable[str]) -> dict[str, float]:
+    """`KIND=SHARE` words as a map."""
+    faults: dict[str, float] = {}
+    for word in words:
+        kind, _, share = word.partition("=")
+        if kind in faults:
+            raise InputError(f"--fault {word}: {kind} has a share already")
+        try:
+            faults[kind] = float(share)
+        except ValueError:
+            raise InputError(f"--fault {word}: write KIND=SHARE, as in 429=0.02") from None
+    return faults
