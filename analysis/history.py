@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +79,11 @@ def read_history(path: Path) -> History:
         raise InputError(f"{path}: not a baseline file ({error}); {_CURE}") from None
     if len({session.trace for session in sessions}) > 1:
         raise InputError(f"{path}: holds sessions of several traces; {_CURE}")
+    for session, other in combinations(sessions, 2):  # as a merge by hand may leave them
+        if session.shares(other.runs, other.recorded):
+            raise InputError(
+                f"{path}: holds the runs of {other.recorded} twice; remove one of the two"
+            )
     return History(path=path, sessions=_ordered(sessions))
 
 

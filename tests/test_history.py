@@ -178,6 +178,10 @@ def test_another_trace_and_the_same_runs_are_refused() -> None:
         (lambda text: text.replace("[2, 0]", "[501, 0]"), "not a baseline file"),
         (lambda text: text.replace("2026-11-01T02", "yesterday"), "not a baseline file"),
         (lambda text: text.replace('"trace-1"', '"other"', 1), "several traces"),
+        (
+            lambda text: text.replace("2026-11-02", "2026-11-01"),
+            "holds the runs of 2026-11-01.* twice",
+        ),
     ],
 )
 def test_a_broken_file_is_one_line(tmp_path: Path, change: Any, said: str) -> None:
