@@ -594,4 +594,6 @@ def _nothing_succeeded(run: Run, kind: str, count: int, flags: Flags) -> str:
             f"{where}: refused all {count:,} requests for model {models} with {kind[5:]} ({message}); "
             f"give a model it has with {flags.model}, or another {flags.address}"
         )
-    return f"{where}: no request succeeded, {count:,} ended with {kind} ({message})"
+    cure = "; --http2 sends HTTP/2 without asking: leave it out where the server has none"
+    cure = cure if target.get("http2") and not kind.startswith("http_") else ""
+    return f"{where}: no request succeeded, {count:,} ended with {kind} ({message}){cure}"

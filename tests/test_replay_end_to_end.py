@@ -305,6 +305,10 @@ def test_rate_limits_are_outcomes_and_nothing_is_retried(
         (("--api-key-env", "BAD_KEY"), "BAD_KEY"),
         (("--model", "no/such-model"), "no/such-model"),
         (("--base-url", "http://127.0.0.1:1"), "cannot connect"),
+        (
+            ("--http2",),
+            "--http2 sends HTTP/2 without asking: leave it out where the server has none",
+        ),
     ],
 )
 def test_nothing_succeeded(

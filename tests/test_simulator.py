@@ -504,6 +504,41 @@ def test_it_ends_after_so_many_requests(serve: Callable[..., Any]) -> None:
     assert server.process.wait(timeout=PATIENCE_S) == 0
 
 
+def test_a_reset_is_of_the_counts_and_not_of_the_end(serve: Callable[..., Any]) -> None:
+    """The second request is the last, and the end counts both."""
+    server = serve("serve", "--port", 0, "--requests", 2)
+    headers = {"authorization": "Bearer k"}
+    for path in ("/v1/embeddings", "/_reset", "/v1/embeddings"):
+        httpx.post(f"{server.url}{path}", json={"model": MODEL, "input": "a"}, headers=headers)
+
+    assert server.process.wait(timeout=PATIENCE_S) == 0
+    assert "served 2 requests; since /_reset 1, at most 1 in flight" in server.said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_disk_takes_no_log_and_stops_nobody(serve: Callable[..., Any]) -> None:
+    """Both requests are answered; the end says how many the log lacks."""
+    server = serve("serve", "--port", 0, "--requests", 2, "--log", "/dev/full")
+    with httpx.Client(base_url=server.url, headers={"authorization": "Bearer k"}) as client:
+        assert [ask(client).status_code for _ in range(2)] == [200, 200]
+
+    assert server.process.wait(timeout=PATIENCE_S) == 4
+    assert "No space left on device: no more is written to it" in server.said
+    assert "No space left on device: lacks the last 2 requests" in server.said
+    assert "Traceback" not in server.said
+
+
+def test_a_log_of_an_earlier_server_is_not_replaced(
+    tbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    log = tmp_path / "truth.jsonl"
+    log.write_text("{}\n")
+    refused = tbench("serve", "--port", 0, "--log", log)
+
+    assert (refused.code, log.read_text()) == (2, "{}\n")
+    assert f"--log {log}: exists already; choose another name or remove it" in refused.err
+
+
 def test_it_speaks_tls(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """With a certificate the address is https, and a cut stream is cut there too."""
     authority = trustme.CA()

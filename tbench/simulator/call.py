@@ -175,10 +175,15 @@ class Record:
 
 
 class Ledger:
-    """Opens a record at arrival, closes it at the end, and knows how many are in flight."""
+    """Opens a record at arrival, closes it at the end, and knows how many are in flight.
+
+    `total` counts the closed ones, `unlogged` those that its unbuffered `log` has not, for `log_failure`.
+    """
 
     def __init__(self, log: IO[bytes] | None = None) -> None:
         self._log = log
+        self.log_failure: str | None = None
+        self.total = self.unlogged = 0
         self.lateness_ms: Counter[float] = Counter()
         self.in_flight = 0
         self.reset()
@@ -210,11 +215,21 @@ class Ledger:
         record.end_wall_ns = time.time_ns()
         self._change(-1)
         self.served += 1
+        self.total += 1
         self._records.append(record)
         if self._log:
-            self._log.write(orjson.dumps(record.fields()) + b"\n")
-            # Line by line: whoever reads it while the server runs, or after a kill, has all that ended.
-            self._log.flush()
+            self._note(orjson.dumps(record.fields()) + b"\n", self._log)
+
+    def _note(self, line: bytes, log: IO[bytes]) -> None:
+        """Line by line: whoever reads it while the server runs, or after a kill, has all that ended."""
+        left = memoryview(line)
+        try:
+            # After a failure none more: a log that goes on behind a gap looks complete.
+            while left and not self.log_failure:
+                left = left[log.write(left) :]
+        except OSError as error:
+            self.log_failure = error.strerror or str(error)
+        self.unlogged += bool(left)
 
     def late(self, seconds: float) -> None:
         """The engine's tokens came out so long after they were due."""

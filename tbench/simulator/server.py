@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tbench.capture.errors import InputError
+from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.runtime import stop_signals
 from tbench.capture.terminal import plural
 from tbench.capture.writing import check_folder
@@ -177,7 +177,11 @@ def run(profile: Profile, rules: Rules, options: ServeOptions) -> None:
         if log:
             check_folder(log, f"--log {log}")
             try:
-                stream = stack.enter_context(log.open("wb"))
+                if log.is_file() and log.stat().st_size:
+                    raise InputError(
+                        f"--log {log}: exists already; choose another name or remove it"
+                    )
+                stream = stack.enter_context(log.open("wb", buffering=0))
             except OSError as error:
                 raise InputError(f"--log {log}: cannot be written: {error.strerror}") from None
         sock = listen(options.host, options.port)
@@ -189,8 +193,13 @@ def run(profile: Profile, rules: Rules, options: ServeOptions) -> None:
         lateness = (
             f"; tokens late by p50 {late[0]} ms, p99 {late[1]} ms" if late[0] is not None else ""
         )
-        served, most = plural(stats["served"], "request"), stats["max_in_flight"]
-        say(f"served {served}, at most {most} in flight{lateness}")
+        served, most = plural(ledger.total, "request"), stats["max_in_flight"]
+        since = f"; since /_reset {stats['served']:,}" if stats["served"] < ledger.total else ""
+        say(f"served {served}{since}, at most {most} in flight{lateness}")
+        if ledger.unlogged:
+            raise InvalidRunError(
+                f"--log {log}: {ledger.log_failure}: lacks the last {plural(ledger.unlogged, 'request')}"
+            )
 
 
 async def _serve(
@@ -218,15 +227,18 @@ async def _serve(
     )
     server = Server(config, service, lambda: say(line))
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    began, told = loop.time(), False
     async with asyncio.TaskGroup() as tasks:
         engine = tasks.create_task(service.driver.run())
         serving = tasks.create_task(server.serve([sock]))
         while not serving.done():
             timed_out = options.duration is not None and loop.time() - began >= options.duration
-            counted_out = options.requests is not None and ledger.served >= options.requests
+            counted_out = options.requests is not None and ledger.total >= options.requests
             if timed_out or counted_out:
                 server.end()
+            if ledger.log_failure and not told:
+                told = True
+                say(f"--log {options.log}: {ledger.log_failure}: no more is written to it")
             await asyncio.wait([serving], timeout=0.05)
         engine.cancel()
 
