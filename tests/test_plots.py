@@ -60,6 +60,15 @@ def embeddings(tmp_path: Path) -> Path:
     return folder.path
 
 
+def several_axes(path: Path) -> Path:
+    """One request in flight, and rates of 3 and 6 a second at which one was; a third of each failed."""
+    BenchmarkFolder(path / "c").metadata().point("D(1,2)", 1, rps=1.5, errors=1)
+    rate = BenchmarkFolder(path / "r").metadata(iteration_type="rate")
+    for value in (3, 6):
+        rate.point("D(1,2)", value, axis="rate", rps=value / 2, errors=1)
+    return path
+
+
 def grid(*plots: dict[str, Any], **layout: Any) -> Grid:
     usual = {"title": "t", "x_field": "requests_per_second", "y_field": "stats.ttft.mean"}
     whole = [{**usual, "position": [0, k], **one} for k, one in enumerate(plots)]
@@ -154,7 +163,7 @@ def test_points_without_answers_and_invalid_ones_are_named(chat: Path) -> None:
     scenario = content["aggregated_metrics"]["scenario"]
 
     assert said[-2:] == [
-        f"INVALID, the client was the limit: {scenario} at concurrency 1.",
+        f"INVALID, not to be used: {scenario} at concurrency 1.",
         "No request succeeded, so in no plot of latencies: D(100,1000) at concurrency 4.",
     ]
 
@@ -182,6 +191,26 @@ def test_latencies_are_in_the_unit_asked_for(chat: Path) -> None:
     assert "my TTFT (ms), log" in json.dumps(drawing.combined(sheet, of, "ms"))
 
 
+def test_the_unit_of_latencies_is_that_of_latencies_alone(chat: Path) -> None:
+    """A run's duration stays in seconds beside them, and a curve's label follows as an axis does."""
+    curves = [{"field": "stats.ttft.p50", "label": "half (s)"}, {"field": "stats.ttft.p99"}]
+    of = grid(
+        {"x_field": "run_duration", "x_label": "took (s)", "y_label": "TTFT (s)", "title": "by took (s)"},
+        {"x_field": "stats.e2e_latency.mean", "x_label": "E2E (s)", "y_field": "run_duration",
+         "y_label": "took (s)"},
+        {"y_field": None, "y_fields": curves},
+    )  # fmt: skip
+    (sheet,) = checked(load_experiments(chat, "ms"), of)
+    shown = json.dumps(drawing.combined(sheet, of, "ms"))
+
+    assert all(
+        f'"{text}"' in shown for text in ("took (s)", "E2E (ms)", "half (ms)", "by took (s)")
+    )
+    assert '"TTFT (ms), log"' in shown
+    assert "took (ms)" not in shown
+    assert "half (s)" not in shown
+
+
 def test_points_are_named_by_what_was_swept(chat: Path) -> None:
     """Or by their y, where that is x."""
     swept = rows(chat, grid({}))["marks 0,0"]
@@ -189,6 +218,30 @@ def test_points_are_named_by_what_was_swept(chat: Path) -> None:
 
     assert {row["mark"] for row in swept} == {"1", "2", "4"}
     assert {row["mark"] for row in rows(chat, of)["marks 0,0"]} == {"1.5", "2.5", "3", "4"}
+
+
+def test_a_point_of_another_axis_is_named_by_what_it_swept(tmp_path: Path) -> None:
+    """At one concurrency (the most in flight) lie points of several rates."""
+    several = several_axes(tmp_path)
+    of = grid({"x_field": "num_concurrency", "y_field": "requests_per_second"})
+    shown = rows(several, of)["marks 0,0"]
+
+    assert [(row["x"], row["mark"]) for row in shown] == [(1, "1.5"), (1, "3"), (1, "6")]
+
+
+@pytest.mark.parametrize("field", ["error_rate", "requests_per_second"])
+def test_bars_of_points_at_one_x_neither_add_up_nor_hide_each_other(
+    tmp_path: Path, field: str
+) -> None:
+    """As Vega draws them: each from 0, at a place of its own."""
+    several = several_axes(tmp_path)
+    of = grid({"x_field": "num_concurrency", "y_field": field, "plot_type": "bar"}, rows=1, cols=1)
+    (sheet,) = checked(load_experiments(several), of)
+    svg = vl_convert.vegalite_to_svg(drawing.combined(sheet, of, "s"), allowed_base_urls=[])
+    bars = re.findall(r'aria-roledescription="bar" d="M([\d.]+),([\d.]+)h[\d.]+v([\d.]+)', svg)
+
+    assert len(bars) == len({left for left, _, _ in bars}) == 3
+    assert {float(top) + float(height) for _, top, height in bars} == {drawing.HEIGHT}
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -1,6 +1,8 @@
 """`tbench report FOLDER` of a benchmark: its sweep, a row for each point, with the figures of its files."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -40,8 +42,11 @@ def test_a_row_has_what_became_of_a_point_and_how_fast_it_was(
         ["2", "420", "30", "7.00", "900", "104", "107", "20.8", "21.4", "2,080", "2,140", "valid"],
     ]
     assert "latencies of the completed ones" in " ".join(shown.split())
-    assert "tbench excel --experiment-folder x" in shown
     assert "tbench plot --experiments-folder x" in shown
+    (hint,) = re.findall("workbook +tbench (.*)", shown)
+    assert tbench(shlex.split(hint)) == 0
+    tbench(["report", folder.path.name])
+    assert "workbook" not in capsys.readouterr().out
 
 
 def test_a_quantile_of_few_requests_is_marked_and_milliseconds_stay_what_they_are(

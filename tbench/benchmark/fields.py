@@ -28,7 +28,6 @@ AXES: Final[Mapping[str, Axis]] = {
     ),
 }
 """By the `iteration_type` of a result."""
-SWEPT: Final = frozenset(axis.field for axis in AXES.values())
 
 TIME: Final = "time"
 """The unit of latencies: that of the results, a key of PER_SECOND."""

@@ -54,8 +54,12 @@ def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False
     folder = shlex.quote(str(sweep.folder))
     for run in [run for point in sweep.points if (run := run_of(point))][:1]:
         page.paragraph(f"one point  tbench report {shlex.quote(str(run))}", indent="  ")
-    if not (sweep.folder / f"{sweep.folder.name}_summary.xlsx").exists():
-        page.paragraph(f"workbook   tbench excel --experiment-folder {folder}", indent="  ")
+    book = f"{sweep.name}_summary"
+    if not (sweep.folder / f"{book}.xlsx").exists():
+        name = shlex.quote(book)
+        page.paragraph(
+            f"workbook   tbench excel --experiment-folder {folder} --excel-name {name}", indent="  "
+        )
         page.paragraph(f"pictures   tbench plot --experiments-folder {folder}", indent="  ")
     return page.text
 

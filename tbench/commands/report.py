@@ -92,6 +92,6 @@ PAGES: Final = "tbench plot --experiments-folder {}"
 ELSEWHERE: Final = {
     "--html": f"its pages: {PAGES} --format html",
     "--charts": f"its pictures: {PAGES}",
-    "--xlsx": "its workbook: tbench excel --experiment-folder {}",
+    "--xlsx": "its workbook: tbench excel --experiment-folder {} --excel-name NAME",
 }
 """Where a benchmark has what an option asks for."""

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from tbench.analysis.charts.drawing import Rows
-from tbench.benchmark.fields import KNOWN, POINT, label, unit_of
+from tbench.benchmark.fields import AXES, KNOWN, POINT, TIME, label, unit_of
 from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, Result
 from tbench.benchmark.genai_bench import safe
 from tbench.benchmark.plots.layout import Grid, Panel
@@ -177,9 +177,9 @@ def _lines(folder: BenchmarkFolder, scenario: str, group: str) -> Iterator[Line]
 # Rows: what the panels of a sheet show, as the results say it, unrounded.
 
 
-def dots(panel: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
-    """A row for each point and curve that has both values."""
-    for name, curve in zip(names(panel), panel.curves, strict=True):
+def dots(panel: Panel, sheet: Sheet, unit: str) -> Iterator[dict[str, Any]]:
+    """A row for each point and curve that has both values; `unit` is that of latencies."""
+    for name, curve in zip(names(panel, unit), panel.curves, strict=True):
         for line in sheet.lines:
             for point in line.points:
                 x, y = point.number(panel.x), point.number(curve.field)
@@ -194,16 +194,28 @@ def _who(line: Line, point: Result) -> dict[str, Any]:
         "group": line.group,
         "experiment": line.experiment,
         "scenario": point.scenario,
+        "axis": AXES[point.axis].field,
         "at": point.value,
         "repeat": point.repeat,
     }
 
 
-def names(panel: Panel) -> list[str]:
+def in_unit(text: str | None, fields: Iterable[str], unit: str) -> str:
+    """A text of the layout's about these fields, with the unit of latencies that is asked for.
+
+    Its `(s)` stays where a field is in seconds whatever is asked for, as the duration of a run.
+    """
+    units = {unit_of(field, TIME) for field in fields}
+    if not text or TIME not in units or "s" in units:
+        return text or ""
+    return text.replace(f"({'s' if unit == 'ms' else 'ms'})", f"({unit})")
+
+
+def names(panel: Panel, unit: str) -> list[str]:
     """The curves in a legend; a number keeps apart those that would be called alike."""
     taken: list[str] = []
     for curve in panel.curves:
-        name = curve.label or label(curve.field, "")
+        name = in_unit(curve.label, (curve.field,), unit) or label(curve.field, "")
         taken.append(f"{name} ({len(taken) + 1})" if name in taken else name)
     return taken
 
@@ -222,7 +234,7 @@ def codes(panel: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
                 share = count / n
                 name = f"{code} {PHRASES[code]}" if code in PHRASES else code
                 yield {
-                    **_who(line, point), "code": name, "x": x, "y": share,
+                    **_who(line, point), "file": point.path.name, "code": name, "x": x, "y": share,
                     "from": below, "to": below + share, "count": count, "of": n,
                 }  # fmt: skip
                 below += share
@@ -233,7 +245,7 @@ PHRASES: Final = {str(status.value): status.phrase for status in HTTPStatus}
 
 def means(rows: Rows) -> Rows:
     """Repeats of a point as one: the means of x and y."""
-    keys = ("group", "experiment", "scenario", "curve", "at")
+    keys = ("group", "experiment", "scenario", "curve", "axis", "at")
     averaged = []
     for key, of in groupby(rows, lambda row: tuple(row[name] for name in keys)):
         several = list(of)
@@ -246,3 +258,18 @@ def means(rows: Rows) -> Rows:
             }
         )
     return averaged
+
+
+def beside(rows: Rows, fields: Sequence[str], point: str) -> None:
+    """Name the `bar` of each row by these fields; `point` tells the points apart.
+
+    Points of one name and one x get a number: in one place they would add up, or hide each other.
+    """
+    taken: dict[tuple[str, float], list[Any]] = {}
+    for row in rows:
+        bar = " ".join(str(row[field]) for field in fields)
+        points = taken.setdefault((bar, row["x"]), [])
+        if row[point] not in points:
+            points.append(row[point])
+        number = points.index(row[point])
+        row["bar"] = f"{bar} {number + 1}" if number else bar

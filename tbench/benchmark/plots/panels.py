@@ -12,9 +12,9 @@ from typing import Any, Final
 import altair as alt
 
 from tbench.analysis.charts.drawing import COLOURS, DASHES, SHAPES, THEME, Rows, ticks
-from tbench.benchmark.fields import AXES, LATENCIES, SWEPT, label, metric_of
+from tbench.benchmark.fields import AXES, label, metric_of
 from tbench.benchmark.folder import Result
-from tbench.benchmark.plots.data import Sheet, codes, dots, means, names
+from tbench.benchmark.plots.data import Sheet, beside, codes, dots, in_unit, means, names
 from tbench.benchmark.plots.layout import DASHES as STYLES
 from tbench.benchmark.plots.layout import Grid, Panel
 
@@ -146,7 +146,7 @@ class Frame:
         if any(point.repeat > 1 for point in points):
             yield "Repeated runs are points of their own; lines go through their means."
         flaws: dict[str, Callable[[Result], bool]] = {
-            "INVALID, the client was the limit": lambda p: p.aggregate.get("valid") is False,
+            "INVALID, not to be used": lambda p: p.aggregate.get("valid") is False,
             "No request succeeded, so in no plot of latencies": (
                 lambda p: p.stat("e2e_latency", "mean") is None
             ),
@@ -173,7 +173,8 @@ class Plot:
 
     def chart(self) -> alt.LayerChart:
         """The plot; where no point has both values, that is what it says."""
-        text, width = self.in_unit(self.panel.title), self.frame.width
+        width, unit = self.frame.width, self.frame.unit
+        text = in_unit(self.panel.title, self.panel.fields, unit)
         title = alt.TitleParams(
             text=textwrap.wrap(text, int(width / LETTER)), anchor="start", fontSize=13, color=INK,
             offset=8,
@@ -185,7 +186,7 @@ class Plot:
     def layers(self) -> list[alt.Chart]:
         panel, sheet = self.panel, self.frame.sheet
         stacked = panel.kind == "bar" and panel.fields[1:] == ("error_rate",)
-        rows = list((codes if stacked else dots)(panel, sheet))
+        rows = list(codes(panel, sheet) if stacked else dots(panel, sheet, self.frame.unit))
         if rows:
             draw = self.curves if panel.kind != "bar" else self.stacks if stacked else self.bars
             return draw(rows)
@@ -218,13 +219,13 @@ class Plot:
 
         Where x is what was swept they are values of y, and several curves of several groups have none.
         """
-        swept = self.panel.x in SWEPT
-        if self.several_curves and swept and self.several_groups:
+        swept = [row["axis"] == self.panel.x for row in middles]
+        if self.several_curves and any(swept) and self.several_groups:
             return []
         rows = [
-            {**row, "mark": _short(row["y"]) if swept else f"{row['at']:g}"}
-            for row in middles
-            if swept or row["curve"] == middles[-1]["curve"]
+            {**row, "mark": _short(row["y"]) if is_x else f"{row['at']:g}"}
+            for row, is_x in zip(middles, swept, strict=True)
+            if is_x or row["curve"] == middles[-1]["curve"]
         ]
         base = self.on("marks", rows).encode(x=x, y=y, text="mark:N")
         place: dict[str, Any] = {"dx": 6, "dy": -7, "align": "left", "fontSize": 10}
@@ -234,10 +235,10 @@ class Plot:
         ]
 
     def bars(self, rows: Rows) -> list[alt.Chart]:
-        """Bars side by side: a place for each x, in it one for each group and curve."""
+        """Bars side by side: a place for each x, in it one for each group and curve, or more of one x."""
         middles = means(rows)
+        beside(middles, ("group", "experiment", "scenario", "curve"), "at")
         for row in middles:
-            row["bar"] = f"{row['group']} {row['experiment']} {row['scenario']} {row['curve']}"
             row["mark"] = _short(row["y"])
         bars = self.on("means", middles).encode(x=self.steps(middles), y=self.y())
         tip = _tip("group", "experiment", "curve", "at", "y", "runs")
@@ -251,8 +252,7 @@ class Plot:
 
         Every value that was swept has its place, also where nothing failed.
         """
-        for row in rows:
-            row["bar"] = f"{row['group']} {row['experiment']} {row['scenario']} {row['repeat']}"
+        beside(rows, ("group", "experiment", "scenario", "repeat"), "file")
         sheet = self.frame.sheet
         swept = (point.number(self.panel.x) for point in sheet.points)
         x = self.steps([{"x": value} for value in swept if value is not None])
@@ -289,17 +289,10 @@ class Plot:
         )
         return [bars, marks]
 
-    def in_unit(self, text: str | None) -> str:
-        """A text of the layout's, with the unit of latencies that is asked for."""
-        latencies = any(metric_of(name) in LATENCIES for name in self.panel.fields)
-        unit = self.frame.unit
-        if not text or not latencies:
-            return text or ""
-        return text.replace(f"({'s' if unit == 'ms' else 'ms'})", f"({unit})")
-
     @property
     def x_title(self) -> str:
-        return self.in_unit(self.panel.x_label) or label(self.panel.x, self.frame.unit)
+        x, unit = self.panel.x, self.frame.unit
+        return in_unit(self.panel.x_label, (x,), unit) or label(x, unit)
 
     def x(self, rows: Rows) -> alt.X:
         """Places side by side for what is swept in steps, else a scale."""
@@ -316,8 +309,8 @@ class Plot:
 
     def y(self, values: Sequence[float] = ()) -> alt.Y:
         """A scale from 0; over `values`, all above 0, a logarithmic one, which its title says."""
-        fields = self.panel.fields[1:]
-        title = self.in_unit(self.panel.y_label) or _title(fields, self.frame.unit)
+        fields, unit = self.panel.fields[1:], self.frame.unit
+        title = in_unit(self.panel.y_label, fields, unit) or _title(fields, unit)
         if values:
             room = (max(values) / min(values)) ** ROOM * 1.05
             domain = [min(values) / room, max(values) * room]
@@ -376,7 +369,7 @@ class Plot:
         legend = alt.Legend(
             orient="top", title=None, columns=3, **(strokes if self.panel.kind == "line" else {})
         )
-        scale = alt.Scale(domain=names(self.panel), range=values)
+        scale = alt.Scale(domain=names(self.panel, self.frame.unit), range=values)
         return channel("curve:N", scale=scale, legend=legend if shown else None)
 
 
