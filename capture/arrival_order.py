@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from operator import add, itemgetter
+from typing import Any, Literal
 
 from tbench.capture import frames
 from tbench.capture.container_reader import Container, Losses
@@ -46,15 +47,9 @@ TOTALS = (
 )
 
 
-class Link(NamedTuple):
-    """A request's place, its response's and when that ended, ns.
-
-    None where this file holds no response, and where only the response itself tells when it ended.
-    """
-
-    request: Place
-    response: Place | None
-    end_ns: int | None
+Link = tuple[int, int, int, int, int]
+"""The block and record of a request, those of its response (NOWHERE: not in this file), and when that ended,
+ns (beyond FARTHEST where only the response tells). Of plain tuples millions cost half as much."""
 
 
 class TraceIndex:
@@ -178,10 +173,7 @@ def read_ends(ends: object, links: bytes) -> bytes:
 
 def read_links(links: bytes, ends: bytes) -> Iterator[Link]:
     """The rows of an index's `links` and `ends`, in file order of the requests."""
-    rows = zip(_LINK.iter_unpack(links), _END.iter_unpack(ends), strict=True)
-    for (block, record, answer, at), (end_ns,) in rows:
-        response = None if answer == NOWHERE else Place(answer, at)
-        yield Link(Place(block, record), response, end_ns if abs(end_ns) <= FARTHEST else None)
+    return map(add, _LINK.iter_unpack(links), _END.iter_unpack(ends))
 
 
 # The cache: the blocks of a capture that were used last, decompressed, and the records in them.
@@ -313,15 +305,9 @@ def open_segment(container: Container, header: TraceHeader) -> Segment:
     )
 
 
-class _Waiting(NamedTuple):
-    """A request that a later one in the file may precede; `request` is None when too much waits."""
-
-    arrive_ns: int
-    seq: int
-    number: int
-    segment: int
-    link: Link
-    request: Request | None
+_Waiting = tuple[int, int, int, int, Link, Request | None]
+"""A request that a later one in the file may precede: its arrival, seq and number, its segment and link, and
+itself, None when too much waits."""
 
 
 class _Merge:
@@ -361,9 +347,9 @@ class _Merge:
             return
         block = self._cache.block(segment, ordinal)
         if block is None:
-            self._losses.orphan_responses += sum(link.response is not None for link in links)
+            self._losses.orphan_responses += sum(link[2] != NOWHERE for link in links)
             return
-        records = block.records(link.request.record for link in links)
+        records = block.records(link[1] for link in links)
         for link, record in zip(links, records, strict=True):
             request = self._request(record)
             if request is not None:
@@ -372,8 +358,8 @@ class _Merge:
                 self._room -= _weight(held)
                 # Unique, so that the heap never compares what stands behind it in the tuple.
                 self._taken += 1
-                order = request.arrive_ns, request.seq, self._taken
-                heapq.heappush(self._heap, _Waiting(*order, segment, link, held))
+                waiting = request.arrive_ns, request.seq, self._taken, segment, link, held
+                heapq.heappush(self._heap, waiting)
 
     def _request(self, record: dict[str, Any]) -> Request | None:
         request = read_request(record, self._shift) if record.get("type") == "request" else None
@@ -383,50 +369,50 @@ class _Merge:
     def _before(self, horizon: int) -> Iterator[Exchange]:
         """The waiting exchanges that arrived before the horizon, in order."""
         # Strictly: at the same instant a later block may hold a request that comes first by its seq.
-        while self._heap and self._heap[0].arrive_ns < horizon:
-            waiting = heapq.heappop(self._heap)
-            self._room += _weight(waiting.request)
-            request, place = waiting.request, waiting.link.request
-            if request is None and (block := self._cache.block(waiting.segment, place.block)):
-                request = self._request(block.record(place.record))
+        while self._heap and self._heap[0][0] < horizon:
+            _, _, _, segment, link, request = heapq.heappop(self._heap)
+            self._room += _weight(request)
+            ordinal, number = link[:2]
+            if request is None and (block := self._cache.block(segment, ordinal)):
+                request = self._request(block.record(number))
             if request is not None:
-                segment, answer = waiting.segment, waiting.link.response
-                if answer is None:
+                places: Places = ((self._first + segment, ordinal, number),)
+                answer: tuple[int, int] | None = link[2:4]
+                if link[2] == NOWHERE:
                     segment, answer = self._orphans.pop(request.id, (segment, None))
-                places: Places = ((self._first + waiting.segment, *place),)
                 response = again = None
                 if answer:
                     places += ((self._first + segment, *answer),)
                     if self._answers or self._ends:
-                        response = self._response(waiting, segment, answer, request)
+                        response = self._response(request, segment, answer, link[4])
                         again = partial(self._ending, segment, answer, request.id)
-                yield Exchange(request=request, response=response, places=places, answer=again)
+                yield Exchange(request, response, places, again)
 
     def _response(
-        self, waiting: _Waiting, segment: int, place: Place, request: Request
+        self, request: Request, segment: int, place: tuple[int, int], end_ns: int
     ) -> Response | None:
         """The response, wherever it lies; None when it is lost."""
-        end_ns = waiting.link.end_ns
-        if self._ends and end_ns is not None and not begets(request):
+        if self._ends and abs(end_ns) <= FARTHEST and not begets(request):
             end_ns += self._shift
-            ended = end_ns >= waiting.arrive_ns
-            return Response(head_ns=None, end_ns=end_ns, status=None) if ended else None
-        block = self._cache.block(segment, place.block, counted=self._answers)
+            return Response(None, end_ns, None) if end_ns >= request.arrive_ns else None
+        ordinal, number = place
+        block = self._cache.block(segment, ordinal, counted=self._answers)
         if block is None:
             return None
-        record = block.record(place.record)
+        record = block.record(number)
         fits = (record.get("type"), record.get("id")) == ("response", request.id)
         read = read_response if self._answers else read_ending
         response = read(record, self._shift) if fits else None
-        if response and response.end_ns < waiting.arrive_ns:
+        if response and response.end_ns < request.arrive_ns:
             response = None
         self._losses.bad_records += response is None and self._answers
         return response
 
-    def _ending(self, segment: int, place: Place, id_: str) -> Response | None:
+    def _ending(self, segment: int, place: tuple[int, int], id_: str) -> Response | None:
         """A response that was read before, or its end alone, with its body."""
-        block = self._cache.block(segment, place.block, counted=False)
-        record = block.record(place.record) if block else {}
+        ordinal, number = place
+        block = self._cache.block(segment, ordinal, counted=False)
+        record = block.record(number) if block else {}
         return read_ending(record, self._shift) if record.get("id") == id_ else None
 
 
@@ -481,7 +467,7 @@ def _horizons(segments: list[Segment]) -> "array[int]":
 
 def _by_block(segment: Segment) -> Iterator[list[Link]]:
     """For each block of a segment, the links of its requests."""
-    groups = groupby(read_links(segment.links, segment.ends), key=lambda link: link.request.block)
+    groups = groupby(read_links(segment.links, segment.ends), key=itemgetter(0))
     upcoming, links = next(groups, (None, iter(())))
     for ordinal in range(len(segment.rows)):
         if upcoming == ordinal:

@@ -101,7 +101,7 @@ class Chunk(NamedTuple):
     size: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Response:
     """What came back. `status` and `head_ns` are None where not even a head arrived.
 
@@ -135,7 +135,7 @@ class Response:
         return self.extra.get(LED_BACK) is True
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Exchange:
     """A request with its response; no response means that the trace holds none.
 
