@@ -62,8 +62,13 @@ class RecordSchema:
                 return None
         if (at := self._headers) is None:
             return values
-        pairs = [pair for pair in values[at] if type(pair) is list and len(pair) == 2]
-        headers = tuple([(str(name), str(value)) for name, value in pairs])  # no pair: left out
+        headers = tuple(
+            [  # no pair: left out
+                (str(pair[0]), str(pair[1]))
+                for pair in values[at]
+                if type(pair) is list and len(pair) == 2
+            ]
+        )
         return *values[:at], headers, *values[at + 1 :]
 
     def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-import orjson
-
 from tbench.capture.exchange import Request, Response
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest, parse_request
@@ -39,13 +37,14 @@ class Recent[Key, Value](dict[Key, Value]):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self._size, self._at_a_time = size, 1 + size // 100
+        self._at_a_time = 1 + size // 100
+        self._most = size + self._at_a_time - 1
 
     def keep(self, key: Key, value: Value) -> None:
         """Keep a value as the latest; those that were kept longest ago go where there are too many."""
         if key in self:
             del self[key]
-        elif len(self) >= self._size + self._at_a_time - 1:
+        elif len(self) >= self._most:
             for oldest in [*islice(self, self._at_a_time)]:
                 del self[oldest]
         self[key] = value
@@ -189,7 +188,8 @@ class Sessions:
         self._requests.keep(request.id, seen)
         if response is not None:
             seen.end_ns = response.end_ns
-            if begets(request):
+            # What has no body says nothing.
+            if response.body and begets(request):
                 self._listen(seen, response, "\n".join(_texts(messages)))
             elif messages and self._vain < IN_VAIN:
                 self._unread.append((seen, answer or (lambda: response)))
@@ -436,10 +436,11 @@ def begets(request: Request) -> bool:
 
 def _name(request: Request, parsed: ParsedRequest) -> str | None:
     """What a request calls its conversation, if it does."""
-    given = {name: value for name, value in request.headers[::-1] if name in _NAMING}
-    for header in SESSION_HEADERS if given else ():
-        if value := given.get(header):
-            return value
+    given = dict(request.headers[::-1])  # the first of each counts
+    if not _NAMING.isdisjoint(given):
+        for header in SESSION_HEADERS:
+            if value := given.get(header):
+                return value
     conversation = (parsed.payload or {}).get("conversation")  # of Responses
     if isinstance(conversation, dict):
         conversation = conversation.get("id")
@@ -479,13 +480,16 @@ def _likeness(seen: _Seen, words: int | None, client: str | None) -> tuple[bool,
 
 def _chain(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """A hash of the messages up to each: equal where two requests begin alike."""
-    try:
-        texts = [orjson.dumps(message, None, orjson.OPT_SORT_KEYS) for message in messages]
-    except orjson.JSONEncodeError:  # nested too deeply for it
-        texts = [rewritten(message, sort=True) for message in messages]
     # Chained, so that a request of n messages costs n hashes and not n prefixes.
-    last = 0
-    return [last := hash((last, text)) for text in texts]
+    last, chain = 0, []
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if len(message) == 2 and type(role) is str and type(content) is str:  # as nearly all
+            last = hash((last, role, content))
+        else:
+            last = hash((last, rewritten(message, sort=True)))
+        chain.append(last)
+    return chain
 
 
 def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | None) -> int:

@@ -503,22 +503,24 @@ class Answers:
 
         One that ended later is left out: the request did not wait for it, whatever its words are.
         """
-        last, severed, forgotten = (0, 0), False, False
-        indexes: set[int] = set()
+        severed = forgotten = False
+        held: list[tuple[int, int, int]] = []
         for id_ in continued:
-            if id_ not in self._ended:
+            if (ended := self._ended.get(id_)) is None:
                 forgotten = True
                 continue
-            index, session, end_ns, cut_ns = self._ended[id_]
+            index, session, end_ns, cut_ns = ended
             if end_ns is None or end_ns > arrive_ns:
                 continue
             if self._apart and session != number:
                 severed = True
                 continue
-            indexes.add(index)
-            last = max(last, (end_ns, cut_ns))
-        think = (arrive_ns - last[0]) / 1e9 if indexes else 0.0
-        return Before(tuple(sorted(indexes)), think, last[1] / 1e9, severed, forgotten)
+            held.append((end_ns, cut_ns, index))
+        if not held:
+            return Before((), 0.0, 0.0, severed, forgotten)
+        end_ns, cut_ns, index = max(held)
+        indexes = (index,) if len(held) == 1 else tuple(sorted({index for _, _, index in held}))
+        return Before(indexes, (arrive_ns - end_ns) / 1e9, cut_ns / 1e9, severed, forgotten)
 
 
 class Histories:

@@ -179,14 +179,14 @@ def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
         inputs = 1 if given and isinstance(given[0], int) else len(given)
     else:
         inputs = int(isinstance(given, str))
-    return RequestInfo(
-        endpoint=endpoint.name,
-        model=word_of(body, "model") or None,
-        stream=body.get("stream") is True,
-        max_tokens=endpoint.limit(body),
-        n=counted(body.get("n")) or 1,
-        inputs=inputs,
-        images=count_images(given) if endpoint.gives_text else 0,
+    return RequestInfo(  # by place: by name it takes twice as long
+        endpoint.name,
+        word_of(body, "model") or None,
+        body.get("stream") is True,
+        endpoint.limit(body),
+        counted(body.get("n")) or 1,
+        inputs,
+        count_images(given) if endpoint.gives_text else 0,
     )
 
 
@@ -283,8 +283,12 @@ def bare_text(content: object) -> object:
 
 def count_images(messages: object) -> int:
     """The pictures among the parts of messages, and among what tools gave back in them."""
-    contents = [message.get("content") for message in items_of(messages)]
-    parts = [part for content in contents if type(content) is list for part in items_of(content)]
+    parts = [
+        part
+        for message in (messages if isinstance(messages, list) else ())
+        if isinstance(message, dict) and type(content := message.get("content")) is list
+        for part in items_of(content)
+    ]
     if not parts:  # mostly
         return 0
     inner = [item for part in parts for item in items_of(part.get("content"))]
