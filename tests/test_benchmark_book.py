@@ -13,6 +13,7 @@ import pytest
 
 from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.workbook import benchmark_book, write_workbook
+from tbench.benchmark.workbook_columns import TOKENS
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 
@@ -84,6 +85,17 @@ def test_the_summary_names_the_picks(folder: BenchmarkFolder) -> None:
     assert "D(7,7) at num_concurrency 4: 100.00% of 3 requests failed" in [
         row["GPU Type"] for row in found[2:]
     ]
+
+
+def test_a_throughput_that_nobody_knows_is_none_and_not_0(folder: BenchmarkFolder) -> None:
+    """Prompts that no one counted: the speed of the answers picks, and there is no total."""
+    for value in (1, 2):
+        unknown: Any = {TOKENS: None, "mean_input_throughput_tokens_per_s": None}
+        folder.point("D(7,7)", value, speed=40.0, rps=value, **unknown)
+    row = rows(written(folder)["Summary"])[1]
+
+    assert row["Concurrency at target speed (>10 tokens/s)"] == 2
+    assert row["Total Throughput (tokens/min)"] is None
 
 
 def test_a_scenario_without_a_pick_says_why(folder: BenchmarkFolder) -> None:
@@ -269,6 +281,7 @@ def test_metadata_hold_no_key(tmp_path: Path) -> None:
     folder = BenchmarkFolder(tmp_path / "x").metadata(
         cmd="genai-bench benchmark --api-key hunter2 --model-tokenizer t5 --github-token='x y' --task t",
         auth_config={"api_key": "hunter3", "kind": "user"},
+        additional_request_params={"top_p": 0.5, "extra_body": {"tools": [{"token": "hunter4"}]}},
         num_concurrency=[1, 2],
     )
     folder.point("D(100,100)", 1)
@@ -277,7 +290,8 @@ def test_metadata_hold_no_key(tmp_path: Path) -> None:
     assert cells["cmd"] == (
         "genai-bench benchmark --api-key *** --model-tokenizer t5 --github-token=*** --task t"
     )
-    assert json.loads(cells["auth_config"])["api_key"] == "***"
+    assert json.loads(cells["auth_config"]) == {"api_key": "***", "kind": "user"}
+    assert json.loads(cells["additional_request_params"]) == {"top_p": 0.5, "extra_body": "***"}
     assert (cells["num_concurrency"], cells["max_time_per_run_s"]) == ("1, 2", 60)
     assert cells["workbook_percentile"] == "mean"
 

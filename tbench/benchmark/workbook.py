@@ -30,8 +30,9 @@ from tbench.benchmark.workbook_columns import (
     steps,
 )
 from tbench.capture.providers import masked
-from tbench.capture.redact import looks_secret
+from tbench.capture.redact import hides
 from tbench.capture.writing import whole_file
+from tbench.replay.provenance import WITHHELD, without_credentials
 
 APPENDIX: Final = "Appendix"
 INDIVIDUAL: Final = "Individual Request Metrics"
@@ -120,7 +121,8 @@ def _summary(
         cells: list[Any] = ["N/A", "N/A", None, choice.why]
         if step := choice.step:
             why = choice.why if step.valid else f"INVALID (see below); {choice.why}"
-            cells = [step.value, step.tokens_per_s * 60, step.error_rate, why]
+            per_minute = None if step.tokens_per_s is None else step.tokens_per_s * 60
+            cells = [step.value, per_minute, step.error_rate, why]
         name = columns.use_case(columns.series_name(experiment, scenario, axis))
         rows.append([columns.gpus(experiment.metadata), name, *cells])
     grid = lay(book, "Summary", head, rows, 2)
@@ -214,18 +216,9 @@ def _metadata(book: Book, experiment: BenchmarkFolder, percentile: str) -> None:
         if isinstance(value, str):
             cell = masked(FLAG.sub(rf"\1{WITHHELD}", value))
         elif isinstance(value, list):
-            cell = masked(", ".join(map(str, value)))
+            cell = ", ".join(WITHHELD if hides("", entry) else str(entry) for entry in value)
         elif isinstance(value, Mapping):
-            cell = json.dumps(
-                {
-                    key: entry
-                    if not isinstance(entry, str)
-                    else WITHHELD
-                    if looks_secret(key, entry)
-                    else masked(entry)
-                    for key, entry in value.items()
-                }
-            )
+            cell = json.dumps(without_credentials(value))
         lines = max(1, math.ceil(len(str(cell)) / VALUE * 1.1))
         sheet.set_row(row, min(LINE_PT * lines, TALLEST_PT))
         write(sheet, row, 0, name, book.bold)
@@ -234,7 +227,6 @@ def _metadata(book: Book, experiment: BenchmarkFolder, percentile: str) -> None:
     on_paper(sheet)
 
 
-WITHHELD: Final = "***"
 FLAG: Final = re.compile(
     r"""(--[\w-]*(?:key|token(?!iz)|secret|passw|credential|connection[-_]string)[\w-]*(?:=|\s+))"""
     r"""('[^']*'|"[^"]*"|[^\s'"]\S*)""",

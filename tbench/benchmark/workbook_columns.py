@@ -124,8 +124,8 @@ class Step:
 
     value: float
     figure: float | None
-    tokens_per_s: float
-    requests_per_s: float
+    tokens_per_s: float | None
+    requests_per_s: float | None
     error_rate: float | None
     valid: bool
 
@@ -166,8 +166,8 @@ def steps(points: Sequence[Result], rule: Rule, level: str) -> list[Step]:
             Step(
                 value=value,
                 figure=_mean(rule.figure(run, level) for run in runs),
-                tokens_per_s=_mean(run.number(TOKENS) for run in runs) or 0.0,
-                requests_per_s=_mean(run.number("requests_per_second") for run in runs) or 0.0,
+                tokens_per_s=_mean(run.number(TOKENS) for run in runs),
+                requests_per_s=_mean(run.number("requests_per_second") for run in runs),
                 error_rate=_mean(run.number("error_rate") for run in runs),
                 valid=all(run.aggregate.get("valid") is not False for run in runs),
             )
@@ -193,7 +193,9 @@ def pick(ladder: Sequence[Step], rule: Rule) -> Pick:
     return Pick(step=best, why=f"the highest with a {rule.name} over {rule.over:g} tokens/s")
 
 
-def _alike(before: float, after: float) -> bool:
+def _alike(before: float | None, after: float | None) -> bool:
+    if before is None or after is None:
+        return before is after
     return abs(after - before) < PLATEAU * before if before else after == before
 
 
