@@ -297,6 +297,25 @@ def test_arms_with_nothing_to_draw_still_make_a_page(tmp_path: Path) -> None:
     assert "reset" in text
 
 
+def test_pictures_say_which_requests_they_are_of(tmp_path: Path) -> None:
+    """A timeout in the warm-up, then one that counts; cancelled requests have a share of nothing."""
+    late = [Outcome.TIMEOUT, Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.CANCELLED, Outcome.RESET]
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
+    for i, outcome in enumerate([*late, *[Outcome.OK] * 4]):
+        writer.add(
+            Sample(id=f"r{i}", index=i, endpoint="chat", model="m", stream=True, due=float(i),
+                   sent=float(i), first_token=i + 0.5, last_token=i + 1.0, end=i + 1.0, outcome=outcome)
+        )  # fmt: skip
+    counts = {"completed": 4, "failed": 3, "cancelled": 2, "lost_in_flight": 0, "never_sent": 0}
+    path = writer.close({"planned": 9, "warmup_s": 0.5, **counts})
+    page = run_report(load_arm(path))
+    failures, course = page.pictures["failures-of-each-run"], page.pictures["ttft-over-time"]
+
+    assert failures.text.endswith("timeout 16.67%, reset 16.67%.")
+    assert ">33.33%<" in page.page(), "share failed, of the four that succeeded and the two"
+    assert "Ticks at the top: 2 of run timed out. 1 of them in the warm-up: no" in course.note
+
+
 def test_a_question_about_one_metric_draws_that_metric(arms: tuple[Arm, Arm]) -> None:
     """What was asked is what is shown."""
     text = comparison_report(compare(*arms, CompareOptions(metrics=("output_tokens",)))).page()

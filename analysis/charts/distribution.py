@@ -201,9 +201,9 @@ def dots(
 
 
 def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
-    """The share of requests that did not succeed in each run, by kind: `kinds` maps run -> kind -> share.
+    """The share of failed requests of each run, by kind: `kinds` maps run -> kind -> share.
 
-    None when all did.
+    That is of the requests that succeeded or failed. None when none failed.
     """
     names = list(dict.fromkeys(kind for run in kinds.values() for kind in run))
     if not names:
@@ -225,7 +225,7 @@ def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
             scale=alt.Scale(domain=list(kinds)),
             axis=alt.Axis(ticks=False, domain=False),
         ),
-        x=alt.X("share:Q", title="share of requests", axis=across),
+        x=alt.X("share:Q", title="share failed", axis=across),
         color=alt.Color("kind:N", scale=alt.Scale(domain=names, range=colours)),
         tooltip=[alt.Tooltip(f"{name}:N") for name in ("run", "kind", "shown")],
     )
@@ -236,6 +236,7 @@ def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
     caption = Words(
         title="Failures of each run",
         text=f"{text}.",
-        note="Bars: all requests that did not succeed, by kind; those that were cancelled are no failures.",
+        note="Bars: failures by kind, as shares of the requests that succeeded or failed; those that were "
+        "cancelled are in neither.",
     )
     return paper.picture([bars], caption, height=STEP * len(kinds))

@@ -41,11 +41,14 @@ Series = Mapping[str, Sequence[Pair]]
 NOTHING: Series = {}
 
 
-def over_time(title: str, unit: str, arms: Series, *, left_out: str = "") -> Picture | None:
+def over_time(
+    title: str, unit: str, arms: Series, *, left_out: str = "", late_left_out: str = ""
+) -> Picture | None:
     """Each request's value at its arrival, and the running median; all runs of an arm together.
 
     The pairs are (seconds from the start, values); `left_out` says how many of the finite values are of
-    requests that no figure counts. None when no arm has a finite value.
+    requests that no figure counts, `late_left_out` how many of the infinite ones. None when no arm has a
+    finite value.
     """
     finite: dict[str, Pair] = {}
     timeouts: dict[str, Floats] = {}
@@ -95,6 +98,8 @@ def over_time(title: str, unit: str, arms: Series, *, left_out: str = "") -> Pic
     if late:
         counts = ", ".join(f"{len(times):,} of {name}" for name, times in timeouts.items())
         note += f" Ticks at the top: {counts} timed out."
+        if late_left_out:
+            note += f" {late_left_out}: no figure counts them."
     trends = []
     for name in names:
         middles, ends = medians[name].y * scale.factor, "too few"

@@ -17,7 +17,7 @@ from tbench.analysis.report.markup import Html, html, join, table, tag
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
 from tbench.replay import metrics
-from tbench.replay.table import at
+from tbench.replay.table import Truths, at
 from tbench.replay.totals import duration_s
 
 Sides = Mapping[str, tuple[Arm, ...]]
@@ -255,9 +255,12 @@ MESSAGES: Final = 10
 """So many error texts of a side are listed."""
 
 
-def kinds(arm: Arm) -> dict[str, int]:
-    """Measured requests that did not succeed, commonest kind first: an outcome, or `http_STATUS`."""
-    rows = np.flatnonzero(arm.measured & ~arm.ok)
+def kinds(arm: Arm, which: Truths | None = None) -> dict[str, int]:
+    """Measured requests that did not succeed, commonest kind first: an outcome, or `http_STATUS`.
+
+    `which` are those that count; None: all.
+    """
+    rows = np.flatnonzero(arm.measured & (~arm.ok if which is None else which))
     http, few = Outcome.HTTP_ERROR.value, at(arm.columns, rows, "outcome", "status")
     counts = Counter(
         f"http_{status}" if outcome == http else str(outcome)
@@ -270,6 +273,12 @@ def failed_share(arm: Arm) -> float | None:
     """Failed requests of those that succeeded or failed, as the gate on errors counts them."""
     counted = arm.measured & (arm.ok | arm.failed)
     return float(arm.failed[counted].mean()) if counted.any() else None
+
+
+def failed_shares(arm: Arm) -> dict[str, float]:
+    """`failed_share` by kind, commonest first; they add up to it."""
+    n = int((arm.measured & (arm.ok | arm.failed)).sum())
+    return {kind: count / n for kind, count in kinds(arm, arm.failed).items()}
 
 
 def messages(sides: Sides) -> Html:

@@ -72,14 +72,19 @@ def over_time(sides: Sides) -> Part:
         for side, arms in sides.items()
     }
     # As the figures beside it leave them out, n here would seem to contradict n there.
-    cold = sum(
-        int((np.isfinite(ttft) & ~arm.measured).sum())
-        for side, arms in sides.items()
-        for arm, (_, ttft) in zip(arms, first[side], strict=True)
-    )
     alone = len([*chain.from_iterable(sides.values())]) == 1
     where = "in the warm-up" if alone else "in the warm-up, or not in every run"
-    left_out = f"{cold:,} of them {where}" if cold else ""
+    left_out, late_left_out = (
+        f"{cold:,} of them {where}" if cold else ""
+        for cold in (
+            sum(
+                int((which(ttft) & ~arm.measured).sum())
+                for side, arms in sides.items()
+                for arm, (_, ttft) in zip(arms, first[side], strict=True)
+            )
+            for which in (np.isfinite, np.isposinf)
+        )
+    )
     stamps = {
         side: [(arm.columns["sent"], arm.columns["end"]) for arm in arms]
         for side, arms in sides.items()
@@ -90,7 +95,7 @@ def over_time(sides: Sides) -> Part:
     return part(
         "Over time",
         pictures=[
-            charts.over_time("TTFT", "s", first, left_out=left_out),
+            charts.over_time("TTFT", "s", first, left_out=left_out, late_left_out=late_left_out),
             charts.in_flight(stamps),
         ],
         unfolded=True,
@@ -100,12 +105,9 @@ def over_time(sides: Sides) -> Part:
 def failures(sides: Sides) -> Part:
     """How often requests failed, how, and in which words."""
     order = places(sides)
-    shares = {}
-    for place in order:
-        n = max(1, int(place.arm.measured.sum()))
-        shares[place.name] = {kind: k / n for kind, k in facts.kinds(place.arm).items()}
+    shares = {place.name: facts.failed_shares(place.arm) for place in order}
     made = drawn(tables.outcome_table(sides))
-    if not any(shares.values()):
+    if not any(facts.kinds(place.arm) for place in order):
         n = sum(int(place.arm.measured.sum()) for place in order)
         made = tag("p", f"None of {plural(n, 'request')} failed.")
     return part("Failures", made, facts.messages(sides), pictures=[charts.failures(shares)])
