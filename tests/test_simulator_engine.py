@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -257,3 +258,24 @@ def test_the_least_recently_used_blocks_go_first_and_tails_before_heads() -> Non
     assert len(cache) == 4
     assert cache.cached_tokens([b"a1", b"a2"], 99) == 32
     assert cache.cached_tokens([b"b1", b"b2"], 99) == 16
+
+
+def test_a_long_prompt_is_put_into_the_cache_twice_at_most() -> None:
+    """And not as often as it has chunks, which would take the square of its length; its tail goes first."""
+    inserted = 0
+
+    class Counting(PrefixCache):
+        def insert(self, blocks: Iterable[bytes]) -> None:
+            nonlocal inserted
+            blocks = list(blocks)
+            inserted += len(blocks)
+            super().insert(blocks)
+
+    engine = Engine(EngineSpec(chunk_tokens=160, cache_blocks=300), seed=1)
+    engine.cache = Counting(300)
+    blocks = [str(k).encode() for k in range(1000)]
+    engine.submit(0.0, 16_000, 1, blocks)
+    drain(engine)
+
+    assert inserted <= 2 * len(blocks)
+    assert engine.cache.cached_tokens(blocks, 16_000) == 16 * 300

@@ -145,9 +145,12 @@ class Engine:
             if sequence.prefill_began is None:
                 sequence.prefill_began = start
             prefilling.append((sequence, part))
-            computed = sequence.prompt_tokens - sequence.to_prefill + part
+            computed = sequence.prompt_tokens - sequence.to_prefill
+            # All of them once, with the last, so that the head is the most recent; each time would take the
+            # square of a long prompt.
+            first = 0 if part == sequence.to_prefill else computed // BLOCK_TOKENS
             # At once, not at the end of the step: a prompt that this same step admits behind it finds them.
-            self.cache.insert(sequence.blocks[: computed // BLOCK_TOKENS])
+            self.cache.insert(sequence.blocks[first : (computed + part) // BLOCK_TOKENS])
         decoding = tuple(sequence for sequence in self._running if not sequence.to_prefill)
         decode_s = spec.step_s + spec.step_per_sequence_s * len(decoding)
         noise = math.exp(spec.noise * self._rng.gauss() - spec.noise**2 / 2)  # of mean 1
