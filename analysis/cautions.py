@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from tbench.analysis.metrics import METRICS, cached_tokens, composite, values
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.summary import Caution, Floats, newcombe, several
 from tbench.analysis.words import amount
-from tbench.capture.exchange import ABANDONED
+from tbench.capture.exchange import ABANDONED, NOTHING
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
@@ -39,8 +39,13 @@ _HEADLINES = (0.5, 0.9, 0.95)
 _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
 
-Remark = tuple[str, Mapping[str, float]]
-"""What a check says, and the figures in it (Caution)."""
+
+class Remark(NamedTuple):
+    """What a check has to say, as a Caution has it."""
+
+    text: str
+    figures: Mapping[str, float] = NOTHING
+    brief: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +158,7 @@ def cautions(compared: ComparedArms, codes: Iterable[str] | None = None) -> tupl
     """All that holds of this comparison as a whole; of these codes only, where they are given."""
     remarks = {code: CHECKS[code](compared) for code in (CHECKS if codes is None else codes)}
     return tuple(
-        Caution(code=code, text=remark)
-        if isinstance(remark, str)
-        else Caution(code=code, text=remark[0], figures=remark[1])
+        Caution(code=code, **(Remark(remark) if isinstance(remark, str) else remark)._asdict())
         for code, remark in remarks.items()
         if remark is not None
     )
@@ -206,12 +209,15 @@ def _buffered(compared: ComparedArms) -> str | None:
     return "; ".join(f"{arm.name}: {arm.buffered}" for arm in arms if arm.buffered) or None
 
 
-def _uncertain(compared: ComparedArms) -> str | None:
+def _uncertain(compared: ComparedArms) -> Remark | None:
     arms = [arm for arm in (compared.baseline, compared.candidate) if arm.uncertain]
     if not arms:
         return None
     counts = ", ".join(f"{arm.name} {arm.uncertain:,} of {len(arm):,}" for arm in arms)
-    return f"first tokens were read late and may have come over 1 ms before their stamp: {counts}"
+    return Remark(
+        f"first tokens were read late and may have come over 1 ms before their stamp: {counts}",
+        brief=f"first tokens read over 1 ms late: {counts}",
+    )
 
 
 def _lost(compared: ComparedArms) -> str | None:
@@ -250,7 +256,7 @@ def _lag(compared: ComparedArms) -> Remark | None:
         f"{late[1] * 1e3:.2f} ms, more than 5% of the median TTFT; so much of ttft or e2e can be the "
         "client's, nothing of *_sent, tpot or itl"
     )
-    return text, {"quantile": p, "apart_s": abs(late[0] - late[1])}
+    return Remark(text, {"quantile": p, "apart_s": abs(late[0] - late[1])})
 
 
 def _output_length(compared: ComparedArms) -> str | None:
@@ -284,7 +290,7 @@ def _cached(compared: ComparedArms) -> str | Remark | None:
         f"{shares[0]:.0%} of the baseline's prompt tokens came from the server's cache, {shares[1]:.0%} "
         "of the candidate's; TTFT compares caches too"
     )
-    return text, {"baseline": named[0], "candidate": named[1]}
+    return Remark(text, {"baseline": named[0], "candidate": named[1]})
 
 
 def _error_mix(compared: ComparedArms) -> str | None:

@@ -258,8 +258,10 @@ def _row_cautions(rows: tuple[Comparison, ...], load: Caution | None) -> Iterato
             f"{metric} {' '.join(f'p{row.quantile * 100:.6g}' for row, _ in group)}"
             for metric, group in groupby(flagged, key=lambda pair: pair[0].metric)
         )
-        where = "all intervals" if len(flagged) == answered else where
-        yield Caution(code=code, text=f"{flagged[0][1].text} ({where})")
+        everywhere, first = len(flagged) == answered, flagged[0][1]
+        brief = first.brief if everywhere or not first.brief else f"{first.brief} ({where})"
+        where = "all intervals" if everywhere else where
+        yield Caution(code=code, text=f"{first.text} ({where})", brief=brief)
 
 
 def _doubted(rows: tuple[Comparison, ...], load: Caution) -> tuple[Comparison, ...]:

@@ -271,7 +271,8 @@ class Contrast:
                 f"{interval.sessions:.0f} of equal size): how far sessions are apart is known from few only",
             )
         if doubts := list(self._doubts(self.n)):
-            yield Caution(code="LOW_CONFIDENCE", text="; ".join(doubts))
+            brief = ", ".join(doubts[:2])
+            yield Caution(code="LOW_CONFIDENCE", text="; ".join(doubts), brief=brief)
 
     def _doubts(self, n: int) -> Iterator[str]:
         if n < SURE_REQUESTS:

@@ -130,12 +130,14 @@ POINTS = (0.5, 0.9, 0.95, 0.99, 0.999)
 class Caution:
     """Something a reader must know beside a number: a stable code, and one sentence.
 
-    `figures` are those of the sentence, by name, that a shorter one is made of.
+    `figures` are those of the sentence, by name, that a shorter one is made of. `brief` is the shorter one,
+    where the first clause of the sentence would be none.
     """
 
     code: str
     text: str
     figures: Mapping[str, float] = field(default=NOTHING, compare=False)
+    brief: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.text}"

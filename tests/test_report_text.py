@@ -157,6 +157,25 @@ def test_caveats_come_by_how_far_they_could_move_the_verdict() -> None:
     assert caveats(pair)[0][1].startswith("0% vs 90% of prompt tokens came from the prefix cache")
 
 
+def test_a_caveat_of_some_metrics_names_them_all() -> None:
+    """Two thousand answers over half an hour, of which 900 were streamed."""
+    sides = []
+    for name in ("first", "second"):
+        columns = dict(arm(2000, name).columns)
+        for stamp in ("first_token", "first_answer"):
+            columns[stamp] = np.where(np.arange(2000) % 20 < 9, columns[stamp], np.nan)
+        sides.append(replace(arm(2000, name), run=replace(arm(2000).run, columns=columns)))
+
+    line = dict(
+        caveats(compare(*sides, CompareOptions(metrics=("ttft", "e2e", "tpot", "ttft_sent"))))
+    )["sample"]
+
+    assert line == (
+        "900 requests (needs 1,000) (ttft p50 p90 p95; tpot p50 p90 p95; ttft_sent p50 p90 p95): "
+        "CIs are approximate (~)"
+    )
+
+
 def test_a_caveat_of_both_arms_names_both() -> None:
     """One line of a warning is not that of the baseline alone."""
     sides = []

@@ -358,10 +358,7 @@ def _brief(caution: Caution, comparison: Comparisons) -> str:
             cached = f"{first:.0%} vs {second:.0%} of prompt tokens came from the prefix cache"
             return f"{cached}: TTFT compares caches too (--cache structure)"
         case "LOW_CONFIDENCE", _:
-            size = ", ".join(text.split("; ")[:2]).removesuffix(" (all intervals)")
-            return f"{size}: CIs are approximate (~)"
-        case "TTFT_UNCERTAIN", _:
-            return f"first tokens read over 1 ms late: {text.partition(': ')[2]}"
+            return f"{first_clause(caution)}: CIs are approximate (~)"
         case "SLOW_DRIFT", _:
             rows = ", ".join(
                 words.quantity(row.metric, row.quantile)
@@ -375,7 +372,9 @@ def _brief(caution: Caution, comparison: Comparisons) -> str:
 
 def first_clause(caution: Caution) -> str:
     """What of a warning matters."""
-    return caution.text if caution.code in UNCUT else caution.text.split("; ", maxsplit=1)[0]
+    if caution.brief or caution.code in UNCUT:
+        return caution.brief or caution.text
+    return caution.text.split("; ", maxsplit=1)[0]
 
 
 def flaws(arm: Arm) -> Iterator[str]:
