@@ -6,7 +6,9 @@
 The server has core 0, `tbench replay` with all its processes core 1. Everything counts: reading the trace,
 building the requests, parsing the answers, writing the run. One JSON line for each repeat, and at the end a
 line of medians for each case (`--table`: as Markdown). With `--turns 5` the requests are those of
-conversations, each turn of which waits for the one before (`--causal max`). TTFT error is our stamp of the
+conversations, each turn of which waits for the one before (`--causal max`); with `--edited 1` each but the
+first words what the user said before anew, so that the answers of the trace are read to tell whose it is (of
+`--edited 16` from the 17th turn on, those of all turns at once). TTFT error is our stamp of the
 first token less the server's of its first write; the chunk error is the same for every token.
 `cpu_us_per_request` is of the sending process while it sends; `whole_cpu_us` of all processes from start to
 end.
@@ -35,7 +37,7 @@ import httpx
 import numpy as np
 import trustme
 
-from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.exchange import Chunk, Exchange, Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import Run, read_run
@@ -135,6 +137,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=1.0, help="of the requests of each case")
     parser.add_argument("--workers", default="1")
     parser.add_argument("--turns", type=int, default=1, help="of each conversation of the trace")
+    parser.add_argument(
+        "--edited", type=int, help="turns that quote the user as it was, before those that do not"
+    )
     parser.add_argument("--table", action="store_true", help="the medians as a Markdown table")
     return parser.parse_args()
 
@@ -142,10 +147,10 @@ def _options() -> argparse.Namespace:
 def measure(case: Case, sender: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Replay one case; what `replay --json`, the run file and the server say about it."""
     count = max(64, round(case.requests * options.share))
-    trace = folder / f"{count}-{case.tokens}-{options.turns}.msgpack"
+    trace = folder / f"{count}-{case.tokens}.msgpack"
     out, log = folder / "o.run", folder / "log"
     if not trace.exists():
-        write_trace(trace, count, case.tokens, options.turns)
+        write_trace(trace, count, case.tokens, options.turns, options.edited)
     for old in (out, Path(f"{out}.part")):
         old.unlink(missing_ok=True)
     flags = [*case.pacing, "--sender", sender, "--workers", options.workers]
@@ -351,24 +356,50 @@ def _cell(key: str, value: object) -> str:
     return str(value)
 
 
-def write_trace(path: Path, requests: int, tokens: int, turns: int = 1) -> None:
+def write_trace(
+    path: Path, requests: int, tokens: int, turns: int = 1, edited: int | None = None
+) -> None:
     """A trace of that many streamed chat completions, 1 ms apart, of conversations of so many `turns`.
 
-    WIDTH conversations take turns; a user thinks for 1 ms.
+    WIDTH conversations take turns; a user thinks for 1 ms. From the turn `edited` on what the user said
+    before is worded anew in each.
     """
+    edited = turns if edited is None else edited
     took_ns = (WIDTH - 1) * 10**6 if turns > 1 else 0
     with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
         for seq in range(requests):
             turn, first = seq // WIDTH % turns, seq // (WIDTH * turns) * turns * WIDTH + seq % WIDTH
-            messages = [{"role": "user", "content": f"request {first}: " + "word " * 40}]
+            anew = f", as of turn {turn}" if turn >= edited else ""
+            messages = [{"role": "user", "content": f"request {first}{anew}: " + "word " * 40}]
             for place in range(turn):
-                messages.append({"role": "assistant", "content": f"answer {first}.{place}"})
-                messages.append({"role": "user", "content": f"turn {place}: " + "word " * 40})
+                messages.append({"role": "assistant", "content": answer_of(first, place)})
+                messages.append({"role": "user", "content": f"turn {place}{anew}: " + "word " * 40})
             fields = {"model": "m", "messages": messages, "stream": True, "max_tokens": tokens}
-            writer.exchange(chat(seq, fields, seq * 10**6, took_ns))
+            answer = streamed(answer_of(first, turn), tokens) if turns > 1 else b""
+            writer.exchange(chat(seq, fields, seq * 10**6, took_ns, answer))
 
 
-def chat(seq: int, fields: Mapping[str, Any], at_ns: int, took_ns: int = 0) -> Exchange:
+def answer_of(conversation: int, turn: int) -> str:
+    """What was answered; long enough to tell whose it is."""
+    return f"the answer of conversation {conversation} to turn {turn}"
+
+
+def streamed(text: str, tokens: int) -> bytes:
+    """An answer as a stream of so many events: the text, and words behind it that are empty."""
+    deltas = [text, *[""] * (tokens - 1)]
+    events = [
+        {"id": "c", "choices": [{"index": 0, "delta": {"role": "assistant", "content": delta}}]}
+        for delta in deltas
+    ]
+    return (
+        b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in events)
+        + b"data: [DONE]\n\n"
+    )
+
+
+def chat(
+    seq: int, fields: Mapping[str, Any], at_ns: int, took_ns: int = 0, answer: bytes = b""
+) -> Exchange:
     """A recorded chat completion with this JSON, arrived at that time and answered so much later."""
     body = json.dumps(fields).encode()
     request = Request(
@@ -385,6 +416,9 @@ def chat(seq: int, fields: Mapping[str, Any], at_ns: int, took_ns: int = 0) -> E
         body_bytes=len(body),
     )
     response = Response(head_ns=at_ns, end_ns=at_ns + took_ns, status=200)
+    if answer:
+        response.body, response.body_bytes = answer, len(answer)
+        response.chunks = (Chunk(at_ns + took_ns, len(answer)),)
     return Exchange(request=request, response=response)
 
 
