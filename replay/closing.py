@@ -93,7 +93,7 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         *(f"{numbers[fate]:,} {fate.replace('_', ' ')}" for fate in rare),
     ]
     if warm := int(run.columns["warmup"].sum()):
-        parts.append(f"the first {warm:,} of them warm-up, which no rate or latency counts")
+        parts.append(f"warm-up (in no rate or latency): the first {warm:,} of those sent")
     yield row("requests", ", ".join(parts))
     if lost := loss(run):
         yield row("lost", lost)

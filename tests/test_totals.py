@@ -111,8 +111,13 @@ def test_failures_and_warm_up_are_not_in_the_latencies(tmp_path: Path) -> None:
         sample(4, outcome=Outcome.HTTP_ERROR, status=429, first_token=None),
         sample(5, outcome=Outcome.CANCELLED, first_token=None),
     ]
-    found = numbers(run_of(tmp_path, samples, warmup_s=0.5))
+    run = run_of(tmp_path, samples, warmup_s=0.5, planned=9, never_sent=3)
+    found = numbers(run)
 
+    assert told(run)[1] == (
+        "requests    2 ok, 3 failed (http_429 2, timeout 1), 1 cancelled, 3 never sent, "
+        "warm-up (in no rate or latency): the first 1 of those sent"
+    )
     assert found["ttft_s"]["max"] == pytest.approx(0.2)
     assert (found["completed"], found["failed"], found["cancelled"]) == (2, 3, 1)
     assert found["errors"] == {"http_429": 2, "timeout": 1}
