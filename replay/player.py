@@ -20,7 +20,7 @@ from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Closed
 from tbench.replay.sender import STOPPED, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
-from tbench.replay.waiting import LOOKS_AHEAD, Politeness, Turns
+from tbench.replay.waiting import LOOKS_AHEAD, Politeness, Turns, answered
 
 if TYPE_CHECKING:  # a worker starts without it
     from tbench.replay.live_history import LiveHistory
@@ -419,13 +419,13 @@ class Player:
         self.in_flight -= 1
         if self.history is not None:
             self.history.keep(call, reply)
-        if turns is not None:
-            # Those go on that waited for this answer, in their time; without one, for nothing.
-            answered = reply.failure is None and (reply.status or 0) < 400
-            if turns.end(call, reply.end - self.began if answered else None):
-                if self._nap is not None and (turns.next_due or 0.0) < self._nap_ends:
-                    self._nap.cancel()
-                self._wake()
+        # Those go on that waited for this answer, in their time; without one, for nothing.
+        if turns is not None and turns.end(
+            call, reply.end - self.began if answered(call, reply) else None
+        ):
+            if self._nap is not None and (turns.next_due or 0.0) < self._nap_ends:
+                self._nap.cancel()
+            self._wake()
         self.keep(call, reply)
         # From within the end itself: by an event the next call would leave a pass of the loop later.
         goes_on = self._refill is not None and self._refill() and not self._more

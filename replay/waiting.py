@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, NamedTuple
 
+from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Causal
-from tbench.replay.sender import Call, Reply
+from tbench.replay.sender import Call, Label, Reply
 
 # Turns. An application sends the next turn of a conversation once it has the answer to the last one. Sent
 # before that the load is one that no application makes, and a server's prefix cache does not hold what it
@@ -219,6 +220,59 @@ class Turns:
                 if not waiting.failed:
                     waiting.failed = True
                     unsent.append(waiting.call)
+
+
+# What an answer is worth to who waits for it.
+
+_COMPLAINT: Final = re.compile(rb'"error"(?!: ?null)|event: ?error')
+_FINISHES: Final = re.compile(rb'"finish_reason": ?"([^"]*)')
+_USUAL: Final = frozenset({b"stop", b"eos", b"length", b"tool_calls", b"function_call"})
+_LAST_EVENTS: Final = re.compile(rb'"type": ?"(?:message_stop|response\.completed)"')
+_EDGE: Final = 2048
+
+
+def answered(call: Call, reply: Reply) -> bool:
+    """Whether a call was answered as a success, as its sample will say (replay.measure).
+
+    An answer that is not plainly whole is read.
+    """
+    if reply.failure is not None or not reply.status or reply.status >= 400:
+        return False
+    body = b"".join([piece for _, piece in reply.chunks])
+    if reply.status == 200 and _plainly_whole(body):
+        return True
+    from tbench.capture.providers import outcome_of, parse_response  # noqa: PLC0415 (a worker starts without)
+
+    answer = parse_response(
+        reply.chunks,
+        content_type=reply.header("content-type"),
+        content_encoding=reply.header("content-encoding"),
+        status=reply.status,
+    )
+    endpoint = Label.unpack(call.label).endpoint
+    return outcome_of(reply.status, answer, endpoint=endpoint) is Outcome.OK
+
+
+def _plainly_whole(body: bytes) -> bool:
+    """Whether an answer ends as one does that went well, without a complaint: most are told by this.
+
+    Within what a model says quotation marks are escaped, so nothing that it says looks like either. What
+    stands in the middle of a long one is not looked at: an error ends a stream, and an answer is short that
+    is none.
+    """
+    # Also how it begins, as some servers write there how it ended.
+    edges = body if len(body) <= 2 * _EDGE else body[:_EDGE] + b" " + body[-_EDGE:]
+    if b"error" in edges and _COMPLAINT.search(edges):
+        return False
+    finishes = _FINISHES.findall(edges)
+    if not _USUAL.issuperset(finishes):
+        return False
+    if body[:1] == b"{":
+        return body.rstrip()[-1:] == b"}"
+    if body[:1] not in {b"d", b"e"}:
+        return False
+    done = finishes and body.endswith(b"\ndata: [DONE]\n\n")
+    return bool(done or _LAST_EVENTS.search(edges))
 
 
 # Politeness: when a call that its target refused goes again, and when others may leave meanwhile.

@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.records import TraceHeader
@@ -15,6 +18,7 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.measure import recorded_samples, to_sample
 from tbench.replay.sample import Sample
 from tbench.replay.sender import NOWHERE, Call, Label, Reply
+from tbench.replay.waiting import answered
 
 SECRET = "correct-horse-battery"
 
@@ -39,6 +43,56 @@ def refusal(message: str) -> Reply:
     return Reply(
         status=401, headers=((b"X-Request-Id", f"r-{SECRET}".encode()),), chunks=[(1.0, body)]
     )
+
+
+def said(*, error: object = None, index: int = 0, **choice: object) -> bytes:
+    return json.dumps({"choices": [{"index": index, **choice}], "error": error}).encode()
+
+
+TEXT = {"delta": {"content": 'He said "error": "finish_reason": "abort"'}}
+PIECES = {
+    "chat": [
+        said(**TEXT),
+        said(**TEXT, finish_reason="stop"),
+        said(**TEXT, index=1),
+        said(finish_reason="abort", message={}),
+        said(error={"message": "full"}),
+        b"{}",
+    ],
+    "messages": [
+        b'{"type": "message_start", "message": {}}',
+        b'{"type": "message_stop"}',
+        b'{"type":"error"}',
+        b'{"type": "message", "stop_reason": "end_turn", "content": []}',
+    ],
+    "responses": [
+        b'{"type": "response.completed", "response": {"status": "completed", "error": null}}',
+        b'{"type": "response.failed", "response": {"status": "failed", "error": {"code": "x"}}}',
+    ],
+}
+LONG = said(finish_reason="length", message={"content": "x" * 5000})
+BODIES = [*chain.from_iterable(PIECES.values()), LONG, b"", b"[]", b"<html>"]
+NOISE = [b": ping\n\n", b"event: error\n", b"\n\n", b"data: [DONE]\n\n"]
+STREAMS = st.sampled_from([*PIECES.values()]).flatmap(
+    lambda pieces: st.lists(
+        st.sampled_from([*(b"data: " + piece + b"\n\n" for piece in pieces), *NOISE]), max_size=6
+    ).map(b"".join)
+)
+
+
+@given(
+    st.sampled_from(BODIES) | STREAMS,
+    st.sampled_from([200, 201, 302, 400, 503]),
+    st.sampled_from(["chat", "messages", "responses", "embeddings"]),
+)
+def test_who_waits_for_an_answer_goes_on_where_its_sample_is_a_success(
+    body: bytes, status: int, endpoint: str
+) -> None:
+    """Whatever comes, in whatever order, but for what is no JSON: most are told without being read."""
+    call = Call(0, None, NOWHERE, b"", b"", label=Label(id="x", endpoint=endpoint).pack())
+    reply = Reply(status=status, chunks=[(0.0, body[:99]), (1.0, body[99:])])
+
+    assert answered(call, reply) is (to_sample(call, reply, 0.0).outcome is Outcome.OK)
 
 
 def test_an_error_that_quotes_the_key_is_masked() -> None:

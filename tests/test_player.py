@@ -82,6 +82,7 @@ class Waiter:
             self.scopes.add(scope)
             await trio.sleep(self.took(index))
             reply.status = self.status(index)
+            reply.chunks.append((trio.current_time(), b"{}"))
         self.scopes.discard(scope)
         if scope.cancelled_caught:
             reply.failure = (Outcome.CANCELLED, "the replay was stopped")

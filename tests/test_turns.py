@@ -380,12 +380,30 @@ def test_no_turn_reaches_the_server_before_its_predecessor_has_ended_there(
             assert all(arrived > before[1] for arrived, _ in mine), words
 
 
-def test_a_turn_whose_predecessor_failed_is_not_sent(tmp_path: Path) -> None:
+STREAM = (("content-type", "text/event-stream"),)
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        Given([b"{}"], status=500),
+        Given(
+            [b'data: {"error": {"message": "out of memory"}}\n\ndata: [DONE]\n\n'], headers=STREAM
+        ),
+        Given(
+            [b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'], headers=STREAM
+        ),
+        Given([b'{"choices": [{"finish_reason": "abort", "message": {"content": "a"}}]}']),
+        Given([b""]),
+    ],
+    ids=["status", "an error inside a stream", "no end", "the server gave up", "nothing"],
+)
+def test_a_turn_whose_predecessor_failed_is_not_sent(failed: Given, tmp_path: Path) -> None:
     """Of conversation 0 (two turns, the last asked twice) the first fails."""
 
     def answer(received: Received) -> Given:
         words = received.json["messages"][-1]["content"]
-        return Given([b"{}"], status=500) if words == "c0, turn 0" else chat()
+        return failed if words == "c0, turn 0" else chat()
 
     recorded(tmp_path / "t.msgpack")
     with answering(answer) as server:
