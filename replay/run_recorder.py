@@ -313,6 +313,7 @@ def run_totals(
             ),
             "steal_s": steal_s,
             "starved": sum(worker.counters["starved"] for worker in pool.workers),
+            "starved_share": max((w.starved_s / w.wall_s for w in stats if w.wall_s), default=None),
             "kernel_stamps": total(worker.stamps[0] for worker in stats),
             "user_stamps": total(worker.stamps[1] for worker in stats),
             "peak_rss": max((worker.peak_rss for worker in stats), default=None),

@@ -330,23 +330,30 @@ def no_connections(run: Run, _evidence: Evidence) -> str | None:
 
 
 def unfilled_loop(run: Run, evidence: Evidence) -> str | None:
-    """Whether a closed loop had places free because a sending process had no time to fill them.
+    """Whether a closed loop had places free because the client had no time, or no request, to fill them.
 
     Its latencies stand, but its rate is the client's. A busy process alone says nothing: it may keep up.
     """
     pacing, client = run.header.get("pacing") or {}, run.totals.get("client") or {}
     # Where the kernel does not say who waited for a core, only what ran is known.
     share = client.get("runnable_share") or client.get("cpu_share") or 0.0
+    starved = client.get("starved_share") or 0.0
     concurrency = pacing.get("value") if pacing.get("mode") == "concurrency" else None
-    if not concurrency or share < BUSY_SHARE:
+    if not concurrency or (share < BUSY_SHARE and starved < 1 - HELD_SHARE):
         return None
     held = evidence.held(concurrency)
     if held is None or held >= HELD_SHARE * concurrency:
         return None
+    why, cure = (
+        f"its busiest process ran or waited for a core {share:.0%} of the time",
+        "raise --workers, take fewer streams",
+    )
+    if share < BUSY_SHARE:
+        why = f"none was at hand {starved:.0%} of the time, as answers came faster than they were planned"
+        cure = "lower --concurrency"
     return (
         f"this client was the limit of the rate: it held {held:,.0f} of {concurrency:,} requests in flight, "
-        f"and its busiest process ran or waited for a core {share:.0%} of the time; raise --workers, take "
-        "fewer streams, or give the replay a core of its own"
+        f"and {why}; {cure}, or give the replay a core of its own"
     )
 
 

@@ -170,17 +170,24 @@ def test_a_clients_lateness_that_moves_a_quantile_makes_the_run_invalid(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("gap", "share", "connect", "valid"),
+    ("gap", "share", "starved", "connect", "valid"),
     [
-        (0.5, 0.97, 0.0, False),  # each of four places is free for a third of the time
-        (0.5, 0.87, 0.0, False),  # at the end it waits for the last answers
-        (0.5, 0.6, 0.0, True),  # ... but nobody here was busy: the target's connections came slowly
-        (0.5, 0.97, 0.5, True),  # ... or were being opened
-        (0.01, 0.97, 0.0, True),
+        (0.5, 0.97, 0.0, 0.0, False),  # each of four places is free for a third of the time
+        (0.5, 0.87, 0.0, 0.0, False),  # at the end it waits for the last answers
+        (0.5, 0.6, 0.3, 0.0, False),  # ... or for requests, which are planned too slowly
+        (
+            0.5,
+            0.6,
+            0.01,
+            0.0,
+            True,
+        ),  # ... but nobody here was busy: the target's connections came slowly
+        (0.5, 0.97, 0.0, 0.5, True),  # ... or were being opened
+        (0.01, 0.97, 0.3, 0.0, True),
     ],
 )
-def test_a_closed_loop_that_a_busy_client_does_not_fill_is_invalid(
-    tmp_path: Path, gap: float, share: float, connect: float, valid: bool
+def test_a_closed_loop_that_the_client_does_not_fill_is_invalid(
+    tmp_path: Path, gap: float, share: float, starved: float, connect: float, valid: bool
 ) -> None:
     """Four places, requests of one second, and so long between an end and the next send."""
     places = [
@@ -190,7 +197,8 @@ def test_a_closed_loop_that_a_busy_client_does_not_fill_is_invalid(
         for turn in range(30)
         for place, at in enumerate([turn * (1 + gap) + connect] * 4)
     ]
-    run = run_of(tmp_path, places, client={"cpu_share": share / 2, "runnable_share": share})
+    client = {"cpu_share": share / 2, "runnable_share": share, "starved_share": starved}
+    run = run_of(tmp_path, places, client=client)
     run.header["pacing"] = {"mode": "concurrency", "value": 4}
 
     assert (why_invalid(run) is None) is valid

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -240,6 +241,35 @@ def test_no_more_is_kept_at_hand_than_allowed(shared: SharedCounters) -> None:
     assert not thread.is_alive()
     assert 90 <= held <= 110  # of 10.6 kB each
     assert feeder.rest(lambda: True) == 0
+
+
+def test_how_long_a_worker_lacked_a_call_is_known(shared: SharedCounters) -> None:
+    """Five seconds, then one is there for nine, then none for two until the plan is over."""
+    ours, theirs = socket.socketpair()
+    clock = trio.testing.MockClock()
+
+    async def main() -> float:
+        queue = CallQueue(trio.socket.from_stdlib_socket(theirs), shared.row(0), most_bytes=10**6)
+        fed = trio.Event()
+        queue.tell(lambda: fed.set())  # noqa: PLW0108 (it changes)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.run)
+            assert queue.take() is None
+            clock.jump(5)
+            ours.sendall(frame(call(0)))
+            await fed.wait()
+            clock.jump(9)
+            fed = trio.Event()
+            assert queue.take() is not None
+            assert queue.take() is None
+            clock.jump(2)
+            ours.close()
+            await fed.wait()
+            clock.jump(3)
+            assert queue.take() is None
+        return queue.starved_s
+
+    assert trio.run(main, clock=clock) == pytest.approx(7)
 
 
 def test_a_worker_that_is_gone_holds_up_nobody(shared: SharedCounters) -> None:

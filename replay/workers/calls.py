@@ -31,7 +31,8 @@ MOST_FRAME: Final = 2**31 - 1
 class CallQueue:
     """A player's Supply: the calls that come over `sock`. Start `run` in a nursery.
 
-    About `most_bytes` are kept at hand, and `counters` say `full` once they were.
+    About `most_bytes` are kept at hand, and `counters` say `full` once they were. `starved_s` is how long so
+    far none was at hand when one was wanted.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class CallQueue:
         self._calls: deque[Call] = deque()
         self._weight = 0
         self._ended = False
-        self._hungry = False
+        self._hungry_since: float | None = None
+        self.starved_s = 0.0
         self._room: trio.Event | None = None
         self._woken: Callable[[], None] = lambda: None
         self._origins: dict[tuple[str, str, int], Origin] = {}
@@ -51,8 +53,8 @@ class CallQueue:
     def take(self) -> Call | None:
         """The next call; None when none is at hand."""
         if not self._calls:
-            if not self._hungry and not self._ended:
-                self._hungry = True
+            if self._hungry_since is None and not self._ended:
+                self._hungry_since = trio.current_time()
                 self._counters["starved"] += 1
             return None
         call = self._calls.popleft()
@@ -89,17 +91,23 @@ class CallQueue:
                 call.origin = origin
                 self._weight += _weight(call)
                 self._calls.append(call)
-            if self._hungry and self._calls:
-                self._hungry = False
+            if self._hungry_since is not None and self._calls:
+                self._fed(self._hungry_since)
                 self._woken()
             if self._weight >= self._most:  # the parent waits in turn: the socket is full soon
                 self._counters["full"] = 1
                 self._room = trio.Event()
                 await self._room.wait()
                 self._room = None
+        if self._hungry_since is not None:
+            self._fed(self._hungry_since)
         self._ended = True
         self._counters["full"] = 1
         self._woken()
+
+    def _fed(self, since: float) -> None:
+        self.starved_s += trio.current_time() - since
+        self._hungry_since = None
 
     async def _received(self) -> bytes:
         try:

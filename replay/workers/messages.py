@@ -54,10 +54,10 @@ class WorkerStats:
     """What a worker saw of itself. `stamps` counts the reads stamped by the kernel and by the process.
 
     `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took, `runnable_s` how long
-    its thread ran or waited for a core. `turns` counts, for each arm, those that continue an earlier answer,
-    by what became of them (replay.waiting), `histories` by what became of that answer (replay.live_history).
-    `late_s` is how long after the start it was told of it. `postponed` calls waited for the budget.
-    `failure` says why it could not go on.
+    its thread ran or waited for a core, `starved_s` how long it wanted a call and had none. `turns` counts,
+    for each arm, those that continue an earlier answer, by what became of them (replay.waiting), `histories`
+    by what became of that answer (replay.live_history). `late_s` is how long after the start it was told of
+    it. `postponed` calls waited for the budget. `failure` says why it could not go on.
     """
 
     clock: str
@@ -70,6 +70,7 @@ class WorkerStats:
     cpu_s: float
     runnable_s: float
     wall_s: float
+    starved_s: float
     peak_rss: int
     turns: Sequence[Mapping[str, int]]
     histories: Sequence[Mapping[str, int]]

@@ -99,7 +99,7 @@ class Worker:
         """Get ready, send everything when told, and report."""
         task = self.task
         sock = trio.socket.from_stdlib_socket(socket.socket(fileno=self.calls_fd))
-        calls = CallQueue(sock, self.counters, most_bytes=task.ahead_bytes)
+        self.queue = CallQueue(sock, self.counters, most_bytes=task.ahead_bytes)
         context = None
         if task.sender != "engine" or any(origin.scheme != "http" for origin in task.origins):
             from tbench.replay.system import tls  # noqa: PLC0415 (certificates take long to load)
@@ -110,13 +110,13 @@ class Worker:
         )
         async with opened as sender, trio.open_nursery() as helpers:
             # First of all, so that calls are at hand when the start is told.
-            helpers.start_soon(calls.run)
+            helpers.start_soon(self.queue.run)
             await sender.rehearse()
             if self.budget is not None:
                 sender.may_repeat = lambda call: bool(self._affords(call))
             self.player = Player(
                 sender=sender,
-                supply=calls,
+                supply=self.queue,
                 keep=self._keep,
                 may_send=self._may_send,
                 max_in_flight=task.max_in_flight,
@@ -182,6 +182,7 @@ class Worker:
             cpu_s=cpu,
             runnable_s=runnable,
             wall_s=wall,
+            starved_s=self.queue.starved_s,
             # KiB on Linux.
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             turns=tuple(map((self.turns or Turns("off")).counts, range(len(self.task.keyless)))),
