@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from tbench.capture.arrival_order import FOREVER
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange
+from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.providers import ParsedRequest
 from tbench.capture.sessions import Place, Sessions
 from tbench.capture.terminal import named
@@ -25,11 +25,15 @@ from tbench.capture.trace_reader import Trace
 
 
 class Field(NamedTuple):
-    """What can be asked of an exchange; a tuple holds several names of one thing, None is absent."""
+    """What can be asked of an exchange; a tuple holds several names of one thing, None is absent.
+
+    `words` are all that it can be, where those are known.
+    """
 
     value: Callable[[Facts], Any]
     answered: bool = False
     number: bool = False
+    words: tuple[str, ...] = ()
 
 
 BARE: Final = ""
@@ -42,7 +46,9 @@ FIELDS: Final[dict[str, Field]] = {
     "client": Field(lambda facts: facts.request.client),
     "session": Field(lambda facts: facts.sessions),
     "turn": Field(lambda facts: facts.place and facts.place.turn, number=True),
-    "stream": Field(lambda facts: str(facts.parsed.info.stream).lower()),
+    "stream": Field(
+        lambda facts: str(facts.parsed.info.stream).lower(), words=("true", "false")
+    ),
     "messages": Field(lambda facts: facts.parsed.info.inputs, number=True),
     "images": Field(lambda facts: facts.parsed.info.images, number=True),
     "tools": Field(lambda facts: facts.tools, number=True),
@@ -53,7 +59,7 @@ FIELDS: Final[dict[str, Field]] = {
         answered=True,
         number=True,
     ),
-    "outcome": Field(lambda facts: facts.outcome, answered=True),
+    "outcome": Field(lambda facts: facts.outcome, answered=True, words=tuple(Outcome)),
     "prompt_tokens": Field(lambda facts: facts.usage.prompt, answered=True, number=True),
     "output_tokens": Field(lambda facts: facts.usage.output, answered=True, number=True),
     "cached_tokens": Field(lambda facts: facts.usage.cached, answered=True, number=True),
@@ -69,6 +75,8 @@ OF_SESSIONS: Final = frozenset({"session", "turn", SAMPLE})
 
 _FIELDS: Final = ", ".join([*filter(None, FIELDS), *TIMES, SAMPLE])
 _WORD = re.compile(r"([a-z_0-9]+)(!=|>=|<=|=|>|<)(.*)", re.DOTALL)
+_NEARLY = re.compile(r"\s*[\w-]+\s*[=!<>]")
+"""A comparison that was meant: taken as a model's name it would be ignored beside another bare word."""
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
 _UNITS: Final = {"ms": 1e6, "": 1e9, "s": 1e9, "m": 60e9, "h": 3600e9, "d": 86_400e9}
 HASHES: Final = 2**64
@@ -231,6 +239,11 @@ def _condition(word: str) -> Condition:
     if match is None:
         if not word:
             raise InputError("--only '': give an endpoint, a model, a host, or FIELD=VALUE")
+        if _NEARLY.match(word):
+            raise InputError(
+                f"--only {named(word)}: no comparison of a field; write FIELD=VALUE without spaces (a model "
+                f"of this name: model=NAME); the fields are {_FIELDS}"
+            )
         return Condition(BARE, "=", word)
     condition = Condition(*match.groups())
     name, sign, value = condition
@@ -240,12 +253,24 @@ def _condition(word: str) -> Condition:
         return condition
     if name not in FIELDS:
         raise InputError(f"--only {named(word)}: no field {name}; the fields are {_FIELDS}")
-    if sign not in {"=", "!="}:
-        if not FIELDS[name].number:
-            raise InputError(f"--only {named(word)}: {name} is no number; compare it by = or !=")
-        if _number(value) is None:
-            raise InputError(f"--only {named(word)}: {named(value)} is no number")
+    field, ordered = FIELDS[name], sign not in {"=", "!="}
+    if ordered and not field.number:
+        raise InputError(f"--only {named(word)}: {name} is no number; compare it by = or !=")
+    if (ordered or not ("*" in value or value == "none")) and (
+        objection := _objection(field, value)
+    ):
+        # Beside other values it would be ignored, and behind != it would leave everything.
+        raise InputError(f"--only {named(word)}: {named(value)} is {objection}")
     return condition
+
+
+def _objection(field: Field, value: str) -> str | None:
+    """Why a field is never this value; None: it may be."""
+    if field.number:
+        return "no number" if _number(value) is None else None
+    if field.words and value not in field.words:
+        return f"none of {', '.join(field.words)}"
+    return None
 
 
 def _number(text: str) -> float | None:
