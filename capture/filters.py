@@ -46,9 +46,7 @@ FIELDS: Final[dict[str, Field]] = {
     "client": Field(lambda facts: facts.request.client),
     "session": Field(lambda facts: facts.sessions),
     "turn": Field(lambda facts: facts.place and facts.place.turn, number=True),
-    "stream": Field(
-        lambda facts: str(facts.parsed.info.stream).lower(), words=("true", "false")
-    ),
+    "stream": Field(lambda facts: str(facts.parsed.info.stream).lower(), words=("true", "false")),
     "messages": Field(lambda facts: facts.parsed.info.inputs, number=True),
     "images": Field(lambda facts: facts.parsed.info.images, number=True),
     "tools": Field(lambda facts: facts.tools, number=True),
@@ -226,6 +224,8 @@ def meant(trace: Trace, wanted: Filter, walk: Pass, *, answers: bool = False) ->
 
 def none_left(source: object, words: Sequence[str]) -> InputError:
     """The error of a filter that leaves nothing."""
+    if not words:
+        return InputError(f"{source}: holds no request")
     shown = " ".join(f"--only {named(word)}" for word in words)
     return InputError(
         f"{source}: no request is left by {shown}; a word is an endpoint, a model or a host, or one of "

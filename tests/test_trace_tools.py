@@ -378,6 +378,16 @@ def test_only_the_star_stands_for_other_text(value: str, matches: str, others: s
     assert [Condition("model", "=", value).holds(facts) for facts in models] == [True, False]
 
 
+@pytest.mark.parametrize("words", ["split --by host", "merge"])
+def test_an_empty_trace_is_said_to_be_empty(tmp_path: Path, run: Run, words: str) -> None:
+    verb, *rest = words.split()
+
+    code, out, err = run(verb, write(tmp_path / "e.msgpack", []), *rest, "-o", tmp_path / "o")
+
+    assert (code, out) == (2, "")
+    assert err.endswith("e.msgpack: holds no request\n")
+
+
 def test_nothing_is_overwritten_and_nothing_undated_merged(
     trace: Path, tmp_path: Path, run: Run
 ) -> None:
