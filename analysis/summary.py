@@ -26,8 +26,9 @@ Floats = npt.NDArray[np.float64]
 quantile, rank = metrics.quantile, metrics.rank
 identified, wilson = metrics.identified, metrics.wilson
 _ROUNDING = 1e-9
-_WINDOW_SD = 14
-"""Harrell-Davis weights beyond this many standard deviations are below 1e-20."""
+_WINDOW_SD, _WINDOW_RANKS = 14, 50
+"""Harrell-Davis weights beyond so many standard deviations and so many ranks more are below 1e-20: near an
+end they fall by a factor of e a rank, and not as a normal density does."""
 
 
 def ordered(values: Floats) -> Floats:
@@ -70,7 +71,7 @@ def harrell_davis(ordered: Ranked, p: float) -> float:
     """
     n = len(ordered)
     # Only the weights that a float can tell from zero: a million values would cost a million Betas.
-    centre, spread = p * n, _WINDOW_SD * math.sqrt(n * p * (1 - p)) + 2
+    centre, spread = p * n, _WINDOW_SD * math.sqrt(n * p * (1 - p)) + _WINDOW_RANKS
     first, last = max(0, math.floor(centre - spread)), min(n, math.ceil(centre + spread))
     edges = np.arange(first, last + 1) / n
     weights = np.diff(special.betainc((n + 1) * p, (n + 1) * (1 - p), edges))

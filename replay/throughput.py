@@ -139,9 +139,9 @@ def window(run: Run, rows: Column) -> Window:
 
     Of a closed loop it is the time in which every place was taken: from the first of them sent to the first
     end after which a place stayed empty. Each request counts by the share of its own time that lies in it,
-    what the warm-up sent as well: a count of ends would leave out a whole round of a loop in lockstep, a
-    count of sends would add one. Where not so much as one request ended for each place there was no such
-    time, and it is as in an open loop.
+    what the warm-up sent as well, be it that of another run: a count of ends would leave out a whole round
+    of a loop in lockstep, a count of sends would add one. Where not so much as one request ended for each
+    place there was no such time, and it is as in an open loop.
     """
     columns = run.columns
     sent, end = columns["sent"], columns["end"]
@@ -151,7 +151,7 @@ def window(run: Run, rows: Column) -> Window:
     began = float(sent[chosen & timed].min(initial=np.inf))
     every = Window(chosen.astype(float), began, float(end[chosen & timed].max(initial=-np.inf)))
     places, until = _places_taken(run, timed)
-    counted = (chosen | columns["warmup"]) & timed & (end > began)
+    counted = timed & (end > began)
     if until is None or (counted & (end <= until)).sum() < places:
         return every
     shares = np.zeros(len(sent))

@@ -384,6 +384,19 @@ def test_a_gate_rates_all_that_a_closed_loop_did(tmp_path: Path) -> None:
     )
 
 
+def test_a_gate_rates_a_closed_loop_alike_whichever_run_warmed_up_longer(tmp_path: Path) -> None:
+    """Four places, taken in turns, each for a second: 4 a second, also where more is dropped than is warm."""
+    turns = [
+        replace(CLOSED[0], index=at, id=str(at), sent=at / 4, end=at / 4 + 1) for at in range(40)
+    ]
+    runs = [loop_of(tmp_path / f"{warm}.run", turns, warmup_s=warm) for warm in (0.1, 2.1)]
+    arms = [Replicates(name=f"{at}", runs=(arm_of_run(run),)) for at, run in enumerate(runs)]
+    views = [group.runs[0] for group in shared(arms).groups]
+
+    rates = [endpoint("requests_per_s", None).figure(view, ()).value for view in views]
+    assert rates == pytest.approx([4.0, 4.0])
+
+
 def test_nothing_has_no_rate() -> None:
     """No request, or none that ended."""
     assert Throughput().figures["requests_per_s"] == 0.0
