@@ -110,7 +110,7 @@ class RunStore:
     def done(self, name: str) -> bool:
         """Whether that run is there and counts."""
         path = self.path(name)
-        run = str(path.relative_to(self.folder))
+        run = self._name(path)
         noted = any(entry["run"] == run and entry["ended"] == DONE for entry in self.entries)
         return noted and path.exists()
 
@@ -146,20 +146,31 @@ class RunStore:
 
     def clear(self, path: Path) -> None:
         """Set aside what lies where a run will be, whole or not; what it may have cost stays counted."""
-        aside = self._set_aside(path)
-        part = path.with_name(path.name + ".part")
-        if part.exists():
-            aside = self._set_aside(part)
-        ledger = self.ledger(path)
-        if ledger.exists():
-            # Killed before its file began: it is no name of the run that comes next.
-            aside = self.folder / ASIDE / path.name if aside == path else aside
-            self._enter(aside, KILLED, outlay(ledger))
-            ledger.unlink()
+        part, ledger = path.with_name(path.name + ".part"), self.ledger(path)
+        moved = [self._set_aside(file) for file in (path, part) if file.exists()]
+        # Without a file, too, it gives up the name: that is of the run that comes next.
+        aside = moved[0] if moved else self.folder / ASIDE / path.name
+        noted = [entry for entry in self.entries if entry["run"] == self._name(path)]
+        for entry in noted:
+            entry["run"] = self._name(aside)
+        spent = outlay(ledger) if ledger.exists() else None
+        killed = moved[bool(noted) :] or ([] if spent is None else [aside])
+        for file in killed:
+            self._enter(file, KILLED, spent)
+            spent = None
+        if noted and not killed:
+            self.write()
+        ledger.unlink(missing_ok=True)
+
+    def counts(self, entry: Mapping[str, Any]) -> bool:
+        """Whether the run of an entry does: also one that is set aside may have come to its end."""
+        return entry["ended"] == DONE and Path(entry["run"]).parent.name != ASIDE
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self.folder))
 
     def _enter(self, path: Path, ended: str, usd: float | None, **labels: object) -> None:
-        run = str(path.relative_to(self.folder))
-        self.entries.append({"run": run, **labels, "ended": ended, "usd": usd})
+        self.entries.append({"run": self._name(path), **labels, "ended": ended, "usd": usd})
         self.write()
 
     def write(self, *, sent: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
@@ -239,6 +240,32 @@ def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:
 
     kept = sorted(path.name for path in (tmp_path / "ab" / "set-aside").iterdir())
     assert kept == ["A.1.run.1", "A.1.run.part.1"]
+    names = [(entry["run"], entry["ended"]) for entry in opened(tmp_path / "ab", plan()).entries]
+    assert names == [(f"set-aside/{name}", "killed") for name in kept]
+
+
+@pytest.mark.parametrize(
+    ("ended", "left"), [("done", "A.1.run"), ("disk", "A.1.run.part"), ("done", None)]
+)
+def test_an_entry_goes_aside_with_its_run(tmp_path: Path, ended: str, left: str | None) -> None:
+    """Of a duet that lost its other run, of a full disk, of a file that is gone: no name of the next run."""
+    store = opened(tmp_path / "ab", plan())
+    if left:
+        (tmp_path / "ab" / left).write_bytes(b"one")
+    store.note("A.1", ended, 0.5)
+    store.clear(store.path("A.1"))
+    store.path("A.1").write_bytes(b"two")
+    store.note("A.1", "done", 0.25)
+    again = opened(tmp_path / "ab", plan())
+
+    aside, counted = again.entries
+    assert (aside["run"], aside["ended"]) == (
+        f"set-aside/{left}.1" if left else "set-aside/A.1.run",
+        ended,
+    )
+    assert counted["run"] == "A.1.run"
+    assert [again.counts(entry) for entry in (aside, counted)] == [False, True]
+    assert again.spent == 0.75
 
 
 def test_a_kill_before_a_run_began_is_not_the_run_that_comes_next(tmp_path: Path) -> None:
@@ -294,35 +321,79 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         opened(tmp_path, plan())
 
 
+Attempt = tuple[tuple[str, str | None], ...]
+"""How the runs of a slot end, and why they do not count."""
+
+
+@pytest.fixture
+def performed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[RunStore, Stopped | None, list[str]]]:
+    """Perform a plan whose slots end as scripted: its store, what stopped it, what was told of each run."""
+
+    def make(ours: AbPlan, script: Iterable[Attempt]) -> tuple[RunStore, Stopped | None, list[str]]:
+        store, attempts = opened(tmp_path / "ab", ours), iter(script)
+
+        def attempt(_plan: object, _store: object, slot: Slot, *_: object) -> list[RunResult]:
+            made = []
+            for place, (ended, why) in zip(slot.arms, next(attempts), strict=True):
+                arm = ours.treatments[place]
+                path = store.path(f"{arm.name}.{slot.round}")
+                path.write_bytes(b"run")
+                totals = {"ended_by": "plan", "cost": {"usd": 0.25}}
+                run = Run(path, {}, {}, totals, complete=True)
+                figures = {"completed": 9, "failed": 0, "invalid_because": why}
+                made.append(RunResult(slot=slot, arm=arm, run=run, numbers=figures, ended=ended))
+            return made
+
+        monkeypatch.setattr(runner, "_perform", attempt)
+        told: list[str] = []
+        stopped = perform(ours, store, lambda _: None, lambda made: told.append(made.ended))
+        return store, stopped, told
+
+    return make
+
+
 @pytest.mark.parametrize("spoilt", [0, 1])
 def test_a_duet_of_which_one_arm_is_invalid_counts_for_neither(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: int
+    tmp_path: Path, performed: Any, spoilt: int
 ) -> None:
     """Whichever it is: done again as often as said, set aside, and its cause is what is told."""
+    ends: list[tuple[str, str | None]] = [("done", None), ("done", None)]
+    ends[spoilt] = ("invalid", "the client was late")
     ours = plan(schedule="duet", repeats=1, redo_invalid=2)
-    ledger = opened(tmp_path / "ab", ours)
-
-    def make(_plan: object, _ledger: object, slot: Slot, *_: object) -> list[RunResult]:
-        made = []
-        for place, arm in enumerate(ours.treatments):
-            path = ledger.path(f"{arm.name}.{slot.round}")
-            path.write_bytes(b"run")
-            bad = "the client was late" if place == spoilt else None
-            totals = {"ended_by": "plan", "cost": {"usd": 0.25}}
-            run = Run(path, {}, {}, totals, complete=True)
-            found = {"completed": 9, "failed": 0, "invalid_because": bad}
-            ended = "invalid" if bad else "done"
-            made.append(RunResult(slot=slot, arm=arm, run=run, numbers=found, ended=ended))
-        return made
-
-    monkeypatch.setattr(runner, "_perform", make)
-    told: list[str] = []
-    stopped = perform(ours, ledger, lambda _: None, lambda one: told.append(one.ended))
+    store, stopped, told = performed(ours, [tuple(ends)] * 3)
 
     assert told == ["invalid"] * 6, "two arms, three times"
     assert stopped == Stopped(ended="invalid", missing=1, why="the client was late")
-    assert ledger.spent == 1.5
+    assert store.spent == 1.5
     assert len(list((tmp_path / "ab" / "set-aside").iterdir())) == 6
+
+
+def test_what_ends_an_experiment_is_not_explained_by_a_run_that_was_done_again(
+    performed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the pause is before that one, too."""
+    pauses: list[float] = []
+    monkeypatch.setattr(runner.time, "sleep", pauses.append)
+    script = [(("invalid", "the client was late"),), (("done", None),), (("interrupt", None),)]
+    _, stopped, told = performed(plan(repeats=1, redo_invalid=1, pause=5), script)
+
+    assert told == ["invalid", "done", "interrupt"]
+    assert stopped == Stopped(ended="interrupt", missing=1, why=None)
+    assert [seconds for seconds in pauses if seconds] == [5, 5]
+
+
+def test_all_runs_of_a_duet_are_told_of_before_the_look_that_stops_it(
+    performed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of its last round was made, and counts."""
+    monkeypatch.setattr(runner, "early", lambda _, store: store.done("B.3") or None)
+    ours = plan(schedule="duet", repeats=4, monitor=True)
+    _, stopped, told = performed(ours, [(("done", None),) * 2] * 3)
+
+    assert stopped is None
+    assert told == ["done"] * 6
 
 
 @pytest.mark.parametrize(

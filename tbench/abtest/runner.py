@@ -8,6 +8,7 @@ again.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,8 @@ BROKEN: Final = frozenset({Outcome.CUT.value, Outcome.STREAM_ERROR.value})
 class RunResult:
     """One run that was made: how its slot ended, and `numbers` as `replay --json` has them.
 
-    `ended` is "done", "invalid", or what ended it before its time: interrupt, errors, max_cost, disk.
+    `ended` is "done", "invalid", or what ended it before its time: interrupt, errors, max_cost, disk. `why`
+    it does not count, where it or another arm of its duet says so.
     """
 
     slot: Slot
@@ -51,6 +53,7 @@ class RunResult:
     run: Run
     numbers: Mapping[str, Any]
     ended: str
+    why: str | None = None
 
     @property
     def usd(self) -> float:
@@ -138,14 +141,14 @@ def perform(
 ) -> Stopped | None:
     """Make the missing runs; None when all are there that it takes: a monitored plan may end early."""
     last: RunResult | None = None
-    why: str | None = None
     if early(plan, store):
         return None
     try:
         for last in conduct(plan, store, watch, argv=argv):
             ended(last)
-            why = last.numbers["invalid_because"] or why
-            if last.ended == DONE and early(plan, store):
+            # Of a duet all runs are told of before a look that may be the last.
+            complete = last.arm == plan.treatments[last.slot.arms[-1]]
+            if last.ended == DONE and complete and early(plan, store):
                 return None
     except InvalidRunError as error:
         if not isinstance(error.__cause__, OverBudgetError):
@@ -156,7 +159,7 @@ def perform(
         return None
     if last is None or last.ended == DONE:
         raise TbenchError(f"{store.folder}: {left} runs are missing and none was made: a defect")
-    return Stopped(ended=last.ended, missing=left, why=why)
+    return Stopped(ended=last.ended, missing=left, why=last.why)
 
 
 def conduct(
@@ -172,10 +175,10 @@ def conduct(
     InvalidRunError where a later run or its note cannot be made, UnreachableError when no request of a run
     succeeded.
     """
-    for place, slot in enumerate(missing(plan, store)):
-        if place:
-            time.sleep(plan.pause_s)
+    pauses = chain([0.0], repeat(plan.pause_s))
+    for slot in missing(plan, store):
         for _ in range(plan.redo_invalid + 1):
+            time.sleep(next(pauses))
             # Once something was sent, the same error is no bad usage any more: the exit code is 4, not 2.
             with after_sending(bool(store.entries)):
                 made = _perform(plan, store, slot, watch(slot), argv)
@@ -187,7 +190,9 @@ def conduct(
             for result in made:
                 name = run_name(result.arm.name, slot.round)
                 store.note(name, ended, result.most_usd, arm=result.arm.name, round=slot.round)
-            yield from (replace(result, ended=ended) for result in made)
+            whys = (result.numbers["invalid_because"] for result in made)
+            why = next(filter(None, whys), None)
+            yield from (replace(result, ended=ended, why=why) for result in made)
             for result in made:
                 if not answered(result.numbers):
                     check_reached(result.run, result.numbers)

@@ -24,7 +24,7 @@ from tbench.capture.terminal import plural
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.table import Desk
 from tbench.replay.totals import numbers
-from tbench.run_store import DONE, RunStore
+from tbench.run_store import RunStore
 
 INTERRUPT: Final = "interrupt"
 MAX_COST: Final = "max_cost"
@@ -170,7 +170,7 @@ def result_json(
         path = store.folder / entry["run"]
         if not path.exists():
             continue
-        if entry["ended"] == DONE:
+        if store.counts(entry):
             runs.append(_figures(loaded.get(path) or read_run(path)))
             continue
         try:
