@@ -19,14 +19,17 @@ from tbench.abtest import runner
 from tbench.abtest.board import AbBoard, latencies
 from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment, parse_arm, read_plan, slots
 from tbench.abtest.runner import RunResult, opened, perform
-from tbench.abtest.verdict import Stopped
+from tbench.abtest.verdict import Stopped, spreads
 from tbench.analysis.arms import interleaved
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.gate_results import evaluate_gates
 from tbench.capture.errors import InputError
 from tbench.replay.cost import Price
 from tbench.replay.runfile import Run
 from tbench.replay.totals import numbers
 from tbench.replay.workers.counters import SharedCounters
 from tbench.run_store import Kind, RunStore
+from tests.recorded import Columns
 
 ARMS: list[dict[str, Any]] = [{"name": "A"}, {"name": "B", "model": "m/two"}]
 
@@ -422,6 +425,20 @@ def test_a_store_that_is_none_is_named_with_what_is_wrong(
 
     with pytest.raises(InputError, match=fault + ".*; move it away"):
         RunStore.opened(tmp_path, Kind(file="plan.json", key="plan"), {})
+
+
+def test_the_spread_beside_the_gates_is_that_of_the_figures_that_they_show(repeats: Any) -> None:
+    """Where a run of a closed loop warmed up longer, all are judged without what it has dropped."""
+
+    def warm(columns: Columns) -> None:
+        columns["warmup"][:60] = True
+
+    judgement = evaluate_gates(repeats.arms(spoil=warm), parse_gates(None, ["ttft:p50:5%"]))
+    (row,), (spread,) = judgement.rows, spreads(judgement)
+    logs = [np.log(figures) for figures in (row.baseline_runs, row.candidate_runs)]
+
+    assert spread.n == 440
+    assert spread.sd == pytest.approx(np.sqrt(sum(y.var(ddof=1) for y in logs) / 2))
 
 
 @pytest.mark.parametrize("price", [{"m": 5}, {"m": None}, {"m": ["1/2"]}, 5, "1/2"])

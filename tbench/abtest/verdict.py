@@ -207,5 +207,10 @@ def spreads(judgement: GateResults) -> Iterator[Spread]:
         for row in judgement.rows
         if row.gate.quantile is not None and not row.comparison.refusal
     }
+    # Of the requests that the gates are of: a run may have dropped fewer as its own warm-up.
+    arms = [
+        replace(arm, runs=runs)
+        for arm, runs in zip(judgement.arms, judgement.compared, strict=True)
+    ]
     for metric, quantile in sorted(gated):
-        yield spread(judgement.arms, METRICS[metric], quantile)
+        yield spread(arms, METRICS[metric], quantile)
