@@ -155,4 +155,4 @@ def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert len(list((tmp_path / "x").glob("*_time_*s.json"))) == 2
     assert len(list((tmp_path / "x" / "set-aside").iterdir())) == 1
     record = json.loads((tmp_path / "x" / "tbench_benchmark.json").read_text())
-    assert [entry["ended"] for entry in record["runs"]] == ["done", "done"]
+    assert [entry["ended"] for entry in record["runs"]] == ["done", "killed", "done"]
