@@ -328,9 +328,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @KINDS
-def test_a_browser_draws_every_chart(tmp_path: Path, page: Page, kind: str, theme: Any) -> None:
+def test_a_browser_draws_every_chart(tmp_path: Path, page: Page, kind: str) -> None:
     """Headless Chromium: no error, no request, no script from the data, every chart has marks."""
     sync = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
@@ -342,7 +341,7 @@ def test_a_browser_draws_every_chart(tmp_path: Path, page: Page, kind: str, them
     asked: list[str] = []
     with sync.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
-        tab = browser.new_page(color_scheme=theme, viewport={"width": 1280, "height": 900})
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.on("console", lambda message: said.append(message.text))
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.on("request", lambda request: asked.append(request.url))
