@@ -369,8 +369,9 @@ class _Merge:
     def _before(self, horizon: int) -> Iterator[Exchange]:
         """The waiting exchanges that arrived before the horizon, in order."""
         # Strictly: at the same instant a later block may hold a request that comes first by its seq.
-        while self._heap and self._heap[0][0] < horizon:
-            _, _, _, segment, link, request = heapq.heappop(self._heap)
+        heap, reads = self._heap, self._ending
+        while heap and heap[0][0] < horizon:
+            _, _, _, segment, link, request = heapq.heappop(heap)
             self._room += _weight(request)
             ordinal, number = link[:2]
             if request is None and (block := self._cache.block(segment, ordinal)):
@@ -385,7 +386,7 @@ class _Merge:
                     places += ((self._first + segment, *answer),)
                     if self._answers or self._ends:
                         response = self._response(request, segment, answer, link[4])
-                        again = partial(self._ending, segment, answer, request.id)
+                        again = partial(reads, places[1], request.id)
                 yield Exchange(request, response, places, again)
 
     def _response(
@@ -408,10 +409,10 @@ class _Merge:
         self._losses.bad_records += response is None and self._answers
         return response
 
-    def _ending(self, segment: int, place: tuple[int, int], id_: str) -> Response | None:
+    def _ending(self, place: tuple[int, int, int], id_: str) -> Response | None:
         """A response that was read before, or its end alone, with its body."""
-        ordinal, number = place
-        block = self._cache.block(segment, ordinal, counted=False)
+        segment, ordinal, number = place
+        block = self._cache.block(segment - self._first, ordinal, counted=False)
         record = block.record(number) if block else {}
         return read_ending(record, self._shift) if record.get("id") == id_ else None
 

@@ -86,6 +86,11 @@ class Request:
     retry_of: str | None = None
     extra: Mapping[str, Any] = field(default=NOTHING)
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The first value of each header field, by its lower-case name."""
+        return dict(self.headers[::-1])
+
     def header(self, name: str) -> str | None:
         """The first value of a header field, by its lower-case name."""
         for key, value in self.headers:
@@ -152,3 +157,8 @@ class Exchange:
     @property
     def outcome(self) -> Outcome:
         return self.response.outcome if self.response else Outcome.INCOMPLETE
+
+    @property
+    def weight(self) -> int:
+        """Bytes of its bodies."""
+        return self.request.body_bytes + (self.response.body_bytes if self.response else 0)

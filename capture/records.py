@@ -7,7 +7,7 @@ The tables below are the fields of docs/trace-format.md. A field that is not in 
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, compress
 from operator import itemgetter
 from typing import Any, Final
 from uuid import uuid4
@@ -25,8 +25,8 @@ Fields = dict[str, tuple[type, ...]]
 class RecordSchema:
     """Reads records that have the fields of a table.
 
-    Combinations of types that were right are remembered, with the places of the numbers among them, whose
-    size alone is checked for each record.
+    Combinations of types that were right are remembered, with which of them are numbers, whose size alone is
+    checked for each record.
     """
 
     def __init__(self, table: Fields) -> None:
@@ -35,7 +35,7 @@ class RecordSchema:
         self._values = itemgetter(*table)
         self._known = frozenset({*table, "type", "id"})
         self._headers = self._names.index("headers") if "headers" in table else None
-        self._sound: dict[tuple[type, ...], tuple[int, ...]] = {}
+        self._sound: dict[tuple[type, ...], tuple[bool, ...]] = {}
 
     def read(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The table's fields of a record; None when one is missing or of a wrong type."""
@@ -55,11 +55,9 @@ class RecordSchema:
             # Exactly as msgpack makes them: a bool is no int.
             if not all(kind in types for kind, types in zip(kinds, self._types, strict=True)):
                 return None
-            numbers = tuple(place for place, kind in enumerate(kinds) if kind is int)
-            self._sound[kinds] = numbers
-        for place in numbers:
-            if not -FARTHEST <= values[place] <= FARTHEST:
-                return None
+            numbers = self._sound[kinds] = tuple(kind is int for kind in kinds)
+        if max(map(abs, compress(values, numbers)), default=0) > FARTHEST:
+            return None
         if (at := self._headers) is None:
             return values
         headers = tuple(

@@ -107,9 +107,9 @@ class Place(NamedTuple):
         return int(self.session[1:])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Seen:
-    """A request that later ones may continue.
+    """A request that later ones may continue; equal to itself alone.
 
     `call` is the tool's call that began its part of the conversation: who made it, and the call's id.
     `end_ns` is None where it is not known, `words` (of its answer, by `_last_words`) where that was not read.
@@ -430,13 +430,15 @@ def begets(request: Request) -> bool:
     body = request.body
     if not body:
         return False
+    # From the end, which takes half as long.
+    tools = body.rfind(b'"tools"') >= 0
     encoded = request.header("content-encoding") is not None
-    return encoded or b'"tools"' in body or "/responses" in request.path
+    return tools or encoded or "/responses" in request.path
 
 
 def _name(request: Request, parsed: ParsedRequest) -> str | None:
     """What a request calls its conversation, if it does."""
-    given = dict(request.headers[::-1])  # the first of each counts
+    given = request.fields
     if not _NAMING.isdisjoint(given):
         for header in SESSION_HEADERS:
             if value := given.get(header):
@@ -499,15 +501,19 @@ def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | No
 
 
 THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
-PLAIN = {"role", "content"}
 _BREAKS = bytes(code for code in range(128) if chr(code).isspace())
 
 
 def _sense(message: Mapping[str, Any]) -> tuple[object, ...]:
     """What stays of a message where its client writes its history anew; all of one without words."""
-    content = message.get("content")
-    if isinstance(content, str) and message.keys() == PLAIN and (bare := _bare(content)):
-        return word_of(message, "role"), bare  # as nearly all
+    role, content = message.get("role"), message.get("content")
+    if (
+        len(message) == 2
+        and type(role) is str
+        and type(content) is str
+        and (bare := _bare(content))
+    ):
+        return role, bare  # as nearly all
     return word_of(message, "role"), *(_gist(message) or (rewritten(message, sort=True),))
 
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,8 @@ class Trace:
         by the index (and the body, where that may have begun other requests), and what is lost of them is not
         noticed. None are read fastest: each response is None.
         """
-
-        def weight(exchange: Exchange) -> int:
-            answer = exchange.response
-            return exchange.request.body_bytes + (answer.body_bytes if answer else 0)
-
-        return together(self.each(answers=answers), weight)
+        for batch in batches(self.each(answers=answers)):
+            yield from batch
 
     def each(self, *, answers: Answers = "whole") -> Iterator[Exchange]:
         """The same, made one by one."""
@@ -246,21 +243,22 @@ def _is(kind: str, record: Mapping[str, Any]) -> bool:
     return record.get("type") == kind
 
 
-def together[Item](items: Iterable[Item], weight: Callable[[Item], int]) -> Iterator[Item]:
-    """The items, of which sixteen, or a megabyte by their `weight`, are made before the first is given.
+def batches[Item](items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items by sixteen, or by the megabyte of their `weight`.
 
     So a step is done for all of them before the next step begins, whose code would push this one's out of the
     processor's caches: one by one through reading, planning and building, a request takes half as long again.
     """
+    weight = attrgetter("weight")
     batch: list[Item] = []
     room = TOGETHER_BYTES
     for item in items:
         batch.append(item)
         room -= weight(item)
         if len(batch) == TOGETHER or room <= 0:
-            yield from batch
+            yield batch
             batch, room = [], TOGETHER_BYTES
-    yield from batch
+    yield batch
 
 
 def read_trace(path: str | Path) -> Trace:

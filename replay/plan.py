@@ -23,6 +23,7 @@ from tbench.capture.providers import (
 )
 from tbench.capture.sessions import Place, Recent, Sessions
 from tbench.capture.terminal import named
+from tbench.capture.trace_reader import batches
 from tbench.replay.live_history import assistant_runs
 from tbench.replay.makers import Level
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
@@ -125,15 +126,10 @@ def unsent_because(exchange: Exchange, endpoint: str, unsafe: bool) -> str | Non
     something. no_body, truncated_body: the trace does not hold what was sent.
     """
     request, path = exchange.request, exchange.request.path
-    upgrade, retries = "", "0"
-    for name, value in reversed(request.headers):  # the first of each counts
-        if name == "upgrade":
-            upgrade = value.lower()
-        elif name == "x-stainless-retry-count":
-            retries = value or "0"
-    if upgrade == "websocket":
+    given = request.fields
+    if given.get("upgrade", "").lower() == "websocket":
         return "websocket"
-    if request.retry_of is not None or retries != "0":
+    if request.retry_of is not None or (given.get("x-stainless-retry-count") or "0") != "0":
         return "retry"
     if exchange.response is not None and exchange.response.led_back:
         return "redirect"
@@ -340,11 +336,9 @@ class Plan:
         idle = Idle(self.most_idle)
         sessions, answers = Sessions(remembered=REMEMBERED), Answers(REMEMBERED, apart=self.apart)
         histories = Histories(REMEMBERED)
-        walk = None if self.only == EVERYTHING else self.only.start()
         ids: set[int] = set()
-        for exchange in self.trace:
-            request, body = exchange.request, parsed_of(exchange)
-            reason = self._reason(exchange, body, walk)
+        for exchange, body, reason in self._judged():
+            request = exchange.request
             if counted:
                 if len(self.arrivals) < self.noted:
                     response = exchange.response
@@ -403,6 +397,17 @@ class Plan:
                 think=before.think,
             )
             index += 1
+
+    def _judged(self) -> Iterator[tuple[Exchange, ParsedRequest, str | None]]:
+        """What the recording's requests say, and why each is left out; None where it is not."""
+        walk = None if self.only == EVERYTHING else self.only.start()
+        for batch in batches(self.trace):
+            bodies = [parsed_of(exchange) for exchange in batch]
+            reasons = [
+                self._reason(exchange, body, walk)
+                for exchange, body in zip(batch, bodies, strict=True)
+            ]
+            yield from zip(batch, bodies, reasons, strict=True)
 
     def _reason(self, exchange: Exchange, parsed: ParsedRequest, walk: Pass | None) -> str | None:
         """Why an exchange is left out of this plan; None when it is not.

@@ -11,8 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import repeat, takewhile, tee
-from operator import attrgetter
+from itertools import chain, repeat, takewhile, tee
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
@@ -23,7 +22,7 @@ import trio
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.remote import RemotePath, as_path
 from tbench.capture.runtime import stop_signals
-from tbench.capture.trace_reader import together
+from tbench.capture.trace_reader import batches
 from tbench.replay.cost import Bill
 from tbench.replay.estimate import Survey, first_look
 from tbench.replay.fidelity import ARRIVALS
@@ -63,7 +62,7 @@ def interleaved(arms: Sequence[Iterator[Step]], seed: int) -> Iterator[Step]:
 
 def steps(job: "Job", plan: Iterable[Turn], survey: Survey | None, arm: int = 0) -> Iterator[Step]:
     """The steps of a plan, as they are asked for; due by its schedule in an open loop."""
-    plan = together(plan, attrgetter("weight"))
+    plan = chain.from_iterable(batches(plan))
     if not job.pace.is_open:
         return map(Step, plan, repeat(None), repeat(arm))
     # Two readers of one plan, a step apart: a schedule

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgpack
 import pytest
@@ -17,7 +18,7 @@ from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter
 from tbench.capture.arrival_order import Block, Budgets, ReadOptions, Segment, in_order
 from tbench.capture.container_reader import Losses, open_container
 from tbench.capture.exchange import LED_BACK
-from tbench.capture.trace_reader import together
+from tbench.capture.trace_reader import batches
 from tests.conftest import PATIENCE_S
 from tests.recorded import chat_request
 
@@ -145,12 +146,14 @@ def test_requests_alone_come_in_the_same_order(
 def test_what_is_taken_together_is_bounded_in_number_and_bytes(weight: int, ahead: int) -> None:
     """All items come, in order; a megabyte of bodies is not waited for, however large one is."""
     made: list[int] = []
-    items = (made.append(number) or number for number in range(40))
-    read = together(items, lambda _: weight)
+    items = (
+        made.append(number) or SimpleNamespace(number=number, weight=weight) for number in range(40)
+    )
+    read = batches(items)
 
-    assert next(read) == 0
-    assert len(made) == ahead
-    assert list(read) == list(range(1, 40))
+    first = next(read)
+    assert len(first) == len(made) == ahead
+    assert [item.number for batch in (first, *read) for item in batch] == list(range(40))
 
 
 def test_the_requests_of_a_trace_can_be_read_again_and_again(tmp_path: Path) -> None:
