@@ -105,13 +105,19 @@ class Arm:
             spreads={f"{name}_s": metrics.spread(sums.finite(name)) for name in metrics.SUMMARISED},
             in_flight={
                 "mean": sums.outstanding.mean,
-                "max": self.run.totals.get("most_in_flight"),
+                "max": self.most_in_flight,
             },
             uncertain=sums.uncertain,
             invalid_because=self.invalid_because,
             errors=self.errors,
         )
         return numbers(self.run, figures)
+
+    @property
+    def most_in_flight(self) -> int | None:
+        """How many the client counted at once; None of a duet, of which it counted all arms together."""
+        part = self.run.header.get("experiment") or {}
+        return None if part.get("schedule") == "duet" else self.run.totals.get("most_in_flight")
 
     @cached_property
     def errors(self) -> Mapping[str, int]:

@@ -60,8 +60,9 @@ def is_beyond(paths: Iterable[Path]) -> bool:
 
 def left_out(arm: Arm) -> str:
     """What is not told of so many samples, and how exact the rest is."""
-    counted = "most_in_flight" in arm.run.totals
-    most = "what the client counted" if counted else "not told, as this run did not count it"
+    most = "what the client counted"
+    if arm.most_in_flight is None:
+        most = "not told, as this run did not count it, or all arms of its duet together"
     return (
         f"{len(arm):,} samples are more than are held in memory ({LIMIT:,}): quantiles are from a histogram, "
         "within 0.2%; not told: itl_p95, cost per session, intervals of costs, fidelity; "

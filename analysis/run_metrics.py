@@ -15,7 +15,7 @@ from tbench.analysis.spending import PER_SESSION, PER_SUCCESS, spending
 from tbench.analysis.summary import Floats, quantile, refusal
 from tbench.analysis.sums import Ints
 from tbench.capture.errors import InputError
-from tbench.replay.throughput import Tokens, three, window
+from tbench.replay.throughput import Tokens, shares_places, three, window
 
 FORM: Final = "ttft<500ms,tpot<50ms,e2e<3s"
 UNITS: Final = {
@@ -124,6 +124,9 @@ Scale = Literal["ratio", "points"]
 ERRORS: Final = "errors"
 GOODPUT: Final = "goodput"
 NOTHING: Final = "a run has no request that counts"
+SHARED_LOOP: Final = (
+    "the arms of a duet share the places of a closed loop: the slower one sets the rate of both"
+)
 BLOCKS: Final = 16
 """Stretches of a run in which events are counted, to see whether they come in bursts."""
 
@@ -237,6 +240,8 @@ def _rate(run: RunView, amount: float, n: int, most: float | None = None) -> Fig
     rate, due = run.throughput.per_s(amount), run.due
     if rate is None:
         return Figure(value=math.nan, n=n, refusal=NOTHING)
+    if shares_places(run.arm.run):
+        return Figure(value=math.nan, n=n, refusal=SHARED_LOOP, least=rate)
     # From the first due to the last: what the server adds at the end is not offered load.
     span = float(np.nanmax(due) - np.nanmin(due)) if np.isfinite(due).any() else 0.0
     offered = (amount if most is None else most) / span if span > 0 else None

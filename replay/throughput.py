@@ -167,6 +167,12 @@ def _shares(sent: Column, end: Column, began: float, until: float) -> Column:
     return np.asarray(np.clip(inside / lasted, 0.0, 1.0))
 
 
+def shares_places(run: Run) -> bool:
+    """Whether it was an arm of a duet in a closed loop: the places are those of all its arms together."""
+    part, pacing = run.header.get("experiment") or {}, run.header.get("pacing") or {}
+    return part.get("schedule") == "duet" and pacing.get("open_loop") is False
+
+
 def _places_taken(run: Run, timed: Column) -> tuple[float, float | None]:
     """The places of a closed loop, and when the first stayed empty: a request's, or a conversation's.
 
@@ -174,7 +180,7 @@ def _places_taken(run: Run, timed: Column) -> tuple[float, float | None]:
     """
     columns, pacing = run.columns, run.header.get("pacing") or {}
     places = pacing.get("value") or 0
-    if pacing.get("mode") not in PLACED:
+    if pacing.get("mode") not in PLACED or shares_places(run):
         return places, None
     end = columns["end"][timed]
     if pacing["mode"] == "sessions":
@@ -255,7 +261,8 @@ class RatesOfParts:
 
     def __init__(self, run: Run) -> None:
         pacing = run.header.get("pacing") or {}
-        self._places = int(pacing.get("value") or 0) if pacing.get("mode") in PLACED else 0
+        placed = pacing.get("mode") in PLACED and not shares_places(run)
+        self._places = int(pacing.get("value") or 0) if placed else 0
         self._by_session = pacing.get("mode") == "sessions"
         self._warmup_s = float(run.totals.get("warmup_s") or 0.0)
         # The last ends, of requests or sessions: one more than there are places, or none was ever free.

@@ -16,7 +16,7 @@ from tbench.replay.metrics import Columns, Metric, Values
 from tbench.replay.price_table import priced_by
 from tbench.replay.runfile import Run
 from tbench.replay.table import words
-from tbench.replay.throughput import Throughput, drain, rate_of, three
+from tbench.replay.throughput import Throughput, drain, rate_of, shares_places, three
 
 BUDGET_S: Final = 0.010
 BUDGET_SHARE: Final = 0.10
@@ -338,7 +338,8 @@ def unfilled_loop(run: Run, evidence: Evidence) -> str | None:
     # Where the kernel does not say who waited for a core, only what ran is known.
     share = client.get("runnable_share") or client.get("cpu_share") or 0.0
     starved = client.get("starved_share") or 0.0
-    concurrency = pacing.get("value") if pacing.get("mode") == "concurrency" else None
+    placed = pacing.get("mode") == "concurrency" and not shares_places(run)
+    concurrency = pacing.get("value") if placed else None
     if not concurrency or (share < BUSY_SHARE and starved < 1 - HELD_SHARE):
         return None
     held = evidence.held(concurrency)

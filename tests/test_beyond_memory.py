@@ -5,6 +5,7 @@ The limit is lowered, so that both ways can be gone.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -138,6 +139,18 @@ def test_spreads_of_parts_add_up(values: list[float], data: st.DataObject) -> No
     assert first.histogram.counts == whole.histogram.counts
     assert (first.n, first.timeouts, first.absent) == (whole.n, whole.timeouts, whole.absent)
     assert first.total == pytest.approx(whole.total)
+
+
+@pytest.mark.parametrize(("schedule", "most"), [("random", 9), ("duet", None)])
+def test_the_most_in_flight_is_not_that_of_all_arms_of_a_duet(
+    tmp_path: Path, schedule: str, most: int | None
+) -> None:
+    """The client counts them together."""
+    arm = beyond.gather(write(tmp_path / "a.run"))
+    header = {**arm.run.header, "experiment": {"schedule": schedule}}
+    run = replace(arm.run, header=header, totals={**arm.run.totals, "most_in_flight": 9})
+
+    assert replace(arm, run=run).numbers["in_flight"]["max"] == most
 
 
 def test_a_report_tells_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

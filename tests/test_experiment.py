@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,23 @@ from rich.text import Text
 
 from tbench.abtest import runner
 from tbench.abtest.board import AbBoard, latencies
-from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment, parse_arm, read_plan, slots
+from tbench.abtest.command import _performed
+from tbench.abtest.plan import (
+    AbPlan,
+    ArmSpec,
+    Slot,
+    experiment,
+    parse_arm,
+    read_plan,
+    run_name,
+    slots,
+)
 from tbench.abtest.runner import RunResult, opened, perform
-from tbench.abtest.verdict import Stopped, spreads
+from tbench.abtest.verdict import Stopped, so_far, spreads
 from tbench.analysis.arms import interleaved
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
-from tbench.capture.errors import InputError
+from tbench.capture.errors import InputError, InvalidRunError
 from tbench.replay.cost import Price
 from tbench.replay.runfile import Run
 from tbench.replay.totals import numbers
@@ -85,6 +96,10 @@ def test_an_arm_says_a_thing_once(word: str) -> None:
         ({"pause": -1}, "--pause -1"),
         ({"seeds": 1}, "no such key seeds"),
         ({"speed": 2, "rate": 3}, "two pacings"),
+        (
+            {"schedule": "duet", "concurrency": 4, "gate": ["ttft:p50:5%", "requests_per_s:5%"]},
+            "--gate requests_per_s:5%: the arms of a duet share the places",
+        ),
         ({"schedule": "duet", "arm": [{"name": f"A{i}"} for i in range(40)]}, "at most"),
     ],
 )
@@ -385,6 +400,27 @@ def test_what_ends_an_experiment_is_not_explained_by_a_run_that_was_done_again(
     assert told == ["invalid", "done", "interrupt"]
     assert stopped == Stopped(ended="interrupt", missing=1, why=None)
     assert [seconds for seconds in pauses if seconds] == [5, 5]
+
+
+def test_what_ends_an_experiment_is_told_where_only_a_killed_run_was_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill left is set aside, and then no run can be made: an end, and no defect."""
+    store = opened(tmp_path / "ab", plan())
+    store.write()
+    (tmp_path / "ab" / f"{run_name('A', 1)}.run.part").write_bytes(b"run")
+    (tmp_path / "ab" / f"{run_name('B', 1)}.run.part").write_bytes(b"run")
+
+    def fail(*_: object, **__: object) -> None:
+        raise InvalidRunError("no room")
+
+    monkeypatch.setattr(runner, "resolve", lambda *_, **__: SimpleNamespace(target=None))
+    monkeypatch.setattr(runner, "run_duet", fail)
+    stopped = _performed(plan(), store)
+
+    assert stopped is not None
+    assert (stopped.ended, stopped.why) == ("error", "no room")
+    assert so_far(plan(), store, stopped).warnings[0].code == "ENDED_EARLY"
 
 
 def test_all_runs_of_a_duet_are_told_of_before_the_look_that_stops_it(

@@ -21,7 +21,7 @@ from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.page import comparison_report
 from tbench.analysis.report.text import comparison_text, run_text
 from tbench.analysis.report.workbook import run_book
-from tbench.analysis.run_metrics import endpoint, parse_slo, rates
+from tbench.analysis.run_metrics import SHARED_LOOP, endpoint, parse_slo, rates
 from tbench.benchmark.genai_bench import Trim, aggregate
 from tbench.capture.exchange import Outcome
 from tbench.replay.closing import summary
@@ -395,6 +395,28 @@ def test_a_gate_rates_a_closed_loop_alike_whichever_run_warmed_up_longer(tmp_pat
 
     rates = [endpoint("requests_per_s", None).figure(view, ()).value for view in views]
     assert rates == pytest.approx([4.0, 4.0])
+
+
+def test_arms_of_a_duet_share_the_places_of_a_closed_loop(tmp_path: Path) -> None:
+    """Two of the four were the other arm's, which a window of four and a busy client must not count on."""
+    alone = loop_of(
+        tmp_path / "a.run",
+        [each for each in CLOSED if each.index % 4 < 2],
+        client={"runnable_share": 1.0},
+    )
+    run = replace(alone, header={**alone.header, "experiment": {"schedule": "duet"}})
+    figures, arm = numbers(run), arm_of_run(run)
+    view = RunView(arm=arm, places=np.arange(len(run)), at=0)
+    pair = compare(arm, arm, CompareOptions(metrics=("e2e",), slo=parse_slo("e2e<2s")))
+
+    assert "held 2 of 4 requests" in str(numbers(alone)["invalid_because"])
+    assert figures["invalid_because"] is None
+    assert (figures["requests_per_s"], figures["drain"]) == (pytest.approx(10 / 5), None)
+    for gate in ("requests_per_s", "output_tokens_per_s", "goodput_per_s"):
+        refusal = endpoint(gate, None).figure(view, parse_slo("e2e<2s")).refusal
+        assert refusal == SHARED_LOOP
+    assert pair.rates[0][0].value == pytest.approx(10 / 5)
+    assert SHARED_LOOP in " ".join(comparison_text(pair).split())
 
 
 def test_nothing_has_no_rate() -> None:

@@ -12,13 +12,13 @@ from tbench.analysis.comparison import (
     EqualLengths,
     Verdict,
 )
-from tbench.analysis.run_metrics import OPEN_LOOP, TURNS_WAIT, footnote
+from tbench.analysis.run_metrics import OPEN_LOOP, SHARED_LOOP, TURNS_WAIT, footnote
 from tbench.analysis.spending import Spending
 from tbench.analysis.summary import Caution, refusal
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.metrics import minimum_n
-from tbench.replay.throughput import drained, usd
+from tbench.replay.throughput import drained, shares_places, usd
 from tbench.replay.totals import shortfalls
 
 FAILS: Final = 0.05
@@ -146,6 +146,8 @@ def rates_notes(comparison: Comparisons) -> Iterator[str]:
     arms = (comparison.baseline, comparison.candidate)
     if any(arm.open_loop for arm in arms):
         yield TURNS_WAIT if any(arm.paced_by_answers for arm in arms) else OPEN_LOOP
+    if any(shares_places(arm.run) for arm in arms):
+        yield SHARED_LOOP
     for arm in arms:
         if words := drained(arm.drain):
             yield f"{arm.name}: {words}"

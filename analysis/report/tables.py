@@ -23,7 +23,7 @@ from tbench.analysis.words import Cell, Table, count
 from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.fidelity import Fidelity
-from tbench.replay.throughput import drained, three, usd
+from tbench.replay.throughput import drained, shares_places, three, usd
 
 
 def cautions(warnings: Sequence[Caution]) -> Html:
@@ -64,6 +64,8 @@ def comparison_table(comparison: Comparisons, *, short: bool = False) -> Table:
     paced = "load set by the trace" if all(arm.open_loop for arm in arms) else ""
     if paced and any(arm.paced_by_answers for arm in arms):
         paced = "partly its own: turns waited"
+    if any(shares_places(arm.run) for arm in arms):
+        paced = "set by both arms"
     for pair in comparison.rates:
         if not short or pair[0].row.name in RATES:
             note = paced if pair[0].row.unit != "share" else ""

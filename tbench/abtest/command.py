@@ -172,8 +172,7 @@ def _performed(plan: "AbPlan", store: "RunStore") -> "Stopped | None":
     """Make the missing runs; None where all are there that it takes."""
     from tbench.abtest.board import AbBoard
     from tbench.abtest.runner import missing, perform
-    from tbench.abtest.verdict import INTERRUPT, Stopped
-    from tbench.run_store import DONE
+    from tbench.abtest.verdict import ENDS, INTERRUPT, Stopped
 
     board = AbBoard(plan, missing(plan, store))
     made = len(store.entries)
@@ -187,7 +186,7 @@ def _performed(plan: "AbPlan", store: "RunStore") -> "Stopped | None":
             raise
         ended = store.entries[-1]["ended"]
         return Stopped(
-            ended="error" if ended == DONE else ended,
+            ended=ended if ended in ENDS else "error",
             missing=len(missing(plan, store)),
             why=str(error),
             failure=error,

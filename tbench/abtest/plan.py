@@ -290,6 +290,12 @@ def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -
     gates = parse_gates(margin, options.gate, slo, standing="slo" in sources)
     if "slo" in sources and not counted:  # in the folder's plan it would be one that was asked for
         words = {key: value for key, value in words.items() if key != "slo"}
+    paced = next((gate for gate in gates if gate.endpoint.paced), None)
+    if paced and schedule == "duet" and not options.replay.pacing().is_open:
+        raise InputError(
+            f"--gate {paced.text}: the arms of a duet share the places of a closed loop, so that the slower "
+            "one sets the rate of both; take --schedule random"
+        )
     if options.trend and schedule != "random":
         raise InputError(
             f"--trend needs an order of runs that chance drew, not --schedule {schedule}"
