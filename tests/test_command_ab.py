@@ -364,6 +364,21 @@ def test_the_sum_of_a_dry_run_knows_tokens_that_nobody_counted(
     assert any(told in line for line in outlook_text(plan, replace(seen, uncounted=uncounted)))
 
 
+@pytest.mark.parametrize(("loop", "times"), [({"speed": 2.0}, 1), ({"concurrency": 4}, 2)])
+def test_arms_of_a_duet_take_their_turns_in_a_closed_loop(
+    trace: Path, loop: dict[str, float], times: int
+) -> None:
+    """They share its places: the dry run reckons with the sum of what each takes alone."""
+    tables = [{"name": name, "base_url": "http://127.0.0.1:9"} for name in "AB"]
+    plan = experiment(
+        {"trace": str(trace), "arm": tables, "schedule": "duet", "repeats": 3, **loop}
+    )
+    seen = outlook(plan, plan.slots)
+
+    alone = max(estimate.duration_s for _, estimate in seen.arms)
+    assert seen.duration_s == pytest.approx(3 * times * alone)
+
+
 def test_the_same_from_a_program(
     simulator: Server, trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -315,7 +315,8 @@ def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
             budget_usd = cost_usd + max(
                 (mosts[arm] or 0.0) - (costs[arm] or 0.0) for arm in due or [0]
             )
-    lasts = sum(max(seen[arm].duration_s for arm in slot.arms) for slot in slots)
+    together = max if plan.order.pacing().is_open else sum  # a duet shares a closed loop's places
+    lasts = sum(together(seen[arm].duration_s for arm in slot.arms) for slot in slots)
     return Outlook(
         arms=tuple(zip(plan.treatments, seen, strict=True)),
         runs=len(due),
