@@ -97,6 +97,10 @@ def test_an_arm_says_a_thing_once(word: str) -> None:
         ({"seeds": 1}, "no such key seeds"),
         ({"speed": 2, "rate": 3}, "two pacings"),
         (
+            {"schedule": "duet", "max_in_flight": 4},
+            "--max-in-flight: the arms of a duet would share",
+        ),
+        (
             {"schedule": "duet", "concurrency": 4, "gate": ["ttft:p50:5%", "requests_per_s:5%"]},
             "--gate requests_per_s:5%: the arms of a duet share the places",
         ),

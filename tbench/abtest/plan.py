@@ -3,7 +3,7 @@
 import random
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -281,21 +281,13 @@ def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -
     sources = {**sources, **{key: place for key, (_, place) in gated.items()}}
     options = replace(options, **{_GATED[key].name: words[key] for key in gated})
     schedule, repeats = options.schedule, options.repeats
-    if schedule == "duet" and len(arms) > MOST_ARMS:
-        raise InputError(
-            f"--schedule duet: {len(arms)} arms at once, at most {MOST_ARMS} are possible"
-        )
     margin = USUAL_MARGIN if options.margin is None and not options.gate else options.margin
     slo = parse_slo(options.slo) if options.slo else ()
     gates = parse_gates(margin, options.gate, slo, standing="slo" in sources)
     if "slo" in sources and not counted:  # in the folder's plan it would be one that was asked for
         words = {key: value for key, value in words.items() if key != "slo"}
-    paced = next((gate for gate in gates if gate.endpoint.paced), None)
-    if paced and schedule == "duet" and not options.replay.pacing().is_open:
-        raise InputError(
-            f"--gate {paced.text}: the arms of a duet share the places of a closed loop, so that the slower "
-            "one sets the rate of both; take --schedule random"
-        )
+    if schedule == "duet":
+        _check_duet(options.replay, arms, gates)
     if options.trend and schedule != "random":
         raise InputError(
             f"--trend needs an order of runs that chance drew, not --schedule {schedule}"
@@ -328,6 +320,25 @@ def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -
         looks=Looks(runs=tuple(range(LEAST_RUNS, repeats + 1))) if options.monitor else None,
         words={**words, "trace": str(as_path(words["trace"]).absolute())},
     )
+
+
+def _check_duet(order: ReplayOptions, arms: Sequence[ArmSpec], gates: Sequence[Gate]) -> None:
+    """Raises InputError for what arms that run at once cannot have."""
+    if len(arms) > MOST_ARMS:
+        raise InputError(
+            f"--schedule duet: {len(arms)} arms at once, at most {MOST_ARMS} are possible"
+        )
+    if order.max_in_flight is not None:
+        raise InputError(
+            "--max-in-flight: the arms of a duet would share it, so that the slower one holds up the other; "
+            "leave it out, or take --schedule random"
+        )
+    paced = next((gate for gate in gates if gate.endpoint.paced), None)
+    if paced and not order.pacing().is_open:
+        raise InputError(
+            f"--gate {paced.text}: the arms of a duet share the places of a closed loop, so that the slower "
+            "one sets the rate of both; take --schedule random"
+        )
 
 
 def _gated(
