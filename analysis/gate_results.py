@@ -44,6 +44,9 @@ STOPS: Final = ("TOO_FEW_RUNS", "NOT_INTERLEAVED", "UNBALANCED_ORDER", "SYSTEMAT
 """Cautions that forbid a verdict on a change. What the candidate holds by itself is not touched."""
 DOUBTS: Final = ("PARTIAL_RUN",)
 """Cautions that forbid a PASS."""
+PACED: Final = (
+    "the pacing sets this rate (open loop): only a fall shows; compare with --concurrency"
+)
 FAILING: Final = "FAILURES_ROSE"
 """Forbids a PASS of what failed requests have no part in: how a quantile or a rate changed."""
 
@@ -373,9 +376,7 @@ def _paced(estimate: GateEstimate, verdict: Verdict) -> str | None:
         return None
     gate = estimate.gate
     if gate.limit is None and verdict is not Verdict.FAIL:
-        return (
-            "the pacing sets this rate (open loop): only a fall shows; compare with --concurrency"
-        )
+        return PACED
     if gate.limit is not None and verdict is Verdict.FAIL and max(offered) < gate.limit:
         most = f"{max(offered):.3g}{gate.endpoint.unit}"
         return f"the pacing sets this rate: it offers {most}, less than the limit"

@@ -241,6 +241,23 @@ def test_an_open_verdict_says_how_many_runs_would_settle_it(
     assert not list(to_decide(decided, {arm.name: arm.name for arm in decided.arms}))
 
 
+@pytest.mark.parametrize(("stream_s", "more"), [(0.0, False), (9.0, True)])
+def test_no_number_of_runs_passes_a_rate_that_the_arrivals_set(
+    repeats: Any, stream_s: float, more: bool
+) -> None:
+    """Only a fall shows: answers that outlast the trace, which some runs of the candidate have."""
+
+    def spoil(columns: dict[str, Any]) -> None:
+        if columns["first_token"][0] % 0.02 < 0.01:
+            for name in ("last_token", "end"):
+                columns[name][-1] += stream_s
+
+    found = evaluate_gates(repeats.arms(spoil=spoil), parse_gates(None, ["requests_per_s:5%"]))
+
+    assert found.rows[0].comparison.verdict is Verdict.INCONCLUSIVE
+    assert bool(list(to_decide(found, {arm.name: arm.name for arm in found.arms}))) == more
+
+
 def test_what_requests_explain_is_unknown_where_one_burst_holds_the_tail(repeats: Any) -> None:
     """All extremes of a p95 in a sixtieth of the run: its own blocks bound nothing, which is no `inf%`."""
 

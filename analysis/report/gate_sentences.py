@@ -11,7 +11,7 @@ from tbench.analysis.arms import Replicates, begun
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.decide import ALPHA
 from tbench.analysis.gate import Gate
-from tbench.analysis.gate_results import GateResults, GateRow
+from tbench.analysis.gate_results import PACED, GateResults, GateRow
 from tbench.analysis.variance import pooled_sd
 from tbench.capture.terminal import plural
 from tbench.replay.totals import duration_s
@@ -152,7 +152,7 @@ def to_decide(results: GateResults, names: Names) -> Iterator[str]:
             for row in results.rows
             if row.arm == arm.name and row.comparison.verdict is Verdict.INCONCLUSIVE
             if row.gate.scale == "ratio" and row.comparison.low is not None
-            if not (row.reason or "").isupper()
+            if not (row.reason or "").isupper() and not _never_passes(row)
         ]
         needs = {gate_label(row.gate): _runs_to_decide(row) for row in rows}
         far = [label for label, runs in needs.items() if runs is None]
@@ -169,6 +169,12 @@ def to_decide(results: GateResults, names: Names) -> Iterator[str]:
                 f"{', '.join(label for label in needs if label not in far)}{who} in "
                 "8 of 10 cases, if the change is as measured"
             )
+
+
+def _never_passes(row: GateRow) -> bool:
+    """Whether the arrivals set a rate that has not fallen beyond its margin: no number of runs shows more."""
+    change = row.worsening
+    return row.reason == PACED and change is not None and change.value <= row.gate.threshold
 
 
 def _runs_to_decide(row: GateRow) -> int | None:
