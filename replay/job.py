@@ -15,6 +15,7 @@ from tbench.capture.filters import Filter, bind
 from tbench.capture.providers import GENERATIVE, ParsedRequest
 from tbench.capture.records import CONTENTLESS
 from tbench.capture.remote import RemotePath, as_path
+from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
 from tbench.replay.cost import as_prices
@@ -39,6 +40,8 @@ from tbench.replay.target import (
 WORKER_STREAMS: Final = 500
 WORKER_RATE: Final = 2000
 """What one worker does with ease: requests in flight, and requests/s of an open loop."""
+MOST_WORKERS: Final = 32
+"""Workers for each core of this machine: more are a slip of the keyboard that would take all its memory."""
 PREVIEW: Final = 10_000
 """How many requests of a trace are looked at to learn what all of it is like."""
 
@@ -253,12 +256,29 @@ def _workers(options: ReplayOptions, pacing: Pacing, *, send: bool) -> int:
 
         wanted = cluster_cores(options.on) if send else 1
     elif options.workers == "auto":
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        wanted = min(max(1, cores - 1), needed(pacing))
+        wanted = min(max(1, usable_cores() - 1), needed(pacing))
     else:
         wanted = options.workers
-    return min(wanted, pacing.places or wanted)
+    wanted = min(wanted, pacing.places or wanted)
+    if options.on is None:
+        check_workers(wanted)
+    return wanted
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def check_workers(wanted: int, flag: str = "--workers") -> None:
+    """Raise InputError for more workers, as `flag` asks for them, than this machine bears."""
+    cores = usable_cores()
+    if wanted > (most := MOST_WORKERS * cores):
+        raise InputError(
+            f"{flag} {wanted:,}: at most {most:,}, {MOST_WORKERS} for each of this machine's "
+            f"{plural(cores, 'core')}; more only take its memory"
+        )
 
 
 def needed(pacing: Pacing) -> int:

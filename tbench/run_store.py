@@ -46,7 +46,8 @@ class Kind:
     """Where a verb keeps what: the plan under `key` of the JSON `file`, runs in the subfolder `runs`.
 
     `free` names words of the plan that may be others when it is taken up again, as they decide nothing
-    about the result. `flag` is how a word is called for a person.
+    about the result. `flag` is how a word is called for a person. `defaults` are those of words that a plan
+    need not name.
     """
 
     file: str
@@ -54,6 +55,7 @@ class Kind:
     runs: str = ""
     free: frozenset[str] = frozenset()
     flag: Callable[[str], str] = str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -95,9 +97,10 @@ class RunStore:
         # As the file has it: a tuple is a list there, and a path a text.
         now = orjson.loads(orjson.dumps(plan, default=str))
         for name in sorted({*before, *now} - kind.free):
-            if before.get(name) != now.get(name):
+            was, asked = (words.get(name, kind.defaults.get(name)) for words in (before, now))
+            if was != asked:
                 raise InputError(
-                    f"{folder}: was begun with {kind.flag(name)} {before.get(name)}, not {now.get(name)}; "
+                    f"{folder}: was begun with {kind.flag(name)} {was}, not {asked}; "
                     "its plan cannot change any more: choose another folder, or leave out what differs to "
                     "go on with it"
                 )

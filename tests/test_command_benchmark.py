@@ -255,6 +255,7 @@ def test_a_folder_is_gone_on_with(
     again = tbench(*words(server.url, "--num-concurrency", "1", *scenario))
     more = tbench(*words(server.url, "--num-concurrency", "1,2", *scenario, "--resume"))
     other = tbench(*words(server.url, "--seed", "1", *scenario, "--resume"))
+    api = tbench(*words(server.url, "--api", "messages", *scenario, "--resume"))
 
     assert again.code == 2
     assert "--resume" in again.err
@@ -263,6 +264,7 @@ def test_a_folder_is_gone_on_with(
     assert len(results(tmp_path / "x")) == 2
     assert other.code == 2
     assert "--seed 0, not 1" in other.err
+    assert "--api chat, not messages" in api.err
 
 
 def test_a_key_is_written_nowhere(
@@ -288,6 +290,7 @@ def test_a_key_is_written_nowhere(
         (["--traffic-scenario", "E(4)"], "text-to-text takes"),
         (["--num-concurrency", "0"], "--num-concurrency 0"),
         (["--max-requests-per-run", "0"], "--max-requests-per-run 0"),
+        (["--num-workers", "100000"], "--num-workers 100,000: at most"),
         (["--warmup-ratio", "0.6", "--cooldown-ratio", "0.4"], "less than 1"),
         (["--iteration-type", "batch_size"], "--iteration-type batch_size"),
         (["--slo", "ttft"], "--slo ttft"),

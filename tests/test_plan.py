@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tbench import __main__ as entry
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.capture.records import TraceHeader
@@ -563,6 +564,20 @@ def of_conversations(trace: Path, options: dict[str, Any]) -> Job:
     return resolve(
         ReplayOptions(trace=str(trace), base_url="http://127.0.0.1:9", **options), send=False
     )
+
+
+@pytest.mark.parametrize("more", [{}, {"concurrency": 200_000}])
+def test_more_workers_than_this_machine_bears_are_refused(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    """A slip of the keyboard would take all memory; where fewer have work, no more are started anyway."""
+    trace = tmp_path / "t.msgpack"
+    with pytest.raises(InputError, match=r"--workers 100,000: at most .* this machine's \d+ core"):
+        of_conversations(trace, {"workers": 100_000, **more})
+    trace.unlink()
+
+    assert of_conversations(trace, {"workers": 100_000, "concurrency": 3}).workers == 3
+    assert entry.run(["doctor", "--workers", "100000"]) == 2, "before its first probe"
 
 
 @pytest.mark.parametrize(("limits", "turns"), [({"loop": 3}, 90), ({"requests": 5}, None)])

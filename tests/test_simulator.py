@@ -583,6 +583,9 @@ def speak_tls(address: str, ca: Path) -> None:
             "not a certificate and its unencrypted key",
         ),
         (("--odd", "--profile", "slow"), "--odd goes with"),
+        (("--host", "", "--duration", "0"), "--host '': give an address of this machine"),
+        (("--odd", "--host", "", "--duration", "0"), "--host ''"),
+        (("--host", "127.0.0.1:99"), "choose another --host"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(

@@ -26,7 +26,7 @@ from tbench.benchmark.genai_bench import (
     stem,
     write_json,
 )
-from tbench.benchmark.plan import BenchmarkPlan
+from tbench.benchmark.plan import NEWER, BenchmarkPlan
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InputError, InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
@@ -84,7 +84,11 @@ def check_hope(run: Run, numbers: Mapping[str, Any], flags: Flags) -> None:
 
 
 STORE: Final = Kind(
-    file=OWN, key="options", runs=RUNS, flag=lambda name: "--" + name.replace("_", "-")
+    file=OWN,
+    key="options",
+    runs=RUNS,
+    flag=lambda name: "--" + name.replace("_", "-"),
+    defaults=dict(NEWER),
 )
 ENDED: Final = frozenset({"interrupt", "disk", "max_cost"})
 """Ends of a run after which there is no next one."""

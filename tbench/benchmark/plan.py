@@ -23,7 +23,7 @@ from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.synthesis.scenario import DEFAULTS, parse
 from tbench.capture.synthesis.workload import read_params
 from tbench.replay.closing import Flags
-from tbench.replay.job import check_key
+from tbench.replay.job import check_key, check_workers
 from tbench.replay.options import ReplayOptions
 from tbench.replay.price_table import prices_at
 from tbench.replay.provenance import scrubbed, without_credentials
@@ -181,6 +181,8 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
         address = read_address("--upload-results", options.upload_results)
     elif options.upload_traces:
         raise InputError("--upload-traces sends more to --upload-results; give its URL, too")
+    if options.on is None:
+        check_workers(options.num_workers, "--num-workers")
     share = _objective(options)
     sweep = _sweep(options)
     params = read_params(source.additional_request_params)

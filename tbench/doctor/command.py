@@ -27,7 +27,9 @@ def doctor(
     import json
 
     from tbench.doctor.examination import examine
+    from tbench.replay.job import check_workers
 
+    check_workers(workers)  # the first probe needs fewer than the second
     results = examine(workers, lambda what: print(what, file=sys.stderr, flush=True))
     typer.echo(json.dumps(results.as_json()) if as_json else "\n".join(text(results)))
     return 0

@@ -154,6 +154,8 @@ class Server(uvicorn.Server):
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises InputError where the port is taken or the host is not ours."""
+    if not host:  # of a shell variable that is not set: the system would listen on every address
+        raise InputError("--host '': give an address of this machine; 0.0.0.0 is all of them")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only where the protocol is named: 40 ms at the first token.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -164,8 +166,10 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         reason = error.strerror or str(error)
+        unknown = isinstance(error, socket.gaierror)
+        cure = "--host, an address of this machine" if unknown else "--port (0 = any free one)"
         raise InputError(
-            f"cannot listen on {host}:{port}: {reason}; choose another --port (0 = any free one)"
+            f"cannot listen on {host}:{port}: {reason}; choose another {cure}"
         ) from None
     return sock
 
