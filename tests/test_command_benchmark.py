@@ -256,6 +256,9 @@ def test_a_folder_is_gone_on_with(
     more = tbench(*words(server.url, "--num-concurrency", "1,2", *scenario, "--resume"))
     other = tbench(*words(server.url, "--seed", "1", *scenario, "--resume"))
     api = tbench(*words(server.url, "--api", "messages", *scenario, "--resume"))
+    for trace in (tmp_path / "x" / "traces").iterdir():
+        trace.unlink()
+    gone = tbench(*words(server.url, "--num-concurrency", "1", *scenario, "--resume"))
 
     assert again.code == 2
     assert "--resume" in again.err
@@ -265,6 +268,9 @@ def test_a_folder_is_gone_on_with(
     assert other.code == 2
     assert "--seed 0, not 1" in other.err
     assert "--api chat, not messages" in api.err
+    assert gone.code == 2
+    assert "is gone" in gone.err
+    assert "move that run away" in gone.err
 
 
 def test_a_key_is_written_nowhere(

@@ -191,6 +191,11 @@ class Benchmark:
                     f"{path}: was made with {HELD[held]} {made[held]}, not {now}; choose another folder, or "
                     "leave out what differs to go on with it"
                 )
+        if not (trace := self.trace_of(name)).exists():
+            raise InputError(
+                f"{trace}: is gone, and says what lengths {path} asked for; put it back, or move that run "
+                "away to make the point again"
+            )
         return self.result_of(point, name, run, fresh=False)
 
     def make(
