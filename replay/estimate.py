@@ -407,7 +407,8 @@ class _Rehearsal:
     def tell(self, woken: Callable[[], None]) -> None:
         """Nobody has to be woken: all of the plan is at hand."""
 
-    def launch(self, call: Call, _reply: Reply, ended: Ended) -> None:
+    def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
+        reply.status, reply.chunks = 200, [(0.0, b"{}")]  # who waits for it goes on
         self.issued += 1
         self.last = trio.current_time()
         self.lasts = max(self.lasts, self.last + self._took[call.index])

@@ -42,9 +42,7 @@ def _prepared_and_run() -> int:
     # OpenBLAS starts a thread for each core, which takes longer than to load all of numpy. Nothing here
     # multiplies large matrices, and a process without threads can fork its workers.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.set_threshold(
-        YOUNG
-    )  # by default they would be looked through for a twentieth of a plan's time
+    gc.set_threshold(YOUNG)
     code = run(sys.argv[1:])
     gc.freeze()  # the interpreter would look through everything for cycles, to end a process
     return code
