@@ -39,6 +39,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.terminal import plural
 from tbench.replay.metrics import minimum_n
 from tbench.replay.pacing import Warmup
+from tbench.replay.throughput import three
 
 STOPS: Final = ("TOO_FEW_RUNS", "NOT_INTERLEAVED", "UNBALANCED_ORDER", "SYSTEMATIC_ORDER")
 """Cautions that forbid a verdict on a change. What the candidate holds by itself is not touched."""
@@ -378,6 +379,6 @@ def _paced(estimate: GateEstimate, verdict: Verdict) -> str | None:
     if gate.limit is None and verdict is not Verdict.FAIL:
         return PACED
     if gate.limit is not None and verdict is Verdict.FAIL and max(offered) < gate.limit:
-        most = f"{max(offered):.3g}{gate.endpoint.unit}"
+        most = f"{three(max(offered))}{gate.endpoint.unit}"
         return f"the pacing sets this rate: it offers {most}, less than the limit"
     return None

@@ -83,6 +83,10 @@ def test_points_over_time_are_all_there_or_said_to_be_thinned() -> None:
         )
     )
     assert "Points: all 3 requests. 1 of them in the warm-up" in cold.note
+    slow = drawn(
+        charts.over_time("TTFT", "s", {"a": [(np.arange(60.0), np.repeat([0.02, 1.6], 30))]})
+    )
+    assert slow.text == "Running median: a from 20.0 to 1,600 ms."  # not 1.6e+03
     n = 50_000
     many = drawn(
         charts.over_time(
@@ -113,7 +117,7 @@ def test_a_shift_draws_open_ends_to_the_edge_and_says_them() -> None:
 def test_requests_in_flight_are_the_mean_of_each_moment() -> None:
     """Two overlapping requests: two in flight at most, one and a half on average."""
     picture = drawn(charts.in_flight({"run": [(np.array([0.0, 1.0]), np.array([4.0, 3.0]))]}))
-    assert picture.text == "run 1.5 on average, 2 at most."
+    assert picture.text == "run 1.50 on average, 2 at most."
 
 
 def test_nothing_to_draw_is_no_picture() -> None:

@@ -150,11 +150,12 @@ def test_a_duet_sends_each_request_to_both_arms_at_once(
 ) -> None:
     done = tbench(
         "ab", trace, *arms(simulator.url, "A", "B"), "--repeats", 1, "--schedule", "duet",
-        "--warmup", "none", *WIDE, "-o", "d",
+        "--warmup", "none", "--redo-invalid", 0, *WIDE, "-o", "d",
     )  # fmt: skip
-    first, second = (read_run(trace.parent / "d" / f"{arm}.1.run") for arm in "AB")
+    # Set aside where a busy machine made it INVALID: what was sent is the same.
+    first, second = (read_run(next((trace.parent / "d").rglob(f"{arm}.1.run*"))) for arm in "AB")
 
-    assert done.code == 3, done.err
+    assert done.code in {3, 4}, done.err
     assert len(first) == len(second) == 60
     assert (first.columns["due"] == second.columns["due"]).all()
 

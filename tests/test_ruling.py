@@ -128,7 +128,8 @@ def test_a_limit_on_a_rate_fails_only_where_so_many_came(
     assert found.verdict.value == verdict
     if verdict == "INCONCLUSIVE":
         assert (
-            found.rows[0].reason == "the pacing sets this rate: it offers 10/s, less than the limit"
+            found.rows[0].reason
+            == "the pacing sets this rate: it offers 10.0/s, less than the limit"
         )
 
 

@@ -93,6 +93,7 @@ def test_gates_are_those_of_the_json_as_numbers(found: GateResults, book: Any) -
     shown = rows(book["Gates"])
     whole = judgement_json(found)["comparisons"]
 
+    assert "a change is candidate / baseline, of shares" in book["Gates"]["A1"].value
     assert len(shown) == len(whole)
     for row, wanted in zip(shown, whole, strict=True):
         assert same(row["baseline"], shown_in(wanted["unit"], wanted["baseline"]))
@@ -115,6 +116,25 @@ def test_every_sample_is_there_as_it_was_measured(found: GateResults, book: Any)
         assert [row["request id"] for row in own] == run.columns["id"].tolist()
         assert [row["HTTP status"] for row in own] == run.columns["status"].tolist()
         assert {row["output (tokens)"] for row in own} <= {50, None}
+
+
+def test_samples_that_count_are_those_of_the_tables(found: GateResults) -> None:
+    """Also where they are not the warm-up of their own run, which its flags say."""
+    first, second = (
+        replace(
+            run, run=replace(run.run, columns={**run.columns, "warmup": np.arange(len(run)) < cold})
+        )
+        for run, cold in ((found.arms[0].runs[0], 0), (found.arms[1].runs[0], 7))
+    )
+    file = io.BytesIO()
+    comparison_book(compare(first, second), file, command=None)
+    sheets = openpyxl.load_workbook(file)
+    samples, errors = rows(sheets["Samples"]), rows(sheets["Errors"])
+
+    for side, tallied in zip(("baseline", "candidate"), errors, strict=True):
+        counts = [row["counts"] for row in samples if row["run"] == side]
+        assert counts == [False] * 7 + [True] * (len(first) - 7)
+        assert tallied["requests"] == len(first) - 7
 
 
 def test_what_a_sheet_cannot_hold_is_said(found: GateResults) -> None:

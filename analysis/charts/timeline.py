@@ -25,6 +25,7 @@ from tbench.analysis.charts.drawing import (
 )
 from tbench.analysis.summary import Floats
 from tbench.capture.terminal import plural
+from tbench.replay.throughput import three
 
 SCATTERED = 1500
 """Points of an arm at most,"""
@@ -104,7 +105,7 @@ def over_time(
     for name in names:
         middles, ends = medians[name].y * scale.factor, "too few"
         if len(middles):
-            ends = f"from {middles[0]:.3g} to {middles[-1]:.3g} {scale.unit}"
+            ends = f"from {three(middles[0])} to {three(middles[-1])} {scale.unit}"
         trends.append(f"{name} {ends}")
     caption = Words(
         title=f"{title} over time",
@@ -268,7 +269,7 @@ def _outstanding(arms: Series) -> tuple[Rows, Rows, list[str]]:
                 faint += _lines(name, f"{name} {k}", mean.x[::every], mean.y[::every])
         average = float(np.mean([mean.y.mean() for mean in means]))
         peak = max(most.max() for _, most in counted)
-        peaks.append(f"{name} {average:.3g} on average, {peak:.0f} at most")
+        peaks.append(f"{name} {three(average)} on average, {peak:.0f} at most")
     return faint, strong, peaks
 
 

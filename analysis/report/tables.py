@@ -443,15 +443,19 @@ def verdict_word(verdict: Verdict) -> str:
 GATED: Final = ("gate", "baseline", "candidate", "change", "90% CI", "margin", "result")
 
 
+GATES: Final = (
+    "What was gated. Quantiles and rates are geometric means over an arm's runs, shares plain means; a "
+    "change is candidate / baseline{}, of shares candidate - baseline, with its 90% interval, each "
+    "end the one-sided 95% bound; where the candidate must hold a limit the interval is of its own figure"
+)
+"""The caption of a table of gates; people read a change less 1, a workbook has the ratio."""
+
+
 def gate_table(results: GateResults, names: Names, arm: str | None = None) -> Table:
     """Every gate (of one candidate) with its figures, its verdict, and why it is not decided."""
     rows = [row for row in results.rows if arm in {None, row.arm}]
-    caption = (
-        "What was gated. Quantiles and rates are geometric means over an arm's runs, shares plain means; a "
-        "change is candidate / baseline - 1, of shares candidate - baseline, with its 90% interval, each "
-        "end the one-sided 95% bound; where the candidate must hold a limit the interval is of its own figure"
-    )
     heads = (*GATED, "arm", "n", "reason", "method", "reason and method")
+    caption = GATES.format(" - 1")
     return words.table(caption, heads, (_gate(row, names) for row in rows))
 
 

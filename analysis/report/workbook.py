@@ -7,7 +7,7 @@ are and shown with the digits that anybody reads; an interval has a column for e
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
@@ -257,7 +257,7 @@ def judgement_book(
         (row.comparison, row.comparison.verdict.value if row.gate.scale == "ratio" else None)
         for row in results.rows
     ]
-    shown = table(book, "Gates", gates.only(*heads))
+    shown = table(book, "Gates", replace(gates.only(*heads), caption=tables.GATES.format("")))
     _ratio_chart(book, shown, heads.index("change"), bars, level=90)
     gated = [row.gate.metric for row in results.rows if row.gate.quantile is not None]
     _rest(book, sides, list(dict.fromkeys([*USUAL, *gated])), most)
@@ -366,8 +366,15 @@ def _rest(
 
 
 SAMPLES: Final = (
-    *("run", "arm", "request id", "round", "in plan", "warm-up", "due (s)", "sent (s)", "lag (ms)"),
-    *("TTFT (ms)", "end to end (ms)", "TPOT (ms)", "prompt (tokens)", "output (tokens)"),
+    *("run", "arm", "request id", "round", "in plan", "warm-up", "counts", "due (s)", "sent (s)"),
+    *(
+        "lag (ms)",
+        "TTFT (ms)",
+        "end to end (ms)",
+        "TPOT (ms)",
+        "prompt (tokens)",
+        "output (tokens)",
+    ),
     *("cached (tokens)", "HTTP status", "outcome", "finish reason", "server's request id", "error"),
 )
 
@@ -384,6 +391,7 @@ def sample_sheet(book: Book, sides: Sides, *, most: int = ROWS) -> None:
             f"The first samples of each run, {written:,} of {n:,}: {n - written:,} are LEFT OUT, since a "
             f"sheet has {most:,} rows. All are in the run files (tbench report RUN --json --samples)."
         )
+    note += " Quantiles and failures are of those that count."
     rows = (
         row for place, count in zip(order, taken, strict=True) for row in _samples(place, count)
     )
@@ -402,8 +410,11 @@ def shares(sizes: Sequence[int], room: int) -> list[int]:
 def _samples(place: Place, count: int) -> Iterator[list[Value]]:
     """The cells of SAMPLES but the first two, column by column; no count and an empty text are None."""
     columns, first = place.arm.columns, slice(count)
-    names = ("id", "cycle", "index", "warmup", "due", "sent")
+    names = ("id", "cycle", "index", "warmup")
     parts: list[list[Any]] = [np.asarray(columns[name][first]).tolist() for name in names]
+    # A run's own mark is not all that a comparison leaves out.
+    parts.append(place.arm.measured[first].tolist())
+    parts += [columns[name][first].tolist() for name in ("due", "sent")]
     latencies = (metrics.lag, metrics.ttft, metrics.e2e, metrics.tpot)
     parts += [(latency(columns)[first] * 1e3).tolist() for latency in latencies]
     for name in ("prompt_tokens", "output_tokens", "cached_tokens", "status"):
