@@ -276,6 +276,7 @@ def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
         estimate=None,
         method="refused",
         stops=tuple(stops),
+        units="sessions",
     )
     if gate.usual and gate.metric == ERRORS and not sessions:  # as in files of older versions
         unknown = Figure(value=math.nan, n=0, refusal=f"no session of the file has {name_of(gate)}")

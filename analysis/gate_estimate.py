@@ -63,7 +63,7 @@ class GateEstimate:
     `strict` is what a PASS needs besides (`analysis.decide.GateEvidence`), by default the estimate alone.
     `lag_s` is by how much the client's own lag can have raised the candidate's figure over the baseline's,
     and by how much it can have lowered it, seconds. `stops` are codes of cautions that forbid a verdict on
-    this gate alone.
+    this gate alone. `units` are what it takes more of for a narrower interval.
     """
 
     arm: str
@@ -75,6 +75,7 @@ class GateEstimate:
     stops: tuple[str, ...] = ()
     strict: Estimate | Literal["alike"] | None = "alike"
     lag_s: tuple[float, float] = (0.0, 0.0)
+    units: Literal["runs", "sessions"] = "runs"
 
     @property
     def refusal(self) -> str | None:
@@ -312,7 +313,8 @@ def at_the_margin(gate: Gate, sides: Sides, estimate: Estimate | None) -> Estima
     at_limit = max(1.0, (base + gate.allowance) * (n + 2 * size) / (bad[1] + size))
     more, rises = 0.0, (at_limit, 1.0)
     for side, rise in zip(sides[::-1][: 1 if gate.limit is not None else 2], rises, strict=False):
-        seen = float(np.var([figure.value for figure in side], ddof=1)) / len(side)
+        # Of a baseline file today's session may be one run: what differs from run to run is not seen then.
+        seen = np.var([run.value for run in side], ddof=1) / len(side) if len(side) > 1 else 0.0
         bursts = least_variance(gate, side, size)
         at_margin = bursts * rise + max(0.0, seen - bursts) * rise**2
         # Less what the estimate has already: `difference` took the larger of these two.

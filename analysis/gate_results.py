@@ -318,11 +318,12 @@ def _open(estimate: GateEstimate) -> str:
             )
         return f"with every failure as the slowest request: {lacking}"
     if least > gate.threshold + evidence.lag[0]:
-        return f"beyond its {what} by itself, but not at 5% among all gates (Holm); more runs would tell"
+        alone = f"beyond its {what} by itself, but not at 5% among all gates (Holm)"
+        return f"{alone}; more {estimate.units} would tell"
     if least > gate.threshold:
         explained = f"{words.figure(estimate.lag_s[0], 's')} of {_apart(estimate)}"
         return f"client lag can explain {explained}, which is too much to tell"
-    return f"the interval holds the {what}; more runs would narrow it"
+    return f"the interval holds the {what}; more {estimate.units} would narrow it"
 
 
 def _lag_reason(estimate: GateEstimate, beware: Sequence[str], side: int) -> str | None:

@@ -80,6 +80,12 @@ def test_a_session_is_the_unit(repeats: Any, factor: float, expected: str) -> No
     new = float(np.mean(np.log(row.candidate_runs)))
 
     assert found.verdict.value == expected
+    # Of a night's runs only as many are looked at as each session has.
+    assert row.reason == (
+        "the interval holds the margin; more sessions would narrow it"
+        if expected == "INCONCLUSIVE"
+        else None
+    )
     assert row.comparison.ratio == pytest.approx(math.exp(new - float(np.mean(y))))
     assert row.comparison.method == "prediction t over 6 sessions of 3 runs each, df 5"
     assert row.baseline_runs == pytest.approx(CALM)
@@ -168,6 +174,21 @@ def test_errors_that_are_equal_by_chance_have_the_spread_of_independent_requests
 
     assert row.comparison.ratio == pytest.approx(-0.004)
     assert high - low > 0.003
+
+
+def test_one_run_tonight_has_the_spread_of_bursts_too(repeats: Any) -> None:
+    """Nothing shows how errors come, so by tens: six sessions with 2 in 500 each, and none tonight in 500."""
+    (row,) = evaluate_history(
+        history(CALM, runs=1), tonight(repeats, runs=1), parse_gates(None, ["errors:0.5pp"])
+    ).rows
+    # Agresti and Caffo's share of (bursts + 1) of (n / 10 + 2), in both arms.
+    bursts = sum(
+        (share := (k + 1) / (n + 2)) * (1 - share) / (n + 2) for k, n in ((1.2, 300), (0, 50))
+    )
+
+    assert row.comparison.runs == (6, 1)
+    assert row.comparison.n_candidate == 500
+    assert row.comparison.high == pytest.approx(-0.004 + stats.t.ppf(0.95, 5) * bursts**0.5)
 
 
 def _failing(run: dict[str, Any]) -> None:
