@@ -256,9 +256,8 @@ def _condition(word: str) -> Condition:
     field, ordered = FIELDS[name], sign not in {"=", "!="}
     if ordered and not field.number:
         raise InputError(f"--only {named(word)}: {name} is no number; compare it by = or !=")
-    if (ordered or not ("*" in value or value == "none")) and (
-        objection := _objection(field, value)
-    ):
+    absent = value == "none" and not field.words  # what has known words always has one
+    if (ordered or not ("*" in value or absent)) and (objection := _objection(field, value)):
         # Beside other values it would be ignored, and behind != it would leave everything.
         raise InputError(f"--only {named(word)}: {named(value)} is {objection}")
     return condition

@@ -421,7 +421,8 @@ class Player:
             self.history.keep(call, reply)
         # Those go on that waited for this answer, in their time; without one, for nothing.
         if turns is not None and turns.end(
-            call, reply.end - self.began if answered(call, reply) else None
+            call,
+            reply.end - self.began if turns.causal == "strict" or answered(call, reply) else None,
         ):
             if self._nap is not None and (turns.next_due or 0.0) < self._nap_ends:
                 self._nap.cancel()

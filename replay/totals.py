@@ -352,6 +352,9 @@ def unfilled_loop(run: Run, evidence: Evidence) -> str | None:
     if share < BUSY_SHARE:
         why = f"none was at hand {starved:.0%} of the time, as answers came faster than they were planned"
         cure = "lower --concurrency"
+        if (run.totals.get("workers") or 1) > 1:  # one waits while another's calls fill the memory
+            why += ", or one process had fewer to send than another"
+            cure += " or --workers"
     return (
         f"this client was the limit of the rate: it held {held:,.0f} of {concurrency:,} requests in flight, "
         f"and {why}; {cure}, or give the replay a core of its own"

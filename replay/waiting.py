@@ -224,11 +224,13 @@ class Turns:
 
 # What an answer is worth to who waits for it.
 
-_COMPLAINT: Final = re.compile(rb'"error"(?!: ?null)|event: ?error')
+_COMPLAINT: Final = re.compile(rb'"error"(?!: ?null)|event: ?error|"failed"')
 _FINISHES: Final = re.compile(rb'"finish_reason": ?"([^"]*)')
 _USUAL: Final = frozenset({b"stop", b"eos", b"length", b"tool_calls", b"function_call"})
 _LAST_EVENTS: Final = re.compile(rb'"type": ?"(?:message_stop|response\.completed)"')
 _EDGE: Final = 2048
+_READ_AT_ONCE: Final = 65536
+"""JSON of so many bytes is read about as fast as it is searched."""
 
 
 def answered(call: Call, reply: Reply) -> bool:
@@ -257,8 +259,7 @@ def _plainly_whole(body: bytes) -> bool:
     """Whether an answer ends as one does that went well, without a complaint: most are told by this.
 
     Within what a model says quotation marks are escaped, so nothing that it says looks like either. What
-    stands in the middle of a long one is not looked at: an error ends a stream, and an answer is short that
-    is none.
+    stands in the middle of a long one is not looked at: an error ends a stream, and JSON with one is short.
     """
     # Also how it begins, as some servers write there how it ended.
     edges = body if len(body) <= 2 * _EDGE else body[:_EDGE] + b" " + body[-_EDGE:]
@@ -268,7 +269,8 @@ def _plainly_whole(body: bytes) -> bool:
     if not _USUAL.issuperset(finishes):
         return False
     if body[:1] == b"{":
-        return body.rstrip()[-1:] == b"}"
+        seen = edges is body or len(body) > _READ_AT_ONCE
+        return seen and body.rstrip()[-1:] == b"}"
     if body[:1] not in {b"d", b"e"}:
         return False
     done = finishes and body.endswith(b"\ndata: [DONE]\n\n")

@@ -68,10 +68,14 @@ PIECES = {
     "responses": [
         b'{"type": "response.completed", "response": {"status": "completed", "error": null}}',
         b'{"type": "response.failed", "response": {"status": "failed", "error": {"code": "x"}}}',
+        b'{"object": "response", "status": "failed", "error": null, "output": []}',
     ],
 }
-LONG = said(finish_reason="length", message={"content": "x" * 5000})
-BODIES = [*chain.from_iterable(PIECES.values()), LONG, b"", b"[]", b"<html>"]
+LONG = [
+    said(message={"content": "x" * 5000}, finish_reason=reason, logprobs="x" * 5000)
+    for reason in ("length", "abort")
+]
+BODIES = [*chain.from_iterable(PIECES.values()), *LONG, b"", b"[]", b"<html>"]
 NOISE = [b": ping\n\n", b"event: error\n", b"\n\n", b"data: [DONE]\n\n"]
 STREAMS = st.sampled_from([*PIECES.values()]).flatmap(
     lambda pieces: st.lists(

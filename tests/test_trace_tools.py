@@ -334,6 +334,7 @@ def test_what_the_source_lost_is_said(trace: Path, tmp_path: Path, run: Run) -> 
         (["--only", "status!=400,429"], "400,429 is no number"),
         (["--only", "stream!=True"], "True is none of true, false"),
         (["--only", "outcome!=OK"], "OK is none of ok, http_error"),
+        (["--only", "outcome!=none"], "none is none of ok, http_error"),
         (["--only", "from=yesterday"], "give a time"),
         (["--only", "from=5", "--only", "from=6"], "given twice"),
         (["--only", "from=9", "--only", "to=3"], "nothing is left"),

@@ -92,6 +92,9 @@ class Worker:
             self.history = live_history.LiveHistory()
         unsent = self.history.let_go if self.history else id
         self.turns = None if task.causal == "off" else Turns(task.causal, task.copies, unsent)
+        if task.causal in {"max", "think"}:
+            # Loaded with the first answer that has to be read, it would hold up all that is due meanwhile.
+            import tbench.capture.providers  # noqa: F401, PLC0415
         self.stall = Histogram()
         self.late_s = 0.0
 
