@@ -123,12 +123,32 @@ class RunStore:
 
     @property
     def spent(self) -> float:
-        """What all runs so far may have cost, US dollars: those set aside too, and those that were killed."""
+        """What all runs so far may have cost, US dollars: those set aside too, and those that were killed.
+
+        Without the `uncharged`.
+        """
         folders = {self.folder, self.folder / self.kind.runs}
         killed = (path for folder in folders for path in folder.glob(f"*.run{LEDGER}"))
         return sum(float(entry.get("usd") or 0.0) for entry in self.entries) + sum(
             map(outlay, killed)
         )
+
+    @property
+    def uncharged(self) -> list[str]:
+        """Runs that were killed before there was a budget: nothing kept what they cost."""
+        if self.plan.get("max_cost") is not None:
+            return []
+        runs = self.folder / self.kind.runs
+        # Of the arms of a duet one ledger is for all.
+        parts = [] if any(runs.glob(f"*.run{LEDGER}")) else sorted(runs.glob("*.run.part"))
+        return [
+            *(
+                run["run"]
+                for run in self.entries
+                if run["ended"] == KILLED and run.get("usd") is None
+            ),
+            *map(self._name, parts),
+        ]
 
     def left(self, most: float | None) -> float | None:
         """What of a budget the runs so far have left, US dollars; None without one."""

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from tbench.abtest import runner
 from tbench.abtest.board import AbBoard, latencies
-from tbench.abtest.command import _performed
+from tbench.abtest.command import _performed, beyond_budget
 from tbench.abtest.plan import (
     AbPlan,
     ArmSpec,
@@ -251,6 +251,36 @@ def test_a_folder_remembers_what_was_made(tmp_path: Path) -> None:
     assert (folder / "set-aside" / "B.1.run.1").read_bytes() == b"run"
     assert not again.path("B.1").exists()
     assert (folder / "plan.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("begun", "ledger", "expected"),
+    [
+        ({}, False, ["A.1.run.part"]),
+        ({}, True, []),
+        ({"max_cost": 2.0}, False, []),
+    ],
+)
+def test_a_run_that_was_killed_without_a_budget_is_named(
+    tmp_path: Path, begun: dict[str, float], ledger: bool, expected: list[str]
+) -> None:
+    """What it cost is known nowhere; once it is set aside, too, and also in a budget that is set later."""
+    store = opened(tmp_path / "ab", plan(**begun))
+    store.write()
+    path = store.path("A.1")
+    path.with_name("A.1.run.part").write_bytes(b"what a kill left")
+    if ledger:
+        store.ledger(path).write_bytes(bytes(64))
+    before = opened(tmp_path / "ab", plan(max_cost=5.0))
+    lines = beyond_budget(plan(max_cost=5.0), before)
+
+    assert before.uncharged == expected
+    assert [
+        line.partition(" was killed when there was no --max-cost")[0] for line in lines
+    ] == expected
+    assert not beyond_budget(plan(), before)
+    before.clear(path)
+    assert before.uncharged == ["set-aside/A.1.run.part.1"] * len(expected)
 
 
 def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:

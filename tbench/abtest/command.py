@@ -96,9 +96,21 @@ def ab(
     store = opened(begun, resolved) if begun else None
     spent = store.spent if store else 0.0
     seen = outlook(resolved, missing(resolved, store) if store else resolved.slots)
-    lines = [*outlook_text(resolved, seen, spent), *settings_of(resolved)]
-    typer.echo(json.dumps(outlook_json(resolved, seen, spent)) if as_json else "\n".join(lines))
+    beyond = beyond_budget(resolved, store) if store else []
+    document = outlook_json(resolved, seen, spent)
+    document["warnings"] += beyond
+    unpaid = [f"!         {line}" for line in beyond]
+    lines = [*outlook_text(resolved, seen, spent), *unpaid, *settings_of(resolved)]
+    typer.echo(json.dumps(document) if as_json else "\n".join(lines))
     return 0
+
+
+def beyond_budget(plan: "AbPlan", store: "RunStore") -> list[str]:
+    """What a budget does not hold for, as nobody knows what it cost."""
+    return [
+        f"{run} was killed when there was no --max-cost: what it cost is not known, and not in this one"
+        for run in (store.uncharged if plan.max_cost is not None else ())
+    ]
 
 
 def settings_of(plan: "AbPlan") -> list[str]:
@@ -128,7 +140,8 @@ def _conducted(plan: "AbPlan", out: Path | None, reports: Reports, *, as_json: b
     store = prepared(plan, out)
     left = len(missing(plan, store))
     print(f"{out}: {opening(plan, left)}", file=sys.stderr)
-    for line in [*(f"! {doubt}" for doubt in doubts(plan)), *settings_of(plan)]:
+    beware = (*doubts(plan), *beyond_budget(plan, store))
+    for line in [*(f"! {doubt}" for doubt in beware), *settings_of(plan)]:
         print(line, file=sys.stderr)
     if left and not early(plan, store) and (stopped := _performed(plan, store)):
         judgement = so_far(plan, store, stopped)
