@@ -215,5 +215,6 @@ OTLP = Exporter(
     make=lambda _job: span,
     write=lines,
     cannot="the HTTP bodies and headers, APIs other than chat (messages and responses come back as chat), "
-    "times between tokens, answers beside the first (n)",
+    "times between tokens and of the last (imported again, E2E of a stream is to its last byte), answers "
+    "beside the first (n)",
 )

@@ -16,7 +16,7 @@ from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from tbench.capture.errors import InputError
 from tbench.simulator.call import known_fault
@@ -25,6 +25,10 @@ from tbench.simulator.prompt import BLOCK_TOKENS, PrefixCache
 
 class QueueFullError(Exception):
     """The engine takes no more for now: the server answers 503."""
+
+
+POSITIVE: Final = ("max_batch", "max_queue", "prefill_tokens_per_s", "chunk_tokens")
+"""What an engine has to have some of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ class EngineSpec:
     cache_blocks: int = 65_536
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_queue", "prefill_tokens_per_s", "chunk_tokens"):
+        for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise InputError(f"[engine] {name} must be above 0")
 
@@ -293,7 +297,9 @@ def _row[T: Profile | Lengths | Limits | EngineSpec](kind: type[T], table: objec
             isinstance(value, number) and not isinstance(value, bool) and 0 <= value < math.inf
         )
         if not sound:
-            raise InputError(f"{where}: {key} must be a finite number not below 0, not {value!r}")
+            form = "a whole number" if number is int else "a finite number"
+            least = "from 1" if number is int and key in POSITIVE else "not below 0"
+            raise InputError(f"{where}: {key} must be {form} {least}, not {value!r}")
         if kinds[key] is bool and not isinstance(value, bool):  # 'false' would mean true
             raise InputError(f"{where}: {key} must be true or false, not {value!r}")
     return kind(**table)
