@@ -413,6 +413,36 @@ def test_a_key_that_was_mended_goes_on(
     assert len(list((tmp_path / "x" / "set-aside").iterdir())) == 1
 
 
+def test_a_server_that_dies_between_points_is_no_result(
+    tbench: Callable[..., Done], tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """It knows no model any more after the first point; the second is made again, and judged as the first."""
+    more = ("--traffic-scenario", "D(9,4)", "--model-tokenizer", tokenizer_file, "--json")
+    numbers = count(1)
+
+    def answer(_: Received) -> Given:
+        alive = not 12 < next(numbers) <= 24
+        return Given(stream(), headers=EVENTS) if alive else Given([b"{}"], status=404)
+
+    with answering(answer) as server:
+        slo = ("--slo", "ttft<9s")
+        died = tbench(*words(server.url, "--num-concurrency", "1,12", *more, *slo))
+        left = results(tmp_path / "x")
+        slo = ("--slo", "ttft<1us")
+        again = tbench(*words(server.url, "--num-concurrency", "12", *more, *slo, "--resume"))
+    first, second = (one["aggregated_metrics"] for one in results(tmp_path / "x"))
+
+    assert died.code == 5
+    assert "in 1 point of 2: http_404" in died.err
+    assert [one["aggregated_metrics"]["error_rate"] for one in left] == [0, 1]
+    assert again.ended, again.err
+    assert second["error_rate"] == 0
+    assert len(list((tmp_path / "x" / "set-aside").iterdir())) == 1
+    assert first["goodput"] == second["goodput"] == 0
+    assert first["num_requests"] == 12
+    assert left[0]["aggregated_metrics"]["goodput"] == 1
+
+
 def test_a_model_that_was_mended_is_asked(
     tbench: Callable[..., Done], simulator: Server, tokenizer_file: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from tbench.benchmark.board import Log, SweepBoard, SweepState
 from tbench.benchmark.calibration import by_server_counts
-from tbench.benchmark.conduct import STORE, Benchmark, PointResult
+from tbench.benchmark.conduct import STORE, Benchmark, PointResult, out_of_reach
 from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.genai_bench import METADATA, OWN, RUNS, write_json
 from tbench.benchmark.options import BenchmarkOptions
@@ -231,6 +231,15 @@ def _exit(
     if made and not any(point.numbers["completed"] for point in made):
         errors = dict.fromkeys(kind for point in made for kind in point.numbers["errors"])
         print(f"no request succeeded in any point: {', '.join(errors)}", file=sys.stderr)
+        return UnreachableError.exit_code
+    if gone := [point for point in made if out_of_reach(point.numbers)]:
+        errors = dict.fromkeys(kind for point in gone for kind in point.numbers["errors"])
+        print(
+            f"no request succeeded in {plural(len(gone), 'point')} of {len(made)}: {', '.join(errors)}; when "
+            "that is mended, the same command with --experiment-folder-name "
+            f"{shlex.quote(name)} --resume makes them again",
+            file=sys.stderr,
+        )
         return UnreachableError.exit_code
     invalid = [point for point in made if not point.numbers["valid"]]
     for point in invalid:

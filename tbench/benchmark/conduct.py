@@ -1,7 +1,8 @@
 """Conduct: make a benchmark's points, one after the other; a trace, a run and a result for each.
 
-A point whose requests all fail is a result like any other. Only where nothing has succeeded yet, and
-nothing will (nobody listens, a wrong key, an unknown model), the benchmark ends.
+A point whose requests all fail is a result like any other. Where nothing will succeed (nobody listens, a
+wrong key, an unknown model) the benchmark ends, or, once something has succeeded, makes the point again when
+it is gone on with.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from tbench.analysis.arms import arm_of_run
 from tbench.analysis.pairing import RunView
 from tbench.analysis.run_metrics import GOODPUT, endpoint, parse_slo
+from tbench.benchmark.folder import read_result
 from tbench.benchmark.genai_bench import (
     OWN,
     RUNS,
@@ -75,6 +77,11 @@ def cost_of(run: Run) -> float | None:
 def too_much(numbers: Mapping[str, Any]) -> bool:
     """Whether it may be the request that is refused (too long, say): another point's need not be."""
     return any(kind in REFUSED for kind in numbers["errors"])
+
+
+def out_of_reach(numbers: Mapping[str, Any]) -> bool:
+    """Whether a point says nothing of its load: nothing would have succeeded, whatever was asked."""
+    return hopeless(numbers) and not too_much(numbers)
 
 
 def check_hope(run: Run, numbers: Mapping[str, Any], flags: Flags) -> None:
@@ -149,6 +156,7 @@ class Benchmark:
         """
         for folder in (RUNS, TRACES):
             (self.store.folder / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.judge_again()
         sent = succeeded = False
         for point in points:
             name = stem(point, self.plan.source.task)
@@ -162,7 +170,7 @@ class Benchmark:
             if made.ended_by in ENDED:
                 return
             # Only before the first success: after one the address and the key are known to be right.
-            if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
+            if not succeeded and out_of_reach(made.numbers):
                 # It becomes a point that is not there: who mends the address or the key can go on.
                 if made.fresh:
                     self.store.charge(made.run.path, "errors", cost_of(made.run))
@@ -181,8 +189,9 @@ class Benchmark:
         if not path.exists():
             return None
         run = read_run(path)
-        if not run.complete or run.totals["ended_by"] in ENDED:
+        if not run.complete or run.totals["ended_by"] in ENDED or out_of_reach(numbers(run)):
             self.store.clear(path)
+            self.remove_result(name)
             return None
         made = run.header.get("experiment") or {}
         for held in HELD:
@@ -197,6 +206,29 @@ class Benchmark:
                 "away to make the point again"
             )
         return self.result_of(point, name, run, fresh=False)
+
+    def judge_again(self) -> None:
+        """Write earlier results anew that had another --slo: of one folder goodput has one meaning."""
+        slo = self.plan.options.slo
+        for path in [*self.store.folder.glob("*_time_*s.json")] if slo else ():
+            name = path.name.rpartition("_time_")[0]
+            if not self.store.path(name).exists():
+                continue
+            told = read_result(path, "s", "s").aggregate
+            if told.get("slo") == slo:
+                continue
+            rate, axis = told["request_rate"], told["iteration_type"]
+            point = Point(
+                scenario=told["scenario"],
+                axis=axis,
+                value=rate or told[axis],
+                concurrency=None if rate else told["num_concurrency"],
+                rate=rate,
+                batch_size=told["batch_size"],
+                repeat=told["repeat"],
+                seed=told["seed"],
+            )
+            self.there(point, name)
 
     def make(
         self, point: Point, name: str, watch: Watch | None, argv: tuple[str, ...]
