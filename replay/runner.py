@@ -344,6 +344,9 @@ class _ReplayRun:
             await _until(enough)
         await _until(lambda: bool(feeder.drawn) or feeder.done)
         if not feeder.drawn:
+            await self.fed.wait()
+            # Where the plan could not be made, the feed has the reason, and this ends here.
+            await trio.lowlevel.checkpoint()
             job = self.job
             raise nothing_to_send(job.options.trace, self.plan.skipped, job.only.words)
         await pool.warm()

@@ -5,11 +5,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
 import pytest
+import trio
+import trio.testing
 
+from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_reader import Lookup, Trace, read_trace
@@ -20,7 +24,7 @@ from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Clones
 from tbench.replay.plan import Plan, Turn
-from tbench.replay.runner import recipe_of, steps
+from tbench.replay.runner import _ReplayRun, recipe_of, steps
 from tbench.replay.target import Recipe, Step
 from tbench.replay.workers import carrier
 from tbench.replay.workers.calls import Feeder
@@ -220,3 +224,31 @@ def test_a_machine_without_the_trace_says_why(trace: Path, change: Any, words: s
     change(trace.parent / trace.name) if words != "no such file" else None
 
     assert words in (Carrier().read(str(trace), identity) or "")
+
+
+def test_a_plan_that_cannot_be_made_is_no_empty_one() -> None:
+    """The feed has ended a moment before it says why; so far nothing was drawn."""
+    pool, job = SimpleNamespace(ready=trio.lowlevel.checkpoint, full=False), SimpleNamespace()
+    job.options, job.only = SimpleNamespace(trace="t"), SimpleNamespace(words=())
+    feeder = SimpleNamespace(horizon=None, done=True, drawn=0)
+    run = SimpleNamespace(
+        pool=pool,
+        feeder=feeder,
+        job=job,
+        plan=SimpleNamespace(skipped={}),
+        fed=trio.Event(),
+        interrupts=0,
+    )
+
+    async def feed() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        run.fed.set()
+        raise InputError("two captures")
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed)
+            await _ReplayRun._get_ready(run)  # type: ignore[arg-type]
+
+    with pytest.RaisesGroup(pytest.RaisesExc(InputError, match="two captures")):
+        trio.run(main)
