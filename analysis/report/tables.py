@@ -301,15 +301,18 @@ def shown_quantiles(made: Table) -> list[str]:
 def _quantile(point: Quantile | None, unit: str, factor: float) -> Cell:
     if point is None:
         return Cell(text="-")
-    text = "-" if point.value is None else three(point.value * factor)
-    if point.value is None and point.at_least is not None:
-        text = f"> {three(point.at_least * factor)}"
+    # Beyond a wait that timed out: a number as well, in whichever unit it is shown.
+    hidden = point.value is None and point.at_least is not None
+    value = point.at_least if hidden else point.value
+    text = "-" if value is None else three(value * factor)
     ends = (point.low, point.high)
     shown = words.interval(*(None if end is None else end * factor for end in ends))
     below, mark = Cell(text=shown, ends=ends, unit=unit), ""
     if point.refusal:  # a mark, and how many values it needs in the interval's place
         below, mark = Cell(text=f"needs ≥ {metrics.minimum_n(point.p):,}"), "*"
-    return Cell(text=text, value=point.value, unit=unit, marks=("", mark), below=below)
+    return Cell(
+        text=text, value=value, unit=unit, marks=("> " if hidden else "", mark), below=below
+    )
 
 
 def throughput_table(sides: Sides, slo: Slo = ()) -> Table:
