@@ -224,9 +224,12 @@ class Contrast:
         # By the test of no difference, which is exact where steps of a clock make an interval coarse.
         below, above = FINDINGS[self.metric.better]
         differs = below if interval.t > 0 else above
+        ratio = row.ratio
+        if self.bins is not None and all(_known(side, row.quantile) for side in self._sides):
+            ratio = _finite(interval.ratio)
         return replace(
             row,
-            ratio=row.ratio if self.bins is None else _finite(interval.ratio),
+            ratio=ratio,
             # An end that the timeouts hide is open, even if the count of today would close it.
             low=_bound(interval.low) if _known(baseline, row.quantile) else None,
             high=_bound(interval.high) if _known(candidate, row.quantile) else None,

@@ -670,6 +670,15 @@ def test_a_ratio_at_equal_lengths_has_no_value_among_the_timeouts_either() -> No
     assert row(found, "e2e", 0.99).baseline_at_least is not None
     assert (late.baseline_at_least, late.candidate_at_least) == (None, None)
 
+    timed_out[0]["outcome"][::6] = "timeout"
+    slow = compare(arm(timed_out[0], "a"), arm(columns(2400, 3), "b"))
+    assert slow.equal_lengths is not None
+    plain = row(slow, "e2e", 0.9)
+    equal = next(one for one in slow.equal_lengths.rows if one.quantile == 0.9)
+    assert (plain.refusal, equal.refusal) == (None, None)
+    assert (plain.ratio, plain.low) == (equal.ratio, equal.low) == (None, None)
+    assert next(one for one in slow.equal_lengths.rows if one.quantile == 0.5).ratio is not None
+
 
 def test_answers_without_lengths_in_common_are_not_compared_at_equal_lengths() -> None:
     """All are ten times as long: the reason instead of rows. Of one length, or uncounted: nothing."""
