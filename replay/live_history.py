@@ -68,8 +68,10 @@ class LiveHistory:
         """Keep what a call was answered, where others hold it."""
         if not call.uses:
             return
-        body = b"".join(piece for _, piece in reply.chunks)
-        answer = _whole(body, reply.header("content-encoding"), reply.header("content-type"))
+        answer: Spoken | str = FAILED
+        if reply.failure is None and (reply.status or 0) < 300:
+            body = b"".join(piece for _, piece in reply.chunks)
+            answer = _whole(body, reply.header("content-encoding"), reply.header("content-type"))
         if isinstance(answer, str):
             noted = _Answer(call.uses, None, answer.encode())
         else:
@@ -91,10 +93,17 @@ class LiveHistory:
             if not answer.uses:
                 self._weight -= self._answers.pop(key).weight
 
+    def forgo(self, call: Call) -> None:
+        """The same of a call that is not to leave; notes why, where the answer that it continues says it."""
+        last = self._answers.get((call.arm, call.history[-1][0])) if call.history else None
+        if last is not None and last.provider is None and (reason := str(last.read())) != FAILED:
+            self._counts[call.arm][reason] += 1
+        self.let_go(call)
+
     def thread(self, call: Call) -> bool:
         """Put the target's answers into the body of a call that continues them; whether it can be sent.
 
-        Then they are let go; who does not send it does that.
+        Then they are let go; who does not send it has it forgo them.
         """
         sends = self._thread(call)
         if sends:
@@ -118,13 +127,15 @@ class LiveHistory:
         reason = "rewritten"
         if call.history and call.history[-1][1] < len(runs):
             reason, payload[member] = self._threaded(call, turns, runs)
+        if reason in UNUSABLE:
+            return False
         self._counts[call.arm][reason] += 1
-        if reason not in {"rewritten", *UNUSABLE}:
+        if reason != "rewritten":
             call.body = orjson.dumps(payload)
             call.head = _LENGTH.sub(b"\\g<1>%d" % len(call.body), call.head)
             label = Label.unpack(call.label)._replace(request_bytes=len(call.body))
             call.label = label.pack()
-        return reason not in UNUSABLE
+        return True
 
     def _threaded(
         self, call: Call, turns: list[Any], runs: Sequence[tuple[int, int]]
@@ -166,8 +177,9 @@ def assistant_runs(turns: Sequence[Any]) -> list[tuple[int, int]]:
     return runs
 
 
-UNUSABLE: Final = frozenset({"unreadable", "cut", "empty"})
-"""Answers after which a client has nothing to go on with."""
+FAILED: Final = "failed"
+UNUSABLE: Final = frozenset({FAILED, "unreadable", "cut", "empty"})
+"""Answers after which a client has nothing to go on with. What failed is told by its sample."""
 
 
 def _whole(body: bytes, encoding: str, kind: str) -> Spoken | str:

@@ -21,7 +21,7 @@ from tbench.replay.live_history import LiveHistory
 from tbench.replay.options import ReplayOptions
 from tbench.replay.sender import Call, Label, Origin, Reply
 from tbench.replay.totals import numbers
-from tests.answering import Given, answering
+from tests.answering import EVENTS, Given, answering
 from tests.conftest import Server
 
 ASK = {"role": "user", "content": "When?"}
@@ -83,6 +83,8 @@ def threaded(
     raw = orjson.dumps(body)
     call = calling(index, raw, *before)
     history.sent = history.thread(call)  # type: ignore[attr-defined]
+    if not history.sent:  # type: ignore[attr-defined]
+        history.forgo(call)
     if call.body != raw:
         assert b"\r\nContent-Length: %d\r\n\r\n" % len(call.body) in call.head
         assert Label.unpack(call.label).request_bytes == len(call.body)
@@ -400,22 +402,33 @@ def test_results_name_the_calls_of_a_simulator(
     assert [given for turn in sent for given in calls_in(turn)] == [call]
 
 
+EMPTY = json.dumps({"choices": [{"message": chat_turn("")}]}).encode()
+
+
 @pytest.mark.parametrize(
-    "pacing", [{"speed": 1.0}, {"concurrency": 1}, {"sessions": 1}, {"causal": "think"}], ids=str
+    ("pacing", "answer", "live"),
+    [
+        ({"speed": 1.0}, Given([EMPTY]), {"empty": 1}),
+        ({"concurrency": 1}, Given([EMPTY]), {"empty": 1}),
+        ({"sessions": 1}, Given([EMPTY]), {"empty": 1}),
+        ({"causal": "think"}, Given([EMPTY]), {"empty": 1}),
+        ({"concurrency": 1}, Given([CUT], headers=EVENTS), {"cut": 1}),
+        ({"speed": 1.0}, Given([b"no JSON"]), {"unreadable": 1}),
+        ({"concurrency": 1}, Given([b"{}"], status=500), {}),
+    ],
 )
-def test_what_follows_an_empty_answer_is_skipped_and_the_replay_ends(
-    pacing: dict[str, Any], tmp_path: Path
+def test_what_follows_an_answer_of_no_use_is_skipped_and_the_replay_ends(
+    pacing: dict[str, Any], answer: Given, live: dict[str, int], tmp_path: Path
 ) -> None:
-    """By the server: the first turn alone has come."""
+    """By the server: the first turn alone has come. Each is counted with its reason."""
     trace = conversation(tmp_path / "t.msgpack", "chat/completions", turns=3)
-    body = json.dumps({"choices": [{"message": chat_turn("")}]}).encode()
-    with answering(lambda _: Given([body])) as server:
+    with answering(lambda _: answer) as server:
         run = replay(
             trace, base_url=server.url, out=tmp_path / "r.run", live_history=True, **pacing
         )
 
     turns = run.totals["turns"]
-    assert (len(server.received), run.totals["completed"], run.totals["never_sent"]) == (1, 1, 2)
-    assert (turns["continued"], turns["skipped"], turns["live"]) == (2, 2, {"empty": 1})
+    assert (len(server.received), run.totals["never_sent"]) == (1, 2)
+    assert (turns["continued"], turns["skipped"], turns["live"]) == (2, 2, live)
     lines = "\n".join(summary(run, numbers(run)))
-    assert "1 not sent, as the target had answered with neither words nor calls" in lines
+    assert not live or "1 not sent, as the target" in lines

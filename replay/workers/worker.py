@@ -90,7 +90,7 @@ class Worker:
             from tbench.replay import live_history  # noqa: PLC0415 (it reads answers)
 
             self.history = live_history.LiveHistory()
-        unsent = self.history.let_go if self.history else id
+        unsent = self.history.forgo if self.history else id
         self.turns = None if task.causal == "off" else Turns(task.causal, task.copies, unsent)
         if task.causal in {"max", "think"}:
             # Loaded with the first answer that has to be read, it would hold up all that is due meanwhile.
