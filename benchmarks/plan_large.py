@@ -10,7 +10,6 @@ Prints one JSON object; it ends with 1 where a turn was planned without the one 
 """
 
 import argparse
-import gc
 import json
 import sys
 import tempfile
@@ -21,7 +20,6 @@ from typing import Any
 from engine import chat
 from trace_memory import peak_rss_mb
 
-from tbench.__main__ import YOUNG
 from tbench.capture import Exchange, TraceHeader, TraceWriter, read_trace
 from tbench.replay.job import refused_by
 from tbench.replay.pacing import Clones
@@ -67,7 +65,6 @@ def _exchange(seq: int, conversation: str, turn: int) -> Exchange:
 
 def plan(path: Path, clones: Clones) -> dict[str, Any]:
     """What the plan holds, and what it took."""
-    gc.set_threshold(YOUNG)  # as the command does
     refuses = refused_by([Target(base_url="http://127.0.0.1:8000")])
     began = time.process_time()
     requests = sessions = continued = 0

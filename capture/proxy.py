@@ -114,8 +114,6 @@ RELAYED: Final = signal.SIGUSR1
 """What ends one of several processes in good order; all other signals are the first one's to count."""
 SWITCH_S = 0.0005
 """How long the writer thread may keep the interpreter while a chunk waits (Python's default is 5 ms)."""
-YOUNG = 2000
-"""Objects between two looks for cycles, Python's default: a flow of mitmproxy is one, and holds its body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +207,8 @@ def forget_key(folder: Path) -> None:
 @contextmanager
 def _low_latency() -> Iterator[None]:
     """Keep the writer thread and the garbage collector from holding up a chunk."""
-    before, young = sys.getswitchinterval(), gc.get_threshold()
+    before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
-    gc.set_threshold(YOUNG)
     gc.collect()
     # A full collection of what mitmproxy loads (87,000 objects) takes 30 ms and more; frozen, none.
     gc.freeze()
@@ -219,7 +216,6 @@ def _low_latency() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-        gc.set_threshold(*young)
         sys.setswitchinterval(before)
 
 

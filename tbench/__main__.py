@@ -15,8 +15,6 @@ from tbench.capture.errors import TbenchError
 from tbench.capture.terminal import LONGEST_LINE, guarded, shortened
 
 INTERRUPTED: Final = 130
-YOUNG: Final = 50_000
-"""So many objects are made before Python looks for cycles among them, of which there are few here."""
 
 
 def main() -> None:
@@ -42,7 +40,6 @@ def _prepared_and_run() -> int:
     # OpenBLAS starts a thread for each core, which takes longer than to load all of numpy. Nothing here
     # multiplies large matrices, and a process without threads can fork its workers.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.set_threshold(YOUNG)
     code = run(sys.argv[1:])
     gc.freeze()  # the interpreter would look through everything for cycles, to end a process
     return code
