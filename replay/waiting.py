@@ -226,7 +226,9 @@ class Turns:
 
 _COMPLAINT: Final = re.compile(rb'"error"(?!: ?null)|event: ?error|"failed"')
 _FINISHES: Final = re.compile(rb'"finish_reason": ?"([^"]*)')
+_FINISH: Final = b'"finish_reason":'
 _USUAL: Final = frozenset({b"stop", b"eos", b"length", b"tool_calls", b"function_call"})
+_USUAL_ENDS: Final = tuple(b'%s"%s"' % (gap, word) for word in _USUAL for gap in (b"", b" "))
 _LAST_EVENTS: Final = re.compile(rb'"type": ?"(?:message_stop|response\.completed)"')
 _EDGE: Final = 2048
 _READ_AT_ONCE: Final = 65536
@@ -240,19 +242,35 @@ def answered(call: Call, reply: Reply) -> bool:
     """
     if reply.failure is not None or not reply.status or reply.status >= 400:
         return False
-    body = b"".join([piece for _, piece in reply.chunks])
-    if reply.status == 200 and _plainly_whole(body):
-        return True
+    chunks = reply.chunks
+    if reply.status == 200:
+        # What came at once is short, and the sooner told the more of these can be sent.
+        if len(chunks) == 1 and _short_and_whole(chunks[0][1]):
+            return True
+        if _plainly_whole(b"".join([piece for _, piece in chunks])):
+            return True
     from tbench.capture.providers import outcome_of, parse_response  # noqa: PLC0415 (a worker starts without)
 
     answer = parse_response(
-        reply.chunks,
+        chunks,
         content_type=reply.header("content-type"),
         content_encoding=reply.header("content-encoding"),
         status=reply.status,
     )
     endpoint = Label.unpack(call.label).endpoint
     return outcome_of(reply.status, answer, endpoint=endpoint) is Outcome.OK
+
+
+def _short_and_whole(body: bytes) -> bool:
+    """Whether a stream has one end, a usual one, and nothing in it that may be a complaint."""
+    at = body.rfind(_FINISH)
+    return (
+        body.startswith(_USUAL_ENDS, at + len(_FINISH))
+        and body.endswith(b"\ndata: [DONE]\n\n")
+        and b"error" not in body
+        and body.find(_FINISH) == at
+        and body[:5] == b"data:"
+    )
 
 
 def _plainly_whole(body: bytes) -> bool:

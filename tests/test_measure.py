@@ -88,13 +88,15 @@ STREAMS = st.sampled_from([*PIECES.values()]).flatmap(
     st.sampled_from(BODIES) | STREAMS,
     st.sampled_from([200, 201, 302, 400, 503]),
     st.sampled_from(["chat", "messages", "responses", "embeddings"]),
+    st.sampled_from([0, 99]),
 )
 def test_who_waits_for_an_answer_goes_on_where_its_sample_is_a_success(
-    body: bytes, status: int, endpoint: str
+    body: bytes, status: int, endpoint: str, cut: int
 ) -> None:
     """Whatever comes, in whatever order, but for what is no JSON: most are told without being read."""
     call = Call(0, None, NOWHERE, b"", b"", label=Label(id="x", endpoint=endpoint).pack())
-    reply = Reply(status=status, chunks=[(0.0, body[:99]), (1.0, body[99:])])
+    pieces = [body[:cut], body[cut:]] if cut else [body]
+    reply = Reply(status=status, chunks=[(0.0, piece) for piece in pieces])
 
     assert answered(call, reply) is (to_sample(call, reply, 0.0).outcome is Outcome.OK)
 
