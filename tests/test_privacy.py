@@ -5,11 +5,12 @@ import re
 import struct
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import batched, combinations, islice, takewhile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench import CaptureTransport
+from tbench import CaptureTransport, demo
 from tbench.capture.container_reader import open_container
 from tbench.capture.exchange import Chunk, Exchange, Request, Response
 from tbench.capture.frames import BLOCK
@@ -45,7 +46,7 @@ from tests import private_places
 from tests.answering import Given, Received, answering, chat
 from tests.conftest import PATIENCE_S, Server, run_tbench, until
 from tests.private_places import Planted, inflated
-from tests.private_traffic import exchanges, fingerprints, strings, write
+from tests.private_traffic import PROSE, exchanges, fingerprints, strings, write
 
 DIALECTS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
 
@@ -250,6 +251,46 @@ def test_a_server_counts_the_same_tokens_and_hits(
     assert are == pytest.approx(were, rel=0.01)
     assert cached_now / sum(are) == pytest.approx(cached_then / sum(were), abs=0.02)
     assert cached_then / sum(were) > 0.3  # there is something to lose
+
+
+def demo_questions() -> Iterator[str]:
+    """The first of each conversation: some 20 bytes are those of another."""
+    load = demo.Workload(model="m", rate=1.0, duration=400.0)
+    return (plan.questions[0] for plan in demo.conversations(load))
+
+
+def templates_filled_in() -> Iterator[str]:
+    """Texts that part anywhere in their first 300 bytes."""
+    rng, words = Random(5), " ".join(PROSE.split())
+
+    def stretch(size: int) -> str:
+        start = rng.randrange(len(words) - size)
+        return words[start : start + size]
+
+    templates = [stretch(rng.randint(20, 300)) for _ in range(40)]
+    return (rng.choice(templates) + stretch(rng.randint(10, 300)) for _ in range(1_000))
+
+
+@pytest.mark.parametrize("texts", [demo_questions, templates_filled_in])
+def test_short_prompts_that_begin_alike_keep_their_hits(
+    texts: Callable[[], Iterator[str]], traffic: tuple[list[Exchange], list[str]]
+) -> None:
+    """Within 2 points, where the block in which two part is much of them; and none become equal."""
+    agent, system = traffic[0][0].request, {"role": "system", "content": demo.SYSTEM}
+    chats = (
+        {"model": "m", "messages": [system, {"role": "user", "content": text}]} for text in texts()
+    )
+    requests = [
+        replace(agent, path="/v1/chat/completions", body=orjson.dumps(chat)) for chat in chats
+    ]
+    disguise = shape()
+    made = [disguise.request(request) for request in requests]
+    (were, cached_then), (are, cached_now) = served(requests), served(made)
+
+    assert are == were
+    assert cached_now / sum(are) == pytest.approx(cached_then / sum(were), abs=0.02)
+    assert cached_then / sum(were) > 0.3
+    assert len({request.body for request in made}) == len({request.body for request in requests})
 
 
 @pytest.mark.parametrize("content", ["hash", "drop"])

@@ -1,7 +1,9 @@
 """Stand-ins: what is written instead of a text, a name, an id, a number or a picture, under one key.
 
 Equal in, equal out. Texts are made up block by block, each block by a keyed hash (BLAKE2b) of itself and of
-all before it in its text: texts that begin alike go on alike up to the block in which they part.
+all before it in its text: texts that begin alike go on alike up to the block in which they part. Near the
+beginning of a text a block begins with steps, each made up by what comes before its end: there they go on
+alike up to the step.
 
 They are made of stems. Each is one token, with a space before it and without, for the vocabularies cl100k
 and o200k, of Claude 2 and of DeepSeek, and none is an English word of its own: what is made of them holds no
@@ -154,6 +156,17 @@ def _form(size: int, tokens: int, lines: int) -> _Form:
     return _Form(number, number - longer, lines, number, _SPACED[letters - 1], more)
 
 
+@lru_cache(maxsize=8_192)
+def _steps(size: int, tokens: int, lines: int) -> int:
+    """With how many steps a block can begin and have its tokens and lines all the same."""
+    for steps in range((size - 1) // STEP_BYTES, 0, -1):
+        size_left, tokens_left = size - steps * STEP_BYTES, tokens - steps * STEP_TOKENS
+        form = _form(size_left, tokens_left, lines)
+        if form.lines == lines and form.drawn + lines == tokens_left >= UNSTEPPED_TOKENS:
+            return steps
+    return 0
+
+
 _SPACED: Final = [[f" {stems[byte % len(stems)]}" for byte in range(256)] for stems in STEMS]
 
 
@@ -162,6 +175,13 @@ _SPACED: Final = [[f" {stems[byte % len(stems)]}" for byte in range(256)] for st
 BLOCK_BYTES: Final = 64
 """About 16 tokens, which is the block of most caches."""
 FEWEST_TOKENS: Final = math.ceil(FEWEST * BLOCK_BYTES)
+STEPPED_BYTES: Final = 1_024
+"""Of a text: prompts that part behind these lose little by what they share of a block."""
+STEP_BYTES: Final = 10
+STEP_TOKENS: Final = 2
+"""In any step, or its tokens would tell more of a text than those of a block do."""
+UNSTEPPED_TOKENS: Final = 5
+"""At the end of a block, made up by all of it: of fewer two blocks might well come out alike."""
 LEAST_BYTES: Final = 8
 """Of a last block: of fewer bytes two might well come out alike."""
 REMEMBERED_BYTES: Final = 32 << 20
@@ -237,15 +257,20 @@ class StandIns:
         state, start, made_up, owed, opens = self.hashed("block", b""), 0, list[str](), 0.0, 1
         escaped = data.translate(IS_ESCAPED)
         for end, count in zip(ends, counts, strict=True):
-            # Half of it names the block, for those behind it; of the other half it is made up.
-            digest = blake2b(data[start:end], key=state).digest()
-            state = digest[:32]
             # Fractions are carried over, or the rounding of each block would add up over a long text.
             owed += count
             tokens = round(owed)
             owed -= min(max(tokens, FEWEST_TOKENS), BLOCK_BYTES)  # as many as such a block can have
             lines = escaped.count(1, start, end)
-            made_up.append(prose(digest[32:], end - start + opens, tokens, lines))
+            # Half of it names the block, for those behind it; of the other half it is made up.
+            digest = blake2b(key=state)
+            for _ in range(_steps(end - start, tokens, lines) if start < STEPPED_BYTES else 0):
+                digest.update(data[start : start + STEP_BYTES])
+                made_up.append(prose(digest.digest()[32:], STEP_BYTES + opens, STEP_TOKENS))
+                start, tokens, opens = start + STEP_BYTES, tokens - STEP_TOKENS, 0
+            digest.update(data[start:end])
+            state = digest.digest()[:32]
+            made_up.append(prose(digest.digest()[32:], end - start + opens, tokens, lines))
             start, opens = end, 0
         return "".join(made_up)[1:]
 
