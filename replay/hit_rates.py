@@ -8,9 +8,12 @@ less than either has a small cache, or several that do not share; one that serve
 earlier run. The trace is read once more when the run is over, so that no sender waits for any of this.
 """
 
+import math
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -28,9 +31,10 @@ MOST_BYTES: Final = 32 * 2**20
 BLOCK_TOKENS: Final = 16
 """A cache keeps whole blocks of so many tokens, as vLLM's does."""
 TOKEN_BYTES: Final = 4
-BLOCK_BYTES: Final = BLOCK_TOKENS * TOKEN_BYTES
 HEADER_BYTES: Final = 16
 """What a template writes around a message: its role and marks."""
+ANSWER_HEAD: Final = b"assistant".ljust(HEADER_BYTES)
+"""With which a prompt ends; the next one of its conversation goes on with the answer."""
 PICTURE_BYTES: Final = 1_600 * TOKEN_BYTES
 """What stands for a picture or a file, however many bytes it has."""
 CLOSE: Final = 0.02
@@ -40,61 +44,65 @@ LAST_TURN: Final = 10
 
 
 class Prefixes:
-    """The prompts that a cache holds: their messages, and the blocks of these."""
+    """The prompts that a cache holds: behind each prefix, the messages that follow it, sorted."""
 
     def __init__(self) -> None:
-        self._known: set[int] = set()
+        self._behind: dict[int, list[bytes]] = {}
 
-    def share(self, whose: object, pieces: Iterable[bytes]) -> float:
-        """The share of a prompt that begins as one does which the cache of `whose` holds."""
-        begun = total = 0
-        link, follows = hash(whose), True
+    def shared(self, whose: object, pieces: Iterable[bytes]) -> int:
+        """With how many bytes a prompt begins as one does which the cache of `whose` holds."""
+        begun, link = 0, hash(whose)
         for piece in pieces:
-            total += len(piece)
-            if not follows:
-                continue
-            before, link = link, hash((link, piece))
-            if link in self._known:
-                begun += len(piece)
-                continue
-            blocks = _blocks(before, piece)
-            begun += BLOCK_BYTES * next(
-                (count for count, block in enumerate(blocks) if block not in self._known),
-                len(piece) // BLOCK_BYTES,
+            held = self._behind.get(link, ())
+            place = bisect_left(held, piece)
+            # No other has more of its beginning than those between which it belongs.
+            alike = max(
+                (_alike(piece, other) for other in held[max(place - 1, 0) : place + 1]), default=0
             )
-            follows = False
-        return begun / total if total else 0.0
+            begun += alike
+            if held[place : place + 1] != [piece]:
+                break
+            link = hash((link, piece))
+        return begun
 
     def add(self, whose: object, pieces: Iterable[bytes]) -> None:
         """Hold a prompt in the cache of `whose`."""
         link = hash(whose)
         for piece in pieces:
-            before, link = link, hash((link, piece))
-            if link not in self._known:
-                self._known.add(link)
-                self._known.update(_blocks(before, piece))
+            held = self._behind.setdefault(link, [])
+            place = bisect_left(held, piece)
+            if held[place : place + 1] != [piece]:
+                held.insert(place, piece)
+            link = hash((link, piece))
 
 
-def _blocks(link: int, piece: bytes) -> Iterator[int]:
-    """The whole blocks of a piece behind a prefix, each named by all that is before its end."""
-    for start in range(0, len(piece) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        link = hash((link, piece[start : start + BLOCK_BYTES], "block"))
-        yield link
+def _alike(piece: bytes, other: bytes) -> int:
+    """How many bytes two texts begin with alike."""
+    size = min(len(piece), len(other))
+    parted = int.from_bytes(piece[:size]) ^ int.from_bytes(other[:size])
+    return size - (parted.bit_length() + 7) // 8
 
 
 def pieces_of(payload: Mapping[str, Any], provider: Provider) -> Iterator[bytes]:
-    """A prompt about as templates write it: the tools, each message, the head of the answer."""
+    """A prompt about as templates write it: the tools, each message, the head of the answer.
+
+    In whole tokens: a template's mark ends a text, and with it the text's last token.
+    """
     for name in ("tools", "functions"):
         if tools := payload.get(name):
-            yield orjson.dumps(tools)
+            yield _in_tokens(orjson.dumps(tools))
     messages = provider.messages(payload)
     for message in messages:
         content = message.get("content")
         rest = {name: value for name, value in message.items() if name not in ("role", "content")}
         parts = [*(content if isinstance(content, list) else [content]), rest or None]
         role = str(message.get("role")).encode("utf-8", "replace")
-        yield role.ljust(HEADER_BYTES) + b"".join(map(_as_read, parts))
-    yield bytes(HEADER_BYTES) if messages else _as_read(payload.get("prompt"))
+        yield role.ljust(HEADER_BYTES) + _in_tokens(b"".join(map(_as_read, parts)))
+    yield ANSWER_HEAD if messages else _as_read(payload.get("prompt"))
+
+
+def _in_tokens(text: bytes) -> bytes:
+    return text.ljust(math.ceil(len(text) / TOKEN_BYTES) * TOKEN_BYTES, b"\0")
 
 
 def _as_read(part: object) -> bytes:
@@ -145,7 +153,7 @@ class _Tokens:
     recorded_prompt: int = 0
     recorded: int = 0
 
-    def add(self, share: float, least: float, served: Usage, recorded: Usage) -> None:
+    def add(self, share: Fraction, least: Fraction, served: Usage, recorded: Usage) -> None:
         prompt = served.prompt or 0
         self.requests += 1
         self.prompt += prompt
@@ -242,12 +250,12 @@ def _prompts(
         )
 
 
-def _shares(prompts: Sequence[_Prompt], held: Callable[[int], tuple[float, int]]) -> list[float]:
+def _shares(prompts: Sequence[_Prompt], held: Callable[[int], tuple[float, int]]) -> list[Fraction]:
     """The share of each that a cache has when it is sent, which has the one at a place from `held(place)` on.
 
     That is a time, and the place among those of one time: a prompt is sent in its own.
     """
-    cache, shares = Prefixes(), [0.0] * len(prompts)
+    cache, shares = Prefixes(), [Fraction(0)] * len(prompts)
     events = [(prompt.reading.sent, place, False, place) for place, prompt in enumerate(prompts)]
     events += [(*held(place), True, place) for place in range(len(prompts))]
     # False sorts before True: a prompt is asked for before it is there itself.
@@ -256,5 +264,6 @@ def _shares(prompts: Sequence[_Prompt], held: Callable[[int], tuple[float, int]]
         if adds:
             cache.add(whose, pieces)
         else:
-            shares[place] = cache.share(whose, pieces)
+            size = sum(map(len, pieces))
+            shares[place] = Fraction(cache.shared(whose, pieces), size or 1)
     return shares

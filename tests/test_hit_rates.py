@@ -27,6 +27,7 @@ from tbench.replay.hit_rates import (
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
 from tbench.replay.target import Target
+from tbench.simulator.prompt import PrefixCache, chat_prompt
 from tests.conftest import PATIENCE_S, Done, Server
 from tests.test_salt import exchange
 
@@ -217,16 +218,13 @@ WORDS = st.binary(max_size=300).map(lambda text: bytes(byte % 3 for byte in text
 def test_what_a_perfect_cache_serves_is_the_longest_earlier_prefix(
     prompts: list[list[bytes]],
 ) -> None:
-    """To a block, by comparison with every earlier prompt, byte by byte."""
-    cache, block = Prefixes(), BLOCK_TOKENS * TOKEN_BYTES
+    """By comparison with every earlier prompt, byte by byte."""
+    cache = Prefixes()
     for number, prompt in enumerate(prompts):
         longest = max((alike(prompt, earlier) for earlier in prompts[:number]), default=0)
-        total = sum(map(len, prompt))
-        shared = round(cache.share("one model", prompt) * total)
+        assert cache.shared("one model", prompt) == longest
         cache.add("one model", prompt)
-
-        assert longest - block < shared <= longest
-    assert cache.share("another model", prompts[0] if prompts else []) == 0
+    assert cache.shared("another model", prompts[0] if prompts else []) == 0
 
 
 def alike(prompt: list[bytes], earlier: list[bytes]) -> int:
@@ -242,6 +240,31 @@ def alike(prompt: list[bytes], earlier: list[bytes]) -> int:
     return count
 
 
+TEXTS = st.lists(
+    st.sampled_from(["Explain ", "a harbour ", "the night train", "é", "?\n"]), max_size=40
+)
+ROLES = st.sampled_from(["user", "assistant", "tool"])
+
+
+@given(st.lists(st.lists(st.tuples(ROLES, TEXTS.map("".join)), min_size=1, max_size=4), max_size=8))
+def test_what_is_planned_is_what_the_simulator_serves(chats: list[list[tuple[str, str]]]) -> None:
+    """To the token, as it cuts texts into the tokens that are assumed: one for four bytes."""
+    plan, readings, cache, hit = [], dict[int, Reading](), PrefixCache(10_000), 0
+    for number, chat_ in enumerate(chats):
+        messages = [{"role": role, "content": text} for role, text in chat_]
+        (planned,) = Plan(trace=[exchange({"model": "m", "messages": messages})])
+        plan.append(replace(planned, index=number, session=number))
+        prompt = chat_prompt(messages, [], "m")
+        # All of a prompt is held where it came before; the simulator still computes its last token.
+        held = cache.cached_tokens(prompt.blocks, prompt.tokens + 1)
+        cache.insert(prompt.blocks)
+        hit += held
+        readings[number] = Reading(number, number + 0.5, Usage(prompt=prompt.tokens))
+    rates = hit_rates(plan, Target(base_url="http://h"), readings)
+
+    assert (rates["planned"] * rates["prompt_tokens"] if rates else 0) == pytest.approx(hit)
+
+
 def test_a_picture_counts_as_its_tokens_and_not_as_its_bytes() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
     body = {
@@ -251,7 +274,7 @@ def test_a_picture_counts_as_its_tokens_and_not_as_its_bytes() -> None:
     }
     sizes = [len(piece) for piece in pieces_of(body, provider_of("POST", "/v1/chat/completions"))]
 
-    assert sum(sizes) == 1_600 * TOKEN_BYTES + len("What is it?") + 2 * HEADER_BYTES
+    assert sum(sizes) == 1_600 * TOKEN_BYTES + len("What is it? ") + 2 * HEADER_BYTES
 
 
 def test_a_target_that_names_no_cached_tokens_has_no_rate() -> None:
