@@ -227,6 +227,7 @@ class Turns:
 _COMPLAINT: Final = re.compile(rb'"error"(?!: ?null)|event: ?error|"failed"')
 _FINISHES: Final = re.compile(rb'"finish_reason": ?"([^"]*)')
 _FINISH: Final = b'"finish_reason":'
+_NO_FINISH: Final = _FINISH + b"null"
 _USUAL: Final = frozenset({b"stop", b"eos", b"length", b"tool_calls", b"function_call"})
 _USUAL_ENDS: Final = tuple(b'%s"%s"' % (gap, word) for word in _USUAL for gap in (b"", b" "))
 _LAST_EVENTS: Final = re.compile(rb'"type": ?"(?:message_stop|response\.completed)"')
@@ -268,7 +269,7 @@ def _short_and_whole(body: bytes) -> bool:
         body.startswith(_USUAL_ENDS, at + len(_FINISH))
         and body.endswith(b"\ndata: [DONE]\n\n")
         and b"error" not in body
-        and body.find(_FINISH) == at
+        and body.count(_FINISH, 0, at) == body.count(_NO_FINISH, 0, at)
         and body[:5] == b"data:"
     )
 
