@@ -55,13 +55,11 @@ class Prefixes:
         for piece in pieces:
             held = self._behind.get(link, ())
             place = bisect_left(held, piece)
-            # No other has more of its beginning than those between which it belongs.
-            alike = max(
-                (_alike(piece, other) for other in held[max(place - 1, 0) : place + 1]), default=0
-            )
-            begun += alike
             if held[place : place + 1] != [piece]:
-                break
+                # No other has more of its beginning than those between which it belongs.
+                beside = held[max(place - 1, 0) : place + 1]
+                return begun + max((_alike(piece, other) for other in beside), default=0)
+            begun += len(piece)
             link = hash((link, piece))
         return begun
 
