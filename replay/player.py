@@ -463,8 +463,8 @@ class Breaker:
         return bool(self._kind) and self._alike >= self._enough.get(self._kind or "", ENOUGH)
 
     def see(self, reply: Reply) -> None:
-        """Count one that has ended."""
-        if not self._watching:
+        """Count one that has ended; once it is on, those that are cancelled for it change nothing."""
+        if self.on or not self._watching:
             return
         kind = lasting(reply)
         self._watching = kind is not None and kind == (self._kind or kind)

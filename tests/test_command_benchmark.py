@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tbench.benchmark.conduct import out_of_reach
 from tbench.replay.runfile import read_run
 from tests.answering import EVENTS, Given, Received, answering, stream
 from tests.conftest import PATIENCE_S, Done, Server, until
@@ -441,6 +442,24 @@ def test_a_server_that_dies_between_points_is_no_result(
     assert first["goodput"] == second["goodput"] == 0
     assert first["num_requests"] == 12
     assert left[0]["aggregated_metrics"]["goodput"] == 1
+
+
+@pytest.mark.parametrize(
+    ("errors", "out"),
+    [
+        ({"connect_error": 9}, True),
+        ({"connect_error": 9, "cut": 2, "reset": 1}, True),
+        ({"cut": 9, "reset": 1}, False),
+        ({"connect_error": 9, "http_503": 1}, False),
+    ],
+)
+def test_a_server_that_dies_within_a_point_is_out_of_reach(
+    errors: dict[str, int], out: bool
+) -> None:
+    """What was in flight then is cut or reset; where somebody still listens, that is a result."""
+    numbers = {"failed": sum(errors.values()), "completed": 0, "errors": errors}
+
+    assert out_of_reach(numbers) is out
 
 
 def test_a_model_that_was_mended_is_asked(

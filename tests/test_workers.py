@@ -405,6 +405,16 @@ def test_only_lasting_failures_stop_a_replay(reply: Callable[[], Reply], stops: 
     assert breaker.on is stops
 
 
+def test_what_a_breaker_cancels_does_not_undo_it() -> None:
+    """The run then says that it ended by errors, with how many in flight it may be."""
+    breaker = Breaker()
+    for _ in range(ENOUGH):
+        breaker.see(refused(404))
+    breaker.see(Reply(failure=(Outcome.CANCELLED, "the replay was stopped")))
+
+    assert breaker.on
+
+
 def test_one_other_reply_takes_the_breaker_out_of_service() -> None:
     """A target that ever answered otherwise may do so again."""
     breaker = Breaker()

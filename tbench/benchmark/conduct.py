@@ -49,6 +49,8 @@ from tbench.replay.totals import duration_s, numbers
 from tbench.run_store import DONE, Kind, RunStore
 
 REFUSED: Final = frozenset({"http_400", "http_413", "http_422"})
+DYING: Final = frozenset({Outcome.CUT.value, Outcome.RESET.value})
+"""How requests end that are in flight when their server dies; nobody listens to those behind them."""
 
 
 def hopeless(numbers: Mapping[str, Any]) -> bool:
@@ -64,8 +66,10 @@ def hopeless(numbers: Mapping[str, Any]) -> bool:
         # A 5xx may be over in a minute, as may 408 or 429; a 401 is not.
         return status.startswith("4") and int(status) not in PASSING
 
-    failed, completed = numbers["failed"], numbers["completed"]
-    return bool(failed) and not completed and all(map(lasts, numbers["errors"]))
+    failed, completed, kinds = numbers["failed"], numbers["completed"], {*numbers["errors"]}
+    if Outcome.CONNECT_ERROR.value in kinds:
+        kinds -= DYING  # the server died in this point
+    return bool(failed) and not completed and all(map(lasts, kinds))
 
 
 def cost_of(run: Run) -> float | None:
