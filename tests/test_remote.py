@@ -416,6 +416,21 @@ def test_a_web_server_that_cannot_be_used_is_one_line(
         list(read_trace(f"{web[0]}/{name}"))
 
 
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, "is not there any more"), (403, "403"), (500, "500")]
+)
+def test_what_a_web_server_takes_back_is_one_line(
+    web: tuple[str, type[Ranges]], monkeypatch: pytest.MonkeyPatch, status: int, error: str
+) -> None:
+    """A file that was there as it was opened, whatever is said of it then."""
+    path = as_path(f"{web[0]}/t.msgpack")
+    assert isinstance(path, RemotePath)
+    trace = path.opened()
+    monkeypatch.setattr(web[1], "do_GET", lambda handler: handler.send_error(status))
+    with pytest.raises(UnreachableError, match=error):
+        trace.pread(10, 0)
+
+
 def plain(text: str) -> list[str]:
     """Its words: lines are broken by the length of a path."""
     return text.split()
