@@ -151,12 +151,23 @@ def test_an_answer_whose_request_came_nobody_knows_when_is_counted(tmp_path: Pat
     assert (item.request.extra["output_tokens"], item.response) == (3, None)
 
 
-def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('ts,p\n1767225600,a\n1767225601,"b\n1767225602,c\n1767225603,d\n', "begins at line 3"),
+        ('ts,p\n1767225600,"a\n1767225601,b\n', "begins at line 2"),
+        ("ts,p\n", "no row: only a header"),
+        ("[]", "no row"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    """A quote that is never closed swallows no rows; without any there is nothing to say of fields."""
     source = tmp_path / "log.csv"
-    source.write_text('ts,p\n1767225600,a\n1767225601,"b\n1767225602,c\n1767225603,d\n')
+    source.write_text(text)
 
-    with pytest.raises(InputError, match="begins at line 3"):
-        imported(source, "arrival=ts:s", "prompt=p")
+    for fields in ((), ("arrival=ts:s", "prompt=p")):
+        with pytest.raises(InputError, match=complaint):
+            imported(source, *fields)
 
 
 def test_hosts_and_paths_hold_no_key_and_no_line(tmp_path: Path) -> None:

@@ -205,6 +205,8 @@ def resolve(
         for path, layout in files
     }
     sample = [row for first_rows in samples.values() for row in first_rows]
+    if not sample and not any(True for path, layout in files for _ in rows(path, layout)):
+        raise InputError(f"{', '.join(map(str, paths))}: no row: only a header, or an empty list")
     notices: list[str] = []
     if fields:
         if format_name is not None:

@@ -217,6 +217,7 @@ def table(
         for name, count in Counter(filter(None, reader.fieldnames or ())).items():
             if count > 1:
                 raise InputError(f"{path}: {count} columns are called {name!r}; rename all but one")
+        before_line = reader.line_num
         for row in reader:
             yield row if None not in row and None not in row.values() else BAD_COLUMNS
             before_line = reader.line_num
