@@ -3,10 +3,11 @@
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from inspect import Parameter, Signature, signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 
@@ -161,13 +162,31 @@ class Verb(TyperCommand):
         """Read the words; what they do not say is as variables and the settings file have it."""
         if self._before:
             self._before(args)
+        self._check_values(ctx, args)
         # A pass before click's own, since settings fill in what was not given. A copy: it takes words out.
-        given = self.make_parser(ctx).parse_args(args=list(args))[0]
+        try:
+            given = self.make_parser(ctx).parse_args(args=list(args))[0]
+        except Exception as error:  # click's own, whose base typer does not export
+            vars(error)["ctx"] = getattr(error, "ctx", None) or ctx  # whose --help is named
+            raise
         if self.rows and not given.keys() & {"help", "help_all"} and not ctx.resilient_parsing:
             ctx.default_map = settle(self.rows, given)
             for line in mistyped(self.rows):
                 print(f"! {line}", file=sys.stderr)
         return super().parse_args(ctx, args)
+
+    def _check_values(self, ctx: Any, args: Sequence[str]) -> None:
+        """Fail where a value was forgotten, for which click takes the option that follows it.
+
+        `--flag=--other` is taken as it is written.
+        """
+        options = [each for each in self.get_params(ctx) if each.param_type_name == "option"]
+        names = {name: each for each in options for name in (*each.opts, *each.secondary_opts)}
+        ours = args[: args.index("--")] if "--" in args else args
+        for word, after in pairwise(ours):
+            valued = word in names and not names[word].is_flag
+            if valued and after in names and not ctx.resilient_parsing:
+                ctx.fail(f"Option '{word}' requires an argument, and {after} is an option.")
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS] TRACE`: typer writes `{TRACE}` for one that is required, `{TRACE}...` for several."""

@@ -64,6 +64,18 @@ def test_debug_shows_the_traceback(
         (["replay"], "see tbench replay --help"),
         (["benchmark"], ""),
         (["replay", "x", "--speed", "fast"], "--speed fast: give a number"),
+        (
+            ["replay", "x", "--rate"],
+            "option '--rate' requires an argument; see tbench replay --help",
+        ),
+        (
+            ["replay", "x", "--match-length", "-o", "x.run"],
+            "'--match-length' requires an argument, and -o is an option; see tbench replay --help",
+        ),
+        (
+            ["replay", "x", "--settings=-o", "-o", "y"],
+            "-o: cannot be read: No such file or directory",
+        ),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(
