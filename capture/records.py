@@ -5,9 +5,9 @@ The tables below are the fields of docs/trace-format.md. A field that is not in 
 """
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate, compress
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any, Final
 from uuid import uuid4
@@ -35,7 +35,7 @@ class RecordSchema:
         self._values = itemgetter(*table)
         self._known = frozenset({*table, "type", "id"})
         self._headers = self._names.index("headers") if "headers" in table else None
-        self._sound: dict[tuple[type, ...], tuple[bool, ...]] = {}
+        self._sound: dict[tuple[type, ...], Callable[[tuple[Any, ...]], tuple[int, ...]]] = {}
 
     def read(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The table's fields of a record; None when one is missing or of a wrong type."""
@@ -55,8 +55,9 @@ class RecordSchema:
             # Exactly as msgpack makes them: a bool is no int.
             if not all(kind in types for kind, types in zip(kinds, self._types, strict=True)):
                 return None
-            numbers = self._sound[kinds] = tuple(kind is int for kind in kinds)
-        if max(map(abs, compress(values, numbers)), default=0) > FARTHEST:
+            numbers = self._sound[kinds] = _numbers_in(kinds)
+        sizes = numbers(values)
+        if max(sizes) > FARTHEST or min(sizes) < -FARTHEST:
             return None
         if (at := self._headers) is None:
             return values
@@ -74,6 +75,14 @@ class RecordSchema:
         if record.keys() <= self._known:
             return {}
         return {key: value for key, value in record.items() if key not in self._known}
+
+
+def _numbers_in(kinds: tuple[type, ...]) -> Callable[[tuple[Any, ...]], tuple[int, ...]]:
+    """What takes the numbers from values of these types, with a 0 where they are fewer than two."""
+    places = [place for place, kind in enumerate(kinds) if kind is int]
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: (0, *(values[place] for place in places))
 
 
 U32_MAX = 2**32 - 1

@@ -483,13 +483,16 @@ def _likeness(seen: _Seen, words: int | None, client: str | None) -> tuple[bool,
 def _chain(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """A hash of the messages up to each: equal where two requests begin alike."""
     # Chained, so that a request of n messages costs n hashes and not n prefixes.
-    last, chain = 0, []
+    last, chain = 0, list[int]()
     for message in messages:
-        role, content = message.get("role"), message.get("content")
-        if len(message) == 2 and type(role) is str and type(content) is str:  # as nearly all
-            last = hash((last, role, content))
-        else:
-            last = hash((last, rewritten(message, sort=True)))
+        try:
+            if len(message) == 2:  # as nearly all
+                last = hash((last, message["role"], message["content"]))
+                chain.append(last)
+                continue
+        except (KeyError, TypeError):  # TypeError: content in parts
+            pass
+        last = hash((last, rewritten(message, sort=True)))
         chain.append(last)
     return chain
 

@@ -271,8 +271,7 @@ def items_of(value: object) -> list[dict[str, Any]]:
 
 def objects_of(value: object) -> list[dict[str, Any]]:
     """A list of objects and of nothing else; empty where it is no such list."""
-    listed = items_of(value)
-    return listed if isinstance(value, list) and len(listed) == len(value) else []
+    return value if isinstance(value, list) and {*map(type, value)} <= {dict} else []
 
 
 def bare_text(content: object) -> object:
