@@ -342,8 +342,8 @@ def _survivor_bias(compared: ComparedArms) -> str | None:
             if _sign(*before) * _sign(*after) < 0:
                 return (
                     f"{name} p{p * 100:g} of the answers alone, and with every failure as the slowest "
-                    f"request: {_change(*before)} and {_change(*after)}; one arm looks fast because its slow "
-                    "requests failed"
+                    f"request: {_change(*before)} and {_change(*after)}; which arm is faster depends on how "
+                    "failures count"
                 )
     return None
 

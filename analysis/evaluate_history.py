@@ -281,6 +281,9 @@ def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
     if gate.usual and gate.metric == ERRORS and not sessions:  # as in files of older versions
         unknown = Figure(value=math.nan, n=0, refusal=f"no session of the file has {name_of(gate)}")
         return replace(estimate, baseline=(unknown,), candidate=figures, stops=())
+    if gate.usual and not sessions and any(figure.refusal for figure in figures):
+        # Too few requests: the sessions, whose runs were as short, do not hold it either.
+        return replace(estimate, candidate=figures, stops=())
     return _predicted_estimate(estimate, group)
 
 

@@ -457,7 +457,7 @@ def test_survivors_say_both_changes(lost: float, change: str) -> None:
     found = compare(arm(base), arm(spoilt, "b"))
 
     said = {caution.code: caution.text for caution in found.warnings}["SURVIVOR_BIAS"]
-    stated = re.search(r"ttft p50 of the answers alone.*: (-\d+\.\d)% and (.*); one arm", said)
+    stated = re.search(r"ttft p50 of the answers alone.*: (-\d+\.\d)% and (.*); which arm", said)
     assert stated
     assert float(stated[1]) / 100 == pytest.approx(alone, abs=0.002)
     assert stated[2].startswith(change)

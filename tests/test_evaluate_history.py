@@ -428,3 +428,27 @@ def test_two_kinds_of_draws_differ_by_students_test() -> None:
         assert differs_by_kind(draws.tolist(), kinds) == theirs
 
     assert not differs_by_kind([1.0, 1.0, 9.0], [False, False, True])
+
+
+def _few(run: dict[str, Any]) -> None:
+    run["outcome"][100:] = "cancelled"
+
+
+def test_a_usual_gate_that_runs_are_too_short_for_is_not_testable(repeats: Any) -> None:
+    """Nor were the sessions' runs, which so have no figure of it; as between two arms."""
+    kept = history(CALM)
+    sessions = [
+        replace(one, figures={**one.figures, "ttft:p50": one.figures["e2e:p50"]})
+        for one in kept.sessions
+    ]
+    found = evaluate_history(
+        replace(kept, sessions=tuple(sessions)),
+        tonight(repeats, spoil=_few),
+        parse_gates("10%", []),
+    )
+    reasons = {row.gate.what: str(row.reason) for row in found.rows}
+
+    for what in ("ttft:p95", "e2e:p95"):
+        assert reasons[what].startswith("not testable: 100 requests in a run, needs 400"), reasons
+    assert "not testable" not in reasons["e2e:p50"]
+    assert "TTFT p95" in "".join(judgement_text(found))
