@@ -391,7 +391,7 @@ def _unequal_runs(
 
 
 def _named(estimates: Sequence[GateEstimate]) -> str:
-    return ", ".join(estimate.gate.what for estimate in estimates)
+    return ", ".join(dict.fromkeys(estimate.gate.what for estimate in estimates))
 
 
 def _differences(history: History, candidate: Replicates) -> Iterator[Caution]:
