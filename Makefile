@@ -78,9 +78,10 @@ fuzz: .venv/.ok ## every parser on a million inputs, every verb on 100,000 mutat
 soak: .venv/.ok ## an hour of capture and replay at half of what a capture carries: nothing lost, nothing that grows
 	$(BIN)/python benchmarks/soak.py --minutes $${MINUTES:-60}
 
+# A thread of OpenBLAS each, as the command has: more wait for one another with all their might.
 # Three at once: on two cores a third of the time two of them wait for clocks and other processes.
 # A test that fails and then passes has raced: it is listed as RERUN with its failure, to be mended, and holds nobody up.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal --durations=25 --hypothesis-profile=ci -raR --reruns 2 --only-rerun . --rerun-show-tracebacks
+PYTEST := PYTHONDONTWRITEBYTECODE= OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal --durations=25 --hypothesis-profile=ci -raR --reruns 2 --only-rerun . --rerun-show-tracebacks
 
 test: .venv/.ok ## the test-suite
 	$(PYTEST)
