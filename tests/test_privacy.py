@@ -259,26 +259,38 @@ def demo_questions() -> Iterator[str]:
     return (plan.questions[0] for plan in demo.conversations(load))
 
 
-def templates_filled_in() -> Iterator[str]:
+def templates_filled_in(source: str) -> Iterator[str]:
     """Texts that part anywhere in their first 300 bytes."""
-    rng, words = Random(5), " ".join(PROSE.split())
+    rng = Random(5)
 
     def stretch(size: int) -> str:
-        start = rng.randrange(len(words) - size)
-        return words[start : start + size]
+        start = rng.randrange(len(source) - size)
+        return source[start : start + size]
 
     templates = [stretch(rng.randint(20, 300)) for _ in range(40)]
     return (rng.choice(templates) + stretch(rng.randint(10, 300)) for _ in range(1_000))
 
 
-@pytest.mark.parametrize("texts", [demo_questions, templates_filled_in])
+WORDS = PROSE.split()
+ROWS = [{"name": one, "of": other, "size": len(one)} for one, other in batched(WORDS[:-1], 2)]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pytest.param([*demo_questions()], id="demo"),
+        pytest.param([*templates_filled_in(" ".join(WORDS))], id="prose"),
+        pytest.param([*templates_filled_in(PROSE)], id="short lines"),
+        pytest.param([*templates_filled_in(json.dumps(ROWS))], id="JSON"),
+    ],
+)
 def test_short_prompts_that_begin_alike_keep_their_hits(
-    texts: Callable[[], Iterator[str]], traffic: tuple[list[Exchange], list[str]]
+    texts: list[str], traffic: tuple[list[Exchange], list[str]]
 ) -> None:
     """Within 2 points, where the block in which two part is much of them; and none become equal."""
     agent, system = traffic[0][0].request, {"role": "system", "content": demo.SYSTEM}
     chats = (
-        {"model": "m", "messages": [system, {"role": "user", "content": text}]} for text in texts()
+        {"model": "m", "messages": [system, {"role": "user", "content": text}]} for text in texts
     )
     requests = [
         replace(agent, path="/v1/chat/completions", body=orjson.dumps(chat)) for chat in chats

@@ -157,12 +157,11 @@ def _form(size: int, tokens: int, lines: int) -> _Form:
 
 
 @lru_cache(maxsize=8_192)
-def _steps(size: int, tokens: int, lines: int) -> int:
-    """With how many steps a block can begin and have its tokens and lines all the same."""
+def _steps(size: int, tokens: int) -> int:
+    """With how many steps a block can begin and have its tokens all the same."""
     for steps in range((size - 1) // STEP_BYTES, 0, -1):
         size_left, tokens_left = size - steps * STEP_BYTES, tokens - steps * STEP_TOKENS
-        form = _form(size_left, tokens_left, lines)
-        if form.lines == lines and form.drawn + lines == tokens_left >= UNSTEPPED_TOKENS:
+        if _form(size_left, tokens_left, 0).drawn == tokens_left >= UNSTEPPED_TOKENS:
             return steps
     return 0
 
@@ -254,23 +253,25 @@ class StandIns:
         ends = [*range(BLOCK_BYTES, len(data) - LEAST_BYTES, BLOCK_BYTES), len(data)]
         counts = self._counts(original, ends)
         # The first one begins with a stem, which needs no space before it.
-        state, start, made_up, owed, opens = self.hashed("block", b""), 0, list[str](), 0.0, 1
+        state, start, made_up, opens = self.hashed("block", b""), 0, list[str](), 1
+        owed, lines = 0.0, 0
         escaped = data.translate(IS_ESCAPED)
         for end, count in zip(ends, counts, strict=True):
             # Fractions are carried over, or the rounding of each block would add up over a long text.
             owed += count
             tokens = round(owed)
             owed -= min(max(tokens, FEWEST_TOKENS), BLOCK_BYTES)  # as many as such a block can have
-            lines = escaped.count(1, start, end)
+            lines += escaped.count(1, start, end)
             # Half of it names the block, for those behind it; of the other half it is made up.
             digest = blake2b(key=state)
-            for _ in range(_steps(end - start, tokens, lines) if start < STEPPED_BYTES else 0):
+            for _ in range(_steps(end - start, tokens) if start < STEPPED_BYTES else 0):
                 digest.update(data[start : start + STEP_BYTES])
                 made_up.append(prose(digest.digest()[32:], STEP_BYTES + opens, STEP_TOKENS))
                 start, tokens, opens = start + STEP_BYTES, tokens - STEP_TOKENS, 0
             digest.update(data[start:end])
             state = digest.digest()[:32]
             made_up.append(prose(digest.digest()[32:], end - start + opens, tokens, lines))
+            lines -= _form(end - start + opens, tokens, lines).lines
             start, opens = end, 0
         return "".join(made_up)[1:]
 
