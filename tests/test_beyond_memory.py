@@ -439,7 +439,7 @@ def planned(folder: Path) -> dict[str, Any]:
 def checked(folder: Path) -> dict[str, Any]:
     arm = arms.load_replicates(folder / "?.*", desk=Desk(seats=2))
     gates, random = parse_gates("5%", ["errors:0.5pp"]), np.random.default_rng(1)
-    return self_check_json(self_check([arm], CompareOptions(), gates, random))
+    return self_check_json(self_check([arm], CompareOptions(metrics=("ttft",)), gates, random))
 
 
 @pytest.mark.parametrize(("judged", "beside"), [(judged, 0), (planned, 0), (checked, 1)])
