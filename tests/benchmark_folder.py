@@ -12,6 +12,7 @@ class BenchmarkFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.task = "text-to-text"
 
     def metadata(self, **changes: Any) -> Self:
         """`experiment_metadata.json`; a chat benchmark at 1 and 2 unless told otherwise."""
@@ -26,6 +27,7 @@ class BenchmarkFolder:
             "max_requests_per_run": 10, "experiment_folder_name": "x", "metrics_time_unit": "s",
             "dataset_path": None, **changes,
         }  # fmt: skip
+        self.task = whole["task"]
         (self.path / "experiment_metadata.json").write_text(json.dumps(whole, indent=4))
         return self
 
@@ -41,6 +43,7 @@ class BenchmarkFolder:
         n: int = 3,
         errors: int = 0,
         unit: str = "s",
+        task: str = "",
         **more: Any,
     ) -> Path:
         """A result; every level of a metric is its own number, so that none is taken for another."""
@@ -77,7 +80,7 @@ class BenchmarkFolder:
         aggregate |= {axis: value, **more} if axis in aggregate else {"request_rate": value, **more}
         name = scenario.translate(str.maketrans({"/": "_", ",": "_", "(": None, ")": None}))
         again = f"_run_{more['repeat']}" if more.get("repeat", 1) > 1 else ""
-        path = self.path / f"{name}_text-to-text_{axis}_{value:g}{again}_time_10s.json"
+        path = self.path / f"{name}_{task or self.task}_{axis}_{value:g}{again}_time_10s.json"
         content = {
             "aggregated_metrics": aggregate,
             "individual_request_metrics": [*requests, *[bad] * errors],

@@ -130,6 +130,22 @@ def test_repeats_are_points_and_doubles_are_said(benchmark_folder: BenchmarkFold
     assert found.notes == ("D(1,1): 2 results at num_concurrency 1; all are shown",)
 
 
+def test_results_of_another_task_are_left_out_and_counted(
+    benchmark_folder: BenchmarkFolder,
+) -> None:
+    """Someone put them there; what a chat is measured by says nothing of embeddings."""
+    benchmark_folder.metadata(num_concurrency=[1], traffic_scenario=["D(1,1)"])
+    benchmark_folder.point("D(1,1)", 1)
+    for size in (1, 4):
+        benchmark_folder.point("E(64)", size, axis="batch_size", task="text-to-embeddings")
+    found = load_experiment(benchmark_folder.path)
+
+    assert [point.scenario for point in found.points] == ["D(1,1)"]
+    assert found.notes == (
+        "2 results of another task (text-to-embeddings) left out: put them into a folder of their own",
+    )
+
+
 def test_what_is_no_result_is_left_alone(benchmark_folder: BenchmarkFolder) -> None:
     """genai-bench's debug files, and whatever else lies about."""
     benchmark_folder.metadata(num_concurrency=[1], traffic_scenario=["D(1,1)"])

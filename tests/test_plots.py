@@ -269,6 +269,24 @@ def test_embeddings_are_shown_against_their_batch_size(embeddings: Path) -> None
     assert {row["x"] for row in rows(embeddings, of)["dots 1,0"]} == {1.0, 8.0}
 
 
+def test_beside_chats_embeddings_are_in_no_plot_of_text(chat: Path, embeddings: Path) -> None:
+    """Their JSON has an output of 0 tokens, and their whole latency as TTFT."""
+    out = "mean_output_throughput_tokens_per_s"
+    of = grid({}, {"y_field": "stats.e2e_latency.mean"}, {"x_field": out, "y_field": "error_rate"})
+    found = load_experiments(chat.parent)
+    (sheet,) = checked(found, of)
+    combined = drawing.combined(sheet, of, "s")
+    drawn = [
+        {row["experiment"] for row in combined["datasets"][f"dots 0,{column}"]}
+        for column in range(3)
+    ]
+
+    assert drawn == [{"chat"}, {"chat", "embeddings"}, {"chat"}]
+    said = "Without text, so in no plot of output, TTFT or TPOT: E(64), embeddings."
+    assert said in combined["title"]["subtitle"]
+    assert rows(embeddings, grid({}))["dots 0,0"], "alone they are as genai-bench draws them"
+
+
 def test_files_have_the_names_of_genai_bench(chat: Path) -> None:
     found = {path.name for path in default_plots(chat)}
 

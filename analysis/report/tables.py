@@ -94,7 +94,8 @@ def comparison_table(comparison: Comparisons, *, short: bool = False) -> Table:
         ]
     )
     caption = (
-        "Candidate / baseline, by quantile; rates from the first sent to the last end; failures"
+        "Candidate / baseline, by quantile; rates from the first sent to the last end (of a closed loop to "
+        "when a place stayed empty); failures"
     )
     return words.table(caption, (*FULL, *MORE), cells)
 

@@ -17,6 +17,7 @@ from tbench.benchmark.fields import AXES, LATENCIES, PER_SECOND
 from tbench.benchmark.genai_bench import METADATA, scaled
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads, read_json
+from tbench.capture.terminal import plural
 
 # A result: the file of one point of a benchmark, ours or genai-bench's, checked and in one unit.
 
@@ -170,6 +171,8 @@ RESULT: Final = re.compile(
     r"(?!debug_for_run_).+_(concurrency|batch_size|rate|poisson)_[\d.e+-]+(_run_\d+)?_time_\d+s\.json"
 )
 """Names of results: genai-bench's, and those of repeats and of open arrivals, which are ours."""
+TASK: Final = re.compile(r"_([a-z-]+-to-[a-z]+)_(?:num_concurrency|batch_size|rate|poisson)_")
+"""The task in such a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +226,11 @@ def load_experiment(folder: Path, unit: Unit | None = None) -> BenchmarkFolder:
         paths = sorted(path for path in folder.iterdir() if RESULT.fullmatch(path.name))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
+    task, foreign = metadata.get("task"), dict[Path, str]()
+    for path in paths if task else ():
+        if (named_task := TASK.search(path.name)) and named_task[1] != task:
+            foreign[path] = named_task[1]
+    paths = [path for path in paths if path not in foreign]
     scenarios = list(metadata.get("traffic_scenario") or ())
 
     def place(point: Result) -> tuple[int, str, str, float, int]:
@@ -237,7 +245,7 @@ def load_experiment(folder: Path, unit: Unit | None = None) -> BenchmarkFolder:
         metadata=metadata,
         points=tuple(points),
         unit=unit,
-        notes=tuple(_notes(metadata, points)),
+        notes=(*_strangers(foreign), *_notes(metadata, points)),
     )
 
 
@@ -307,6 +315,13 @@ def _metadata(folder: Path) -> dict[str, Any]:
         if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
             raise InputError(f"{folder / METADATA}: {name} is not a list of {kind.__name__}")
     return metadata
+
+
+def _strangers(foreign: Mapping[Path, str]) -> Iterator[str]:
+    """Results of other tasks, which have other figures: someone put them there."""
+    for task, count in Counter(foreign.values()).items():
+        results = plural(count, "result")
+        yield f"{results} of another task ({task}) left out: put them into a folder of their own"
 
 
 def _notes(metadata: Json, points: Sequence[Result]) -> Iterator[str]:

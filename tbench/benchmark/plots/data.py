@@ -9,10 +9,11 @@ from statistics import fmean
 from typing import Any, Final
 
 from tbench.analysis.charts.drawing import Rows
-from tbench.benchmark.fields import AXES, KNOWN, POINT, TIME, label, unit_of
+from tbench.benchmark.fields import AXES, KNOWN, OF_TEXT, POINT, TIME, label, metric_of, unit_of
 from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, Result
 from tbench.benchmark.genai_bench import safe
 from tbench.benchmark.plots.layout import Grid, Panel
+from tbench.benchmark.sweep import BATCHED
 from tbench.capture.errors import InputError
 
 
@@ -81,11 +82,15 @@ FOLDER: Final = "experiment_folder_name"
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Points that are joined, in the order of what was swept; lines of one `group` look alike."""
+    """Points that are joined, in the order of what was swept; lines of one `group` look alike.
+
+    It `speaks` where its task is answered in text.
+    """
 
     group: str
     experiment: str
     points: tuple[Result, ...]
+    speaks: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,12 @@ class Sheet:
     def points(self) -> Iterator[Result]:
         for line in self.lines:
             yield from line.points
+
+    @property
+    def textless(self) -> tuple[Line, ...]:
+        """Those without text beside others with it, of which so no figure of output is drawn."""
+        silent = tuple(line for line in self.lines if not line.speaks)
+        return silent if len(silent) < len(self.lines) else ()
 
 
 def sheets(experiments: Sequence[BenchmarkFolder], key: str) -> list[Sheet]:
@@ -171,7 +182,8 @@ def _lines(folder: BenchmarkFolder, scenario: str, group: str) -> Iterator[Line]
     series = [(axis, points) for of, axis, points in folder.series() if of == scenario]
     for axis, points in series:
         name = ", ".join(part for part in (group, axis) if part) if len(series) > 1 else group
-        yield Line(group=name, experiment=folder.name, points=points)
+        speaks = folder.task not in BATCHED
+        yield Line(group=name, experiment=folder.name, points=points, speaks=speaks)
 
 
 # Rows: what the panels of a sheet show, as the results say it, unrounded.
@@ -180,8 +192,9 @@ def _lines(folder: BenchmarkFolder, scenario: str, group: str) -> Iterator[Line]
 def dots(panel: Panel, sheet: Sheet, unit: str) -> Iterator[dict[str, Any]]:
     """A row for each point and curve that has both values; `unit` is that of latencies."""
     for name, curve in zip(names(panel, unit), panel.curves, strict=True):
+        of_text = any((metric_of(field) or field) in OF_TEXT for field in (panel.x, curve.field))
         for line in sheet.lines:
-            for point in line.points:
+            for point in () if of_text and line in sheet.textless else line.points:
                 x, y = point.number(panel.x), point.number(curve.field)
                 if x is not None and y is not None:
                     yield {

@@ -145,6 +145,9 @@ class Frame:
         yield f"Numbers beside points: the {swept}; where that is x, the value of y."
         if any(point.repeat > 1 for point in points):
             yield "Repeated runs are points of their own; lines go through their means."
+        if textless := self.sheet.textless:
+            names = dict.fromkeys(line.group or line.experiment for line in textless)
+            yield f"Without text, so in no plot of output, TTFT or TPOT: {', '.join(names)}."
         flaws: dict[str, Callable[[Result], bool]] = {
             "INVALID, not to be used": lambda p: p.aggregate.get("valid") is False,
             "No request succeeded, so in no plot of latencies": (
