@@ -170,7 +170,7 @@ def test_what_was_interrupted_goes_on(tbench: Callable[..., Done], trace: Path) 
     with stalling(lambda: second() and not stopped.is_set()) as server:
         words = [
             "ab", str(trace), *arms(server.url, "A", "B"), "--repeats", "1", "--concurrency", "1",
-            "--warmup", "none", *WIDE, "-o", "i", "--json",
+            "--warmup", "none", "--requests", "20", *WIDE, "-o", "i", "--json",
         ]  # fmt: skip
         with _begun(words, trace.parent) as process:
             assert process.stderr and process.stdout
@@ -184,7 +184,7 @@ def test_what_was_interrupted_goes_on(tbench: Callable[..., Done], trace: Path) 
 
     assert process.returncode == 130
     assert (told["verdict"], told["ended_by"], told["missing"]) == ("INCONCLUSIVE", "interrupt", 1)
-    assert [run["completed"] for run in told["runs"]] == [60]
+    assert [run["completed"] for run in told["runs"]] == [20]
     assert [run["ended"] for run in told["set_aside"]] == ["interrupt"]
     assert "1 replay still to be made; go on with: tbench ab -o i" in said
     assert len(list((folder / "set-aside").iterdir())) == 1
