@@ -68,6 +68,7 @@ def sources(folder: str) -> tuple[tuple[Path, ast.Module], ...]:
     return tuple((path, ast.parse(path.read_text())) for path in paths)
 
 
+@cache
 def imported(tree: ast.Module) -> set[str]:
     """The libraries that a module imports, anywhere in it: `tbench.X` for ours, else the top-level name."""
     names: set[str] = set()
@@ -185,6 +186,7 @@ def test_an_options_name_stands_in_three_files() -> None:
     places: dict[str, set[str]] = {}
     for folder in FOLDERS:
         for path, tree in sources(folder):
+            module = module_name(path)
             for node in ast.walk(tree):
                 match node:
                     case ast.ClassDef(body=body):
@@ -196,9 +198,9 @@ def test_an_options_name_stands_in_three_files() -> None:
                             and re.search(r"\b\w*Option\(", ast.unparse(row.annotation))
                         }
                     case ast.Name(id=str(name)) | ast.Attribute(attr=str(name)):
-                        places.setdefault(name, set()).add(module_name(path))
+                        places.setdefault(name, set()).add(module)
                     case ast.arg(arg=str(name)) | ast.keyword(arg=str(name)):
-                        places.setdefault(name, set()).add(module_name(path))
+                        places.setdefault(name, set()).add(module)
     counts = {name: len(places[name]) for name in options if "_" in name}
     known = {name: count for name, count in counts.items() if count > OFTEN.get(name, OPTION_FILES)}
 
