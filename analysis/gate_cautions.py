@@ -156,7 +156,7 @@ def _together(group: ArmRuns, parts: Sequence[_Part]) -> Arm:
         source=first.source,
         model=_joined(run.model for run in runs),
         target=_joined(run.target for run in runs),
-        pacing=_joined(run.pacing for run in runs) or "",
+        pacing=_pacings([run.pacing for run in runs]),
         as_recorded=all(run.as_recorded for run in runs),
         token_gaps=first.token_gaps,
         sums=Sums(
@@ -204,6 +204,12 @@ def _errors(parts: Sequence[Sequence[_Part]]) -> ErrorDifference:
 
 def _joined(words: Iterator[str | None]) -> str | None:
     return ", ".join(dict.fromkeys(word for word in words if word)) or None
+
+
+def _pacings(words: Sequence[str]) -> str:
+    """The pacing of all, whose clauses semicolons part; of several, each as a whole."""
+    several = list(dict.fromkeys(words))
+    return several[0] if len(several) == 1 else " or ".join(s.replace("; ", ", ") for s in several)
 
 
 POOLED: Final = (

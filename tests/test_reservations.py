@@ -228,6 +228,18 @@ def test_a_failing_gate_fails_though_a_run_is_partial(repeats: Any) -> None:
     assert evaluate_gates([first, replace(slower, runs=runs)], GATES).verdict is Verdict.FAIL
 
 
+def test_an_arm_sent_in_two_ways_is_told_of_in_both(repeats: Any) -> None:
+    """Not by clauses, which belong to one of its pacings: `y` alone would differ from `y or x, y`."""
+    first, second = repeats.arms(pacing="x; y")
+    runs = [replace(run, pacing="x; y") for run in first.runs]
+    mixed = replace(second, runs=(replace(second.runs[0], pacing="y; x"), *second.runs[1:]))
+    text = said(evaluate_gates([replace(first, runs=tuple(runs)), mixed], GATES))[
+        "DIFFERENT_PACING"
+    ]
+
+    assert text == "the arms were sent differently: x; y against y, x or x, y"
+
+
 def test_warm_up_is_the_same_everywhere_and_counted(repeats: Any) -> None:
     found = evaluate_gates(
         repeats.arms(spoil=lambda one: one["warmup"].__setitem__(slice(8), True)), GATES
