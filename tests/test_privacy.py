@@ -104,6 +104,14 @@ def test_texts_are_as_long_and_alike_as_far_as_they_were(head: str, one: str, ot
     assert StandIns(b"other key").text("x" * 64) != stand_ins.text("x" * 64)
 
 
+def test_short_texts_that_differ_only_in_their_last_bytes_stay_unequal() -> None:
+    """Where these are all that a block's last stems are made up by."""
+    stand_ins = StandIns(b"key")
+    made_up = {stand_ins.text(f"Summary of item, no. {number:05d}") for number in range(5_000)}
+
+    assert len(made_up) == 5_000
+
+
 @given(st.text('aBz09 _.(\n\r\t\x0b\x1f"', max_size=60))
 def test_a_text_of_ascii_is_cut_as_any_other(text: str) -> None:
     assert ASCII_PIECE.findall(text) == PIECE.findall(text)

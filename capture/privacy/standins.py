@@ -179,8 +179,8 @@ STEPPED_BYTES: Final = 1_024
 STEP_BYTES: Final = 10
 STEP_TOKENS: Final = 2
 """In any step, or its tokens would tell more of a text than those of a block do."""
-UNSTEPPED_TOKENS: Final = 5
-"""At the end of a block, made up by all of it: of fewer two blocks might well come out alike."""
+UNSTEPPED_TOKENS: Final = 8
+"""At the end of a block, made up by all of it: of 5, thousands of 100,000 numbered prompts came out equal."""
 LEAST_BYTES: Final = 8
 """Of a last block: of fewer bytes two might well come out alike."""
 REMEMBERED_BYTES: Final = 32 << 20
