@@ -56,6 +56,7 @@ PIECES = {
         said(**TEXT, finish_reason="stop"),
         said(**TEXT, index=1),
         said(finish_reason="abort", message={}),
+        b'{"choices" : [{"index" : 0, "finish_reason" : "abort", "message" : {}}]}',
         said(error={"message": "full"}),
         b"{}",
     ],
