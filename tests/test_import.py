@@ -1,14 +1,17 @@
 """`tbench trace import`: what each format holds, by an independent count; and the rules for all of them."""
 
+import bz2
 import copy
 import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import random
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
+import zstandard
 from mitmproxy.io import FlowWriter
 from mitmproxy.test import tflow
 
@@ -1267,6 +1271,10 @@ def test_a_file_that_cannot_be_read_says_why(tbench: Run, tmp_path: Path) -> Non
     """UTF-16 is told from a pickle, a pipe from a file that is broken, and two formats from one."""
     row = {"timestamp": 0, "input_length": 5, "output_length": 1}
     (tmp_path / "wide.jsonl").write_text(json.dumps(row), encoding="utf-16")
+    packers = {"zst": zstandard.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    for name, pack in packers.items():
+        (tmp_path / f"log.{name}").write_bytes(pack(json.dumps(row).encode()))
+    shutil.copy(ROOT / "fixtures" / "example.msgpack", tmp_path / "ours.msgpack")
     lines(tmp_path / "mooncake.jsonl", [row])
     (tmp_path / "azure.csv").write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,4,5\n"
@@ -1276,6 +1284,16 @@ def test_a_file_that_cannot_be_read_says_why(tbench: Run, tmp_path: Path) -> Non
     try:
         for names, word in (
             (["wide.jsonl"], "UTF-16: convert it to UTF-8"),
+            (
+                ["log.zst"],
+                "log.zst: packed by zstd, bzip2, xz or zip, which is not read: unpack it",
+            ),
+            (
+                ["log.bz2"],
+                "log.bz2: packed by zstd, bzip2, xz or zip, which is not read: unpack it",
+            ),
+            (["log.xz"], "log.xz: packed by zstd, bzip2, xz or zip, which is not read: unpack it"),
+            (["ours.msgpack"], "a trace or a run of tbench, which needs no import"),
             (["pipe"], "pipe: a pipe can be read once"),
             (["mooncake.jsonl", "azure.csv"], "azure.csv is azure: import each format by itself"),
         ):

@@ -140,7 +140,7 @@ def test_bars_of_several_statuses_lie_on_each_other(tmp_path: Path) -> None:
     folder = BenchmarkFolder(tmp_path / "e").metadata(num_concurrency=[1])
     path = folder.point("D(1,2)", 1, n=10, errors=5)
     content = json.loads(path.read_text())
-    content["aggregated_metrics"]["error_codes_frequency"] = {"429": 3, "599": 2}
+    content["aggregated_metrics"]["error_codes_frequency"] = {"429": 3, "503": 1, "599": 1}
     path.write_text(json.dumps(content))
     shown = rows(
         folder.path,
@@ -148,7 +148,8 @@ def test_bars_of_several_statuses_lie_on_each_other(tmp_path: Path) -> None:
     )["codes 0,0"]
 
     assert [(row["code"], row["from"], row["to"]) for row in shown] == [
-        ("429 Too Many Requests", 0.0, 0.3), ("599", 0.3, 0.5),
+        ("429 Too Many Requests", 0.0, 0.3),
+        ("503 Service Unavailable, or connection failed", 0.3, 0.4), ("599", 0.4, 0.5),
     ]  # fmt: skip
 
 

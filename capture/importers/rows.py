@@ -4,7 +4,6 @@ The first bytes tell the kind of a file, never its name. A broken row is left ou
 unpickled: a pickle could run any program.
 """
 
-import codecs
 import csv
 import gzip
 import io
@@ -43,7 +42,6 @@ _REST = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*(")?', re.DOTALL)
 _MEMBER = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:')
 """How an object of JSON begins, and no cell of CSV, where quotes are doubled."""
 _ARRAY = re.compile(rb'\[\s*(?:[\[{"\]]|\Z)')
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
 Kind = Literal[
@@ -66,6 +64,31 @@ UNPICKLE: Final = (
 """For the one who made the pickle: its requests as JSONL."""
 
 
+UNREAD: Final = (
+    (
+        re.compile(rb"\x80[\x02-\x05]"),
+        (
+            "a pickle, as SGLang dumps requests, is never read: it could run any program. Where it can be "
+            f"trusted: {UNPICKLE} FILE > log.jsonl, then --map arrival=start:s --map end=end:s "
+            "--map prompt=req.text"
+        ),
+    ),
+    (
+        re.compile(rb"\xff\xfe|\xfe\xff"),
+        "UTF-16: convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8",
+    ),
+    (
+        re.compile(rb"\x28\xb5\x2f\xfd|BZh\d1AY|\xfd7zXZ|PK\x03\x04"),
+        "packed by zstd, bzip2, xz or zip, which is not read: unpack it, or pack it by gzip",
+    ),
+    (
+        re.compile(rb"\xc9.{5}.{1,16}tbench", re.DOTALL),
+        "a trace or a run of tbench, which needs no import: tbench report reads it as it is",
+    ),
+)
+"""How files begin that are not read, and what to do about each."""
+
+
 class Shape(NamedTuple):
     """How a file is laid out: its kind, and in JSON the members on the way to its rows."""
 
@@ -81,15 +104,12 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
         return Shape("parquet")
     if not head:
         raise InputError(f"{path}: empty")
+    for mark, complaint in UNREAD:
+        if mark.match(head):
+            raise InputError(f"{path}: {complaint}")
     for mark, kind in MARKS:
         if mark.match(head):
             return Shape(kind)
-    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
-        raise InputError(
-            f"{path}: a pickle, as SGLang dumps requests, is never read: it could run any program. Where it "
-            f"can be trusted: {UNPICKLE} FILE > log.jsonl, then --map arrival=start:s --map end=end:s "
-            "--map prompt=req.text"
-        )
     is_json = _MEMBER.match(head) or _ARRAY.match(head)
     if not is_json and (lined := _lined(head)):
         return Shape(lined)
@@ -101,8 +121,6 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
         names = _members(head)
         inside = next((members for members in documents if members[0] in names), None)
         return Shape("json", inside) if inside and not is_line else Shape("jsonl")
-    if head.startswith(_UTF16):
-        raise InputError(f"{path}: UTF-16: convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8")
     if b"\x00" in head:
         raise InputError(
             f"{path}: neither JSON, CSV nor Parquet (a pickle is never read: it could run any program)"

@@ -253,7 +253,13 @@ def codes(panel: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
                 below += share
 
 
-PHRASES: Final = {str(status.value): status.phrase for status in HTTPStatus}
+PHRASES: Final = {
+    **{str(status.value): status.phrase for status in HTTPStatus},
+    "408": "Request Timeout, or timed out here",
+    "500": "Internal Server Error, or broken off",
+    "503": "Service Unavailable, or connection failed",
+}
+"""What a status means; three of them stand in genai-bench's JSON for failures without one, too."""
 
 
 def means(rows: Rows) -> Rows:
