@@ -67,20 +67,26 @@ def combined(sheet: Sheet, grid: Grid, unit: str) -> dict[str, Any]:
         height = max(LEAST, grid.size[1] * PER_INCH / grid.rows - AROUND[1])
     frame = Frame(sheet=sheet, width=width, height=height, unit=unit)
     places = {panel.position: panel for panel in grid.panels}
-    cells: list[Any] = []
+    cells: list[dict[str, Any]] = []
     for place in ((row, column) for row in range(grid.rows) for column in range(grid.columns)):
         if panel := places.get(place):
-            cells.append(Plot(panel=panel, frame=frame).chart())
+            cells.append(_part(Plot(panel=panel, frame=frame).chart()))
         else:  # its place stays empty
             empty = frame.on("empty", [{}]).mark_point(opacity=0)
-            cells.append(empty.properties(width=width, height=height))
-    return frame.spec([alt.concat(*cells, columns=grid.columns).resolve_scale(**_APART)])
+            cells.append(_part(empty.properties(width=width, height=height)))
+    return frame.spec([{"concat": cells, "columns": grid.columns, "resolve": {"scale": _APART}}])
 
 
 def single(sheet: Sheet, panel: Panel, unit: str) -> dict[str, Any]:
     """The specification of one panel by itself."""
     frame = Frame(sheet=sheet, width=ALONE[0], height=ALONE[1], unit=unit)
-    return frame.spec([Plot(panel=panel, frame=frame).chart()])
+    return frame.spec([_part(Plot(panel=panel, frame=frame).chart())])
+
+
+def _part(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
+    """The specification of a chart inside another: Altair copies it at each level, which takes far longer."""
+    inside: dict[str, Any] = chart.to_dict(context={"top_level": False})
+    return inside
 
 
 def scheme(sheet: Sheet) -> tuple[list[str], list[str], list[str]]:
@@ -109,16 +115,23 @@ class Frame:
         self.tables[name] = rows
         return alt.Chart(alt.NamedData(name=name))
 
-    def spec(self, parts: list[Any]) -> dict[str, Any]:
+    def spec(self, parts: list[dict[str, Any]]) -> dict[str, Any]:
         """The parts below each other, under the sheet's title and above its legend."""
         if len(self.sheet.groups) > 1:
-            parts = [*parts, self.legend()]
+            parts = [*parts, _part(self.legend())]
         title = alt.TitleParams(
             text=self.sheet.title, subtitle=list(self.notes()), anchor="start", fontSize=17, color=INK,
             subtitleColor=INK, subtitleFontSize=12, subtitlePadding=6, offset=18,
         )  # fmt: skip
-        drawn = alt.vconcat(*parts, title=title).resolve_scale(**_APART)
-        return {**drawn.to_dict(), "datasets": self.tables, "config": CONFIG, "padding": 16}
+        return {
+            "$schema": alt.SCHEMA_URL,
+            "vconcat": parts,
+            "title": title.to_dict(),
+            "resolve": {"scale": _APART},
+            "datasets": self.tables,
+            "config": CONFIG,
+            "padding": 16,
+        }
 
     def legend(self) -> alt.LayerChart:
         """The groups, each on a line of its own: names of experiments are long."""
