@@ -20,6 +20,7 @@ from tbench.capture.terminal import plural
 from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
 from tbench.replay.table import tally
+from tbench.replay.totals import EARLY
 
 LENGTH, CACHED, MIX, FINISH, LAG, LOAD = 0.05, 0.05, 0.01, 0.05, 0.05, 0.01
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
@@ -381,8 +382,13 @@ def _partial(compared: ComparedArms) -> str | None:
     if not first and not second:
         return None
     apart = f"{plural(first, 'request is', 'requests are')} only in the baseline"
+    causes = [
+        f"{arm.name}: {EARLY[ended]}; "
+        for arm in (compared.baseline, compared.candidate)
+        if (ended := str(arm.run.totals.get("ended_by"))) in EARLY
+    ]
     return (
-        f"{apart} and {second:,} only in the candidate: "
+        f"{''.join(causes)}{apart} and {second:,} only in the candidate: "
         f"{len(compared.match.baseline):,} in both are compared"
     )
 

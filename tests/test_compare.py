@@ -143,6 +143,19 @@ def test_requests_pair_by_id_whatever_their_order() -> None:
     assert codes(shuffled) == {"PARTIAL_OVERLAP"}
 
 
+def test_a_run_that_ended_early_says_why_requests_are_missing() -> None:
+    base, other = columns(2400), columns(2400, 3)
+    part = arm({name: column[:2000] for name, column in other.items()}, "b")
+    run = replace(part.run, totals={**part.run.totals, "ended_by": "interrupt"})
+    found = compare(arm(base), replace(part, run=run))
+
+    texts = {caution.code: caution.text for caution in found.warnings}
+    assert texts["PARTIAL_OVERLAP"] == (
+        "b: interrupted before its plan had ended; 400 requests are only in the baseline and 0 only in "
+        "the candidate: 2,000 in both are compared"
+    )
+
+
 def test_rounds_of_a_loop_pair_with_their_own() -> None:
     """The same exchange in round 1 is another request than in round 0."""
     looped = columns(800)
