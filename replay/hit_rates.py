@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -99,6 +99,14 @@ def pieces_of(payload: Mapping[str, Any], provider: Provider) -> Iterator[bytes]
     yield ANSWER_HEAD if messages else _as_read(payload.get("prompt"))
 
 
+def _each_prompt(payload: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A body for each prompt of a completion that has several, which share a cache as any others do."""
+    prompt = payload.get("prompt")
+    if isinstance(prompt, list) and any(isinstance(text, str | list) for text in prompt):
+        return [{**payload, "prompt": text} for text in prompt]
+    return [payload]
+
+
 def _in_tokens(text: bytes) -> bytes:
     return text.ljust(math.ceil(len(text) / TOKEN_BYTES) * TOKEN_BYTES, b"\0")
 
@@ -130,10 +138,13 @@ class Reading(NamedTuple):
 
 
 class _Prompt(NamedTuple):
-    """A prompt as it was sent, into the cache of `whose`; of which turn, and what had been counted of it."""
+    """A request's prompts as they were sent, into the cache of `whose`; of which turn, and their counts.
+
+    A completion may have several prompts, which are counted together.
+    """
 
     whose: object
-    pieces: Sequence[bytes]
+    texts: Sequence[Sequence[bytes]]
     turn: int
     reading: Reading
     recorded: Usage
@@ -233,15 +244,18 @@ def _prompts(
         if sent.body is not planned.exchange.request.body:
             payload = orjson.loads(sent.body)
         provider = provider_of(planned.exchange.request.method, sent.path)
-        pieces = []
-        for piece in pieces_of(payload, provider):
-            new += len(piece) if piece not in texts else 0
-            # One object for equal messages: each turn repeats all
-            # before it, and bytes keep the hash that was made of them.
-            pieces.append(texts.setdefault(piece, piece))
+        prompts = []
+        for body in _each_prompt(payload):
+            pieces = []
+            for piece in pieces_of(body, provider):
+                new += len(piece) if piece not in texts else 0
+                # One object for equal messages: each turn repeats all
+                # before it, and bytes keep the hash that was made of them.
+                pieces.append(texts.setdefault(piece, piece))
+            prompts.append(pieces)
         yield _Prompt(
             whose=(sent.info.model, *(str(payload.get(name)) for name in provider.salt_fields)),
-            pieces=pieces,
+            texts=prompts,
             turn=min(turns[conversation], LAST_TURN),
             reading=reading,
             recorded=recorded_usage(planned.exchange),
@@ -258,10 +272,12 @@ def _shares(prompts: Sequence[_Prompt], held: Callable[[int], tuple[float, int]]
     events += [(*held(place), True, place) for place in range(len(prompts))]
     # False sorts before True: a prompt is asked for before it is there itself.
     for _, _, adds, place in sorted(events):
-        whose, pieces = prompts[place][:2]
+        whose, texts = prompts[place][:2]
         if adds:
-            cache.add(whose, pieces)
+            for pieces in texts:
+                cache.add(whose, pieces)
         else:
-            size = sum(map(len, pieces))
-            shares[place] = Fraction(cache.shared(whose, pieces), size or 1)
+            size = sum(map(len, chain.from_iterable(texts)))
+            shared = sum(cache.shared(whose, pieces) for pieces in texts)
+            shares[place] = Fraction(shared, size or 1)
     return shares

@@ -265,6 +265,28 @@ def test_what_is_planned_is_what_the_simulator_serves(chats: list[list[tuple[str
     assert (rates["planned"] * rates["prompt_tokens"] if rates else 0) == pytest.approx(hit)
 
 
+def test_prompts_of_one_completion_are_each_looked_for() -> None:
+    """Each goes on with its own, as in a completion with one; token ids are one prompt, or several lists."""
+    letters, ids = ["a" * 640, "b" * 640], [[1_000] * 100, [2_000] * 100]
+    target = Target(base_url="http://h")
+    for prompts in (letters, ids):
+        bodies = [
+            {"model": "m", "prompt": prompts},
+            {"model": "m", "prompt": prompts[::-1]},
+            {"model": "m", "prompt": prompts[0]},
+        ]
+        plan = [
+            replace(planned, index=index, session=index)
+            for index, body in enumerate(bodies)
+            for planned in Plan(trace=[exchange(body, "/v1/completions")])
+        ]
+        readings = {at: Reading(at, at + 0.5, Usage(prompt=320)) for at in range(3)}
+        rates = hit_rates(plan, target, readings)
+
+        assert rates
+        assert rates["planned"] == pytest.approx(2 / 3)
+
+
 def test_a_picture_counts_as_its_tokens_and_not_as_its_bytes() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
     body = {
