@@ -225,7 +225,7 @@ class Turns:
 # What an answer is worth to who waits for it.
 
 _COMPLAINT: Final = re.compile(rb'"error"(?!: ?null)|event: ?error|"failed"')
-_FINISHES: Final = re.compile(rb'"finish_reason"\s*:\s*"([^"]*)')
+_FINISHES: Final = re.compile(rb'"finish_reason"[ \t]*:[ \t]*"([^"]*)')
 _FINISH: Final = b'"finish_reason":'
 _NO_FINISH: Final = _FINISH + b"null"
 _USUAL: Final = frozenset({b"stop", b"eos", b"length", b"tool_calls", b"function_call"})
