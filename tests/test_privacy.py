@@ -96,7 +96,7 @@ def test_texts_are_as_long_and_alike_as_far_as_they_were(head: str, one: str, ot
 
     assert [len(first), len(second)] == [len((head + end).encode()) for end in (one, other)]
     assert first.isascii()
-    if min(len(first), len(second)) >= common + 8 and max(len(first), len(second)) >= common + 64:
+    if min(len(first), len(second)) >= common + 20 and max(len(first), len(second)) >= common + 64:
         assert first[:common] == second[:common]
     if len(one) > 20 and len(other) > 20 and one[:20] != other[:20]:
         assert first != second
@@ -104,12 +104,20 @@ def test_texts_are_as_long_and_alike_as_far_as_they_were(head: str, one: str, ot
     assert StandIns(b"other key").text("x" * 64) != stand_ins.text("x" * 64)
 
 
-def test_short_texts_that_differ_only_in_their_last_bytes_stay_unequal() -> None:
-    """Where these are all that a block's last stems are made up by."""
-    stand_ins = StandIns(b"key")
-    made_up = {stand_ins.text(f"Summary of item, no. {number:05d}") for number in range(5_000)}
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("Summary of item, no. {:05d}", id="where the last stems of a block tell"),
+        pytest.param(
+            "Write a summary, as short as may be, of this document: no. ".rjust(68) + "{:05d}",
+            id="73 bytes",
+        ),
+    ],
+)
+def test_texts_that_differ_only_in_their_last_bytes_stay_unequal(text: str) -> None:
+    stand_ins, texts = StandIns(b"key"), {text.format(number) for number in range(8_000)}
 
-    assert len(made_up) == 5_000
+    assert len({stand_ins.text(text) for text in texts}) == len(texts) == 8_000
 
 
 @given(st.text('aBz09 _.(\n\r\t\x0b\x1f"', max_size=60))
