@@ -44,7 +44,10 @@ LAST_TURN: Final = 10
 
 
 class Prefixes:
-    """The prompts that a cache holds: behind each prefix, the messages that follow it, sorted."""
+    """The prompts that caches hold, one of each model and salt (`whose`).
+
+    Behind each prefix, by its hash, stand the messages that follow it, sorted.
+    """
 
     def __init__(self) -> None:
         self._behind: dict[int, list[bytes]] = {}

@@ -263,7 +263,7 @@ def answered(call: Call, reply: Reply) -> bool:
 
 
 def _short_and_whole(body: bytes) -> bool:
-    """Whether a stream has one end, a usual one, and nothing in it that may be a complaint."""
+    """Whether a stream has ended, with one usual finish reason (others are null), and without a complaint."""
     at = body.rfind(_FINISH)
     return (
         body.startswith(_USUAL_ENDS, at + len(_FINISH))

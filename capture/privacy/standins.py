@@ -158,7 +158,7 @@ def _form(size: int, tokens: int, lines: int) -> _Form:
 
 @lru_cache(maxsize=8_192)
 def _steps(size: int, tokens: int) -> int:
-    """With how many steps a block can begin and have its tokens all the same."""
+    """The most steps that leave the rest of a block room for its tokens, and enough of them."""
     for steps in range((size - 1) // STEP_BYTES, 0, -1):
         size_left, tokens_left = size - steps * STEP_BYTES, tokens - steps * STEP_TOKENS
         if _form(size_left, tokens_left, 0).drawn == tokens_left >= UNSTEPPED_TOKENS:
