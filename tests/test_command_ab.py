@@ -15,7 +15,7 @@ import pytest
 import tbench as tbench_api
 from tbench.abtest.board import outlook_text
 from tbench.abtest.plan import experiment
-from tbench.abtest.runner import outlook
+from tbench.abtest.runner import answered, outlook
 from tbench.capture.exchange import Exchange, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
@@ -490,6 +490,22 @@ def test_an_arm_that_fails_requests_never_passes(
     assert all((folder / name).exists() for name in FILES)
     assert int(suite.get("failures", 0)) + int(suite.get("errors", 0)) > 0
     assert "FAILURES_ROSE" in (folder / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("errors", "judged"),
+    [
+        ({"cut": 9}, True),
+        ({"stream_error": 9, "http_503": 1}, True),
+        ({"connect_error": 9}, False),
+        ({"connect_error": 9, "cut": 2}, False),
+    ],
+)
+def test_an_arm_that_died_before_its_first_answer_is_not_judged(
+    errors: dict[str, int], judged: bool
+) -> None:
+    """What was in flight then is cut; where somebody still listens, that is how the arm answers."""
+    assert answered({"completed": 0, "errors": errors}) is judged
 
 
 def test_too_few_successes_for_any_gate_decide_nothing(

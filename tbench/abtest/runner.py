@@ -254,9 +254,11 @@ def answered(numbers: Mapping[str, Any]) -> bool:
     """Whether a run (its `numbers`) has an answer to judge by, be it one that its server gave up.
 
     An arm that breaks off every answer fails; one that is not there, wants another key or knows no such model
-    has not been asked.
+    has not been asked, nor has one that died before its first answer was whole.
     """
-    return bool(numbers["completed"]) or not BROKEN.isdisjoint(numbers["errors"])
+    errors = numbers["errors"]
+    broken = Outcome.CONNECT_ERROR.value not in errors and not BROKEN.isdisjoint(errors)
+    return bool(numbers["completed"]) or broken
 
 
 def targets(plan: AbPlan) -> list[Target]:
