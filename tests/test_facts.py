@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tbench.analysis.arms import Arm, load_arm
-from tbench.analysis.report.facts import places, slowest
+from tbench.analysis.report.facts import facts, places, slowest
 from tbench.analysis.report.gate_sentences import shown_names
 from tbench.analysis.report.tables import accuracy_table
 from tbench.capture.exchange import Outcome
@@ -42,8 +42,14 @@ def test_runs_stand_in_the_order_in_which_they_began(
     assert places({"run": first.runs[:1]})[0].name == "run"
 
 
-def arm(path: Path, samples: list[dict[str, Any]], **totals: Any) -> Arm:
-    writer = RunWriter(path, {"clock": "user"}, clock=lambda: 0.0)
+def arm(
+    path: Path,
+    samples: list[dict[str, Any]],
+    *,
+    target: dict[str, Any] | None = None,
+    **totals: Any,
+) -> Arm:
+    writer = RunWriter(path, {"clock": "user", "target": target or {}}, clock=lambda: 0.0)
     for index, fields in enumerate(samples):
         known: dict[str, Any] = {
             "id": f"r{index}",
@@ -55,6 +61,20 @@ def arm(path: Path, samples: list[dict[str, Any]], **totals: Any) -> Arm:
     n = len(samples)
     counts = {"completed": n, "failed": 0, "cancelled": 0, "lost_in_flight": 0, "never_sent": 0}
     return load_arm(writer.close({"planned": n, **counts, "warmup_s": 0.0, **totals}))
+
+
+def test_prices_are_those_of_the_models_that_were_asked(tmp_path: Path) -> None:
+    """By name and with their unit; a list has hundreds of others."""
+    prices = {
+        "m": [0.5, 2.0, None, 0.625, 8192, "a list", 6404],
+        "other": [1.0, 1.0, None, None, None, "", None],
+    }
+    run = arm(tmp_path / "a.run", [sent(0.0, 0.0)], target={"prices": prices})
+    told = {key: cells for title, key, cells in facts({"run": (run,)}) if "price" in key}
+
+    assert told == {
+        "prices.m": ["prompt 0.5, output 2, created 0.625 US dollars per million tokens; a list"]
+    }
 
 
 def sent(due: float | None, at: float, took: float = 1.0, **fields: Any) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from tbench.analysis.report.markup import Html, html, join, table, tag
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
 from tbench.replay import metrics
+from tbench.replay.cost import FIGURES, Price
 from tbench.replay.table import Truths, at
+from tbench.replay.table import words as words_of
 from tbench.replay.totals import duration_s
 
 Sides = Mapping[str, tuple[Arm, ...]]
@@ -206,7 +208,7 @@ def _grouped(arm: Arm) -> dict[str, dict[str, str]]:
     """A run's facts by the title under which they are shown."""
     grouped: dict[str, dict[str, str]] = {}
     for parts, titles, rest in (
-        (arm.run.header, GROUPS, OTHER),
+        (_header(arm), GROUPS, OTHER),
         (arm.run.totals, OUTCOMES, ENDED),
     ):
         for key, text in _flat(parts):
@@ -215,6 +217,25 @@ def _grouped(arm: Arm) -> dict[str, dict[str, str]]:
                 titled = group in titles and inner
                 grouped.setdefault(titles.get(group, rest), {})[inner if titled else key] = text
     return grouped
+
+
+def _header(arm: Arm) -> Mapping[str, object]:
+    """A run's header, with the prices of the models that it asked alone: a price list has hundreds."""
+    target = arm.run.header.get("target") or {}
+    asked = words_of(arm.columns, "model")
+    prices = {
+        model: _price(Price(*figures))
+        for model, figures in (target.get("prices") or {}).items()
+        if model in asked
+    }
+    return {**arm.run.header, "target": {**target, "prices": prices}}
+
+
+def _price(price: Price) -> str:
+    named_figures = zip(FIGURES, price, strict=False)
+    figures = (f"{name} {figure:g}" for name, figure in named_figures if figure is not None)
+    source = f"; {price.source}" if price.source else ""
+    return f"{', '.join(figures)} US dollars per million tokens{source}"
 
 
 def _flat(header: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
