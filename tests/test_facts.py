@@ -77,6 +77,14 @@ def test_prices_are_those_of_the_models_that_were_asked(tmp_path: Path) -> None:
     }
 
 
+def test_rows_in_a_header_read_as_words(tmp_path: Path) -> None:
+    shards = [{"worker": 1, "node": None, "late_s": 0.25}, {"worker": 2, "clock_ahead_s": []}]
+    run = arm(tmp_path / "a.run", [sent(0.0, 0.0)], shards=shards)
+    told = {key: cells for _, key, cells in facts({"run": (run,)})}
+
+    assert told["shards"] == ["worker 1, node -, late_s 0.25; worker 2, clock_ahead_s none"]
+
+
 def sent(due: float | None, at: float, took: float = 1.0, **fields: Any) -> dict[str, Any]:
     first = at + took / 2
     stamps = {"first_byte": first, "first_token": first, "last_token": at + took, "end": at + took}

@@ -246,18 +246,27 @@ def _flat(header: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
                 continue
             case Mapping():
                 yield from _flat(value, f"{prefix}{key}.")
-                continue
             case None | bytes():
                 continue
-            case list():
-                text = ", ".join(map(str, value)) or "none"
-            case bool():
-                text = "yes" if value else "no"
-            case float():
-                text = f"{value:.4g}"
             case _:
-                text = str(value)
-        yield f"{prefix}{key}", text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+                text = _text(value)
+                yield f"{prefix}{key}", text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _text(value: object) -> str:
+    match value:
+        case Mapping():
+            return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+        case list():
+            rows = any(isinstance(item, Mapping) for item in value)
+            return ("; " if rows else ", ").join(map(_text, value)) or "none"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case None:
+            return "-"
+    return str(value)
 
 
 def commands_table(sides: Sides) -> Html:
