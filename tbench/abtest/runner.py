@@ -256,9 +256,10 @@ def answered(numbers: Mapping[str, Any]) -> bool:
     An arm that breaks off every answer fails; one that is not there, wants another key or knows no such model
     has not been asked, nor has one that died before its first answer was whole.
     """
+    if numbers["completed"]:
+        return True
     errors = numbers["errors"]
-    broken = Outcome.CONNECT_ERROR.value not in errors and not BROKEN.isdisjoint(errors)
-    return bool(numbers["completed"]) or broken
+    return Outcome.CONNECT_ERROR.value not in errors and not BROKEN.isdisjoint(errors)
 
 
 def targets(plan: AbPlan) -> list[Target]:
